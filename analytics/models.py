@@ -1,0 +1,83 @@
+"""Metric rows, keyed by checkpoint first. Written by `analytics.metrics_store` alone."""
+
+from django.db import models
+
+from offsets.models import PartitionCheckpoint
+
+
+class Dimension(models.IntegerChoices):
+    """What an engagement is counted by. Stored as a small integer; named in settings and on checkpoints."""
+
+    CONTENT = 1, "content"
+    USER = 2, "user"
+
+
+class Counts(models.Model):
+    views = models.BigIntegerField(default=0)
+    likes = models.BigIntegerField(default=0)
+    comments = models.BigIntegerField(default=0)
+    shares = models.BigIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+
+class EngagementDelta(Counts):
+    """Counts of one commit for one entity, not yet folded into its total. Append-only until folded."""
+
+    # No constraint and no index but the key: this is the hot path's table, and fold is its only reader by key.
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    dimension = models.SmallIntegerField(choices=Dimension.choices)
+    entity_id = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.get_dimension_display()} {self.entity_id}"
+
+
+class EngagementTotal(Counts):
+    """Folded counts of one entity in one checkpoint. An entity's total is the sum over checkpoints, plus deltas."""
+
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    dimension = models.SmallIntegerField(choices=Dimension.choices)
+    entity_id = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["checkpoint", "dimension", "entity_id"], name="engagement_total_once")
+        ]
+        indexes = [models.Index(fields=["dimension", "entity_id"], name="engagement_total_entity")]
+
+    def __str__(self) -> str:
+        return f"{self.get_dimension_display()} {self.entity_id}"
+
+
+class EngagementMinute(Counts):
+    """Counts of one checkpoint in one minute of event time. The carry row (epoch 0) holds purged minutes (I4)."""
+
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    minute = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["checkpoint", "minute"], name="engagement_minute_once")]
+        indexes = [models.Index(fields=["minute"], name="engagement_minute_time")]
+
+    def __str__(self) -> str:
+        return f"{self.minute:%Y-%m-%d %H:%M}"

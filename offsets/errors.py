@@ -1,0 +1,48 @@
+"""One tree of exceptions. A docstring says what happened; the message says what to do."""
+
+
+class OffsetsError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    #: Exit status of a command that ends with this error (design: 1 aim not met, 2 refused, 3 unavailable).
+    exit_status = 1
+
+
+class RefusedError(OffsetsError):
+    """The request cannot be carried out as it was asked; nothing was changed."""
+
+    exit_status = 2
+
+
+class StalePreviewError(RefusedError):
+    """The partition has changed since the operator looked at it; nothing was changed."""
+
+
+class NotAllowedError(RefusedError):
+    """The user has no permission for this action; nothing was changed."""
+
+
+class ServiceUnavailableError(OffsetsError):
+    """Kafka, PostgreSQL or Redis does not answer."""
+
+    exit_status = 3
+
+
+class TopicNotFoundError(RefusedError):
+    """The topic does not exist on this cluster."""
+
+
+class FencedError(OffsetsError):
+    """A commit named an epoch or an offset that is no longer current: another owner has taken over."""
+
+    def __init__(self, misses: "dict[int, str]") -> None:
+        self.misses = misses
+        super().__init__("; ".join(misses.values()))
+
+
+class CommitOutcomeUnknownError(OffsetsError):
+    """The connection was lost before the outcome of a transaction was seen."""
+
+
+class LedgerConflictError(OffsetsError):
+    """A row that the ledger had locked did not look as it must: a bug or a hand-made change."""

@@ -1,0 +1,308 @@
+"""Rows of the offset ledger. Read them anywhere; each table has exactly one writing module (named below)."""
+
+from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import ArrayField, BigIntegerRangeField, RangeOperators
+from django.db import models
+from django.db.models import F, Func, Q, Value
+
+from offsets.types import DeadLetterStatus, DesiredState, EpochCause, HaltReason, RangeKind
+
+
+class DatabaseTime(Func):
+    """`clock_timestamp()`: the only clock by which processes judge each other."""
+
+    function = "clock_timestamp"
+    arity = 0
+    output_field = models.DateTimeField()
+
+
+def _choices(kind: type) -> list[tuple[str, str]]:
+    return [(member.value, member.value.replace("_", " ") or "none") for member in kind]  # type: ignore[attr-defined]
+
+
+class Worker(models.Model):
+    """A process that consumes. Written by `offsets.workers`."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        STOPPING = "stopping"
+        STOPPED = "stopped"
+
+    worker_id = models.CharField(primary_key=True, max_length=40)
+    group_id = models.CharField(max_length=255)
+    hostname = models.CharField(max_length=255)
+    process_id = models.IntegerField()
+    #: "slot:<group>:<n>" for a Celery slot, "" for a foreground worker.
+    slot = models.CharField(max_length=255, blank=True, default="")
+    #: Celery node that runs the slot: its shutdown signal reaches only the parent process.
+    node = models.CharField(max_length=255, blank=True, default="")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    stop_requested = models.BooleanField(default=False)
+    started_at = models.DateTimeField(db_default=DatabaseTime())
+    heartbeat_at = models.DateTimeField(db_default=DatabaseTime())
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    records = models.BigIntegerField(default=0)
+    events_per_second = models.FloatField(null=True, blank=True)
+    memory_bytes = models.BigIntegerField(null=True, blank=True)
+    batch_in_hand = models.IntegerField(default=0)
+    fenced_commits = models.IntegerField(default=0)
+    last_error = models.TextField(blank=True, default="")
+
+    class Meta:
+        indexes = [models.Index(fields=["group_id", "state"], name="worker_group_state")]
+
+    def __str__(self) -> str:
+        return self.worker_id
+
+
+class PartitionCheckpoint(models.Model):
+    """Where one group stands in one partition, who may move it, and under which epoch.
+
+    Written by `offsets.ledger` alone. Invariants and rules: docs/architecture.md.
+    """
+
+    group_id = models.CharField(max_length=255)
+    topic = models.CharField(max_length=249)
+    partition = models.IntegerField()
+    topic_id = models.CharField(max_length=64)
+    baseline_offset = models.BigIntegerField()
+    baseline_kind = models.CharField(max_length=10)
+    next_offset = models.BigIntegerField()
+    #: Exceeds `next_offset` only after a backward seek.
+    ledger_end = models.BigIntegerField()
+    epoch = models.BigIntegerField(default=0)
+    epoch_cause = models.CharField(max_length=10, choices=_choices(EpochCause), default=EpochCause.CREATED)
+    owner = models.ForeignKey(Worker, null=True, blank=True, on_delete=models.SET_NULL, related_name="checkpoints")
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    desired_state = models.CharField(max_length=10, choices=_choices(DesiredState), default=DesiredState.RUNNING)
+    halt_reason = models.CharField(max_length=20, choices=_choices(HaltReason), blank=True, default=HaltReason.NONE)
+    halt_detail = models.TextField(blank=True, default="")
+    halted_at = models.DateTimeField(null=True, blank=True)
+    #: Identifies the last committed transaction: how a worker learns the fate of a COMMIT it saw break off.
+    last_batch_id = models.UUIDField(null=True, blank=True)
+    committed_at = models.DateTimeField(null=True, blank=True)
+    #: The range that grows in place with each commit. No database constraint: ranges refer back here.
+    tip_range = models.ForeignKey(
+        "LedgerRange",
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_constraint=False,
+    )
+    leader_epoch = models.IntegerField(null=True, blank=True)
+    dimensions = ArrayField(models.CharField(max_length=40), default=list)
+    #: Records counted more than once; only at-least-once can raise it.
+    duplicates = models.BigIntegerField(default=0)
+    last_action = models.ForeignKey(
+        "OperatorAction", null=True, blank=True, on_delete=models.DO_NOTHING, related_name="+"
+    )
+    retired_at = models.DateTimeField(null=True, blank=True)
+    retired_reason = models.CharField(max_length=20, blank=True, default="")
+    created_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["group_id", "topic", "partition"],
+                condition=Q(retired_at__isnull=True),
+                name="checkpoint_one_live",
+            ),
+            models.CheckConstraint(
+                condition=Q(baseline_offset__gte=0)
+                & Q(next_offset__gte=F("baseline_offset"))
+                & Q(ledger_end__gte=F("next_offset")),
+                name="checkpoint_offsets_ordered",
+            ),
+        ]
+        permissions = [("operate_partitions", "Can pause, resume and recover partitions")]
+
+    def __str__(self) -> str:
+        return f"{self.group_id} {self.topic}-{self.partition}"
+
+
+class LedgerRange(models.Model):
+    """What became of the offsets `[start, end)` of one checkpoint. Written by `offsets.ledger` alone."""
+
+    checkpoint = models.ForeignKey(PartitionCheckpoint, on_delete=models.CASCADE, related_name="ranges", db_index=False)
+    offsets = BigIntegerRangeField()
+    kind = models.CharField(max_length=10, choices=_choices(RangeKind))
+    records = models.BigIntegerField(default=0)
+    failed_records = models.BigIntegerField(default=0)
+    epoch = models.BigIntegerField()
+    batch_id = models.UUIDField(null=True, blank=True)
+    detail = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        constraints = [
+            # I2. int8range of the id makes plain GiST do, without the btree_gist extension.
+            ExclusionConstraint(
+                name="ledger_ranges_disjoint",
+                expressions=[
+                    (
+                        Func(
+                            F("checkpoint"),
+                            F("checkpoint"),
+                            Value("[]"),
+                            function="int8range",
+                            output_field=BigIntegerRangeField(),
+                        ),
+                        RangeOperators.OVERLAPS,
+                    ),
+                    ("offsets", RangeOperators.OVERLAPS),
+                ],
+            ),
+            models.CheckConstraint(
+                condition=Q(offsets__isempty=False) & Q(offsets__lower_inf=False) & Q(offsets__upper_inf=False),
+                name="ledger_range_finite",
+            ),
+            models.CheckConstraint(
+                condition=Q(records__gte=0) & Q(failed_records__gte=0),
+                name="ledger_range_counts_positive",
+            ),
+        ]
+        indexes = [
+            models.Index(F("checkpoint"), Func(F("offsets"), function="lower"), name="ledger_range_lower"),
+            models.Index(fields=["checkpoint"], condition=~Q(kind="processed"), name="ledger_range_unusual"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} [{self.offsets.lower}, {self.offsets.upper})"
+
+
+class DeadLetter(models.Model):
+    """A record that could not be counted, whole: it can be inspected and requeued. Written by `offsets.ledger`."""
+
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint, on_delete=models.CASCADE, related_name="dead_letters", db_index=False
+    )
+    offset = models.BigIntegerField()
+    error_code = models.CharField(max_length=40)
+    error_detail = models.TextField()
+    key = models.BinaryField(null=True)
+    value = models.BinaryField(null=True)
+    #: JSON, a list of [name, base64 | null]: bytes, because a name may hold NUL, which PostgreSQL text refuses.
+    headers = models.BinaryField(default=b"[]")
+    record_timestamp = models.DateTimeField(null=True, blank=True)
+    status = models.CharField(max_length=10, choices=_choices(DeadLetterStatus), default=DeadLetterStatus.PENDING)
+    created_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["checkpoint", "offset"], name="dead_letter_once")]
+        indexes = [models.Index(fields=["status", "-created_at"], name="dead_letter_status")]
+
+    def __str__(self) -> str:
+        return f"{self.error_code} at offset {self.offset}"
+
+
+class Lease(models.Model):
+    """A right held by one process for a bounded time. Written by `offsets.leases`.
+
+    Rows rather than advisory locks: those break under transaction pooling and never expire for a stopped holder.
+    """
+
+    name = models.CharField(primary_key=True, max_length=255)
+    holder = models.CharField(max_length=255, blank=True, default="")
+    epoch = models.BigIntegerField(default=0)
+    expires_at = models.DateTimeField(db_default=DatabaseTime())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class OperatorAction(models.Model):
+    """The audit row of something a person did or tried to do. Written by `offsets.recovery.actions`."""
+
+    class Outcome(models.TextChoices):
+        APPLIED = "applied"
+        REFUSED = "refused"
+
+    kind = models.CharField(max_length=20)
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="actions",
+    )
+    #: Names, not keys: the row must outlive users and partitions.
+    username = models.CharField(max_length=150)
+    target = models.CharField(max_length=600)
+    source = models.CharField(max_length=10)
+    reason = models.TextField()
+    before = models.JSONField(default=dict)
+    after = models.JSONField(default=dict)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices)
+    detail = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=DatabaseTime(), db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target} ({self.outcome})"
+
+
+class LagSample(models.Model):
+    """Log bounds and next offset of one partition at one moment. Written by `offsets.lag`.
+
+    One a second for five minutes, then the first of each minute for a day.
+    """
+
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint, on_delete=models.CASCADE, related_name="lag_samples", db_index=False
+    )
+    sampled_at = models.DateTimeField(db_default=DatabaseTime())
+    log_start_offset = models.BigIntegerField()
+    log_end_offset = models.BigIntegerField()
+    next_offset = models.BigIntegerField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["checkpoint", "-sampled_at"], name="lag_sample_recent"),
+            models.Index(fields=["sampled_at"], name="lag_sample_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint_id} at {self.sampled_at:%H:%M:%S}"
+
+
+class JournalEntry(models.Model):
+    """Something that happened to a partition or a worker, in words: what the page shows as its log.
+
+    Written by `offsets.journal`. Kept for a week.
+    """
+
+    class Level(models.TextChoices):
+        INFO = "info"
+        WARNING = "warning"
+        ERROR = "error"
+
+    group_id = models.CharField(max_length=255)
+    level = models.CharField(max_length=10, choices=Level.choices, default=Level.INFO)
+    #: claimed, released, fenced, halted, paused, resumed, worker_started, worker_stopped, worker_dead …
+    kind = models.CharField(max_length=30)
+    worker_id = models.CharField(max_length=40, blank=True, default="")
+    topic = models.CharField(max_length=249, blank=True, default="")
+    partition = models.IntegerField(null=True, blank=True)
+    message = models.TextField()
+    created_at = models.DateTimeField(db_default=DatabaseTime(), db_index=True)
+
+    class Meta:
+        verbose_name_plural = "journal entries"
+        indexes = [models.Index(fields=["group_id", "-id"], name="journal_recent")]
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvariantReport(models.Model):
+    """The last check of I1 to I6 for a group. Written by `offsets.invariants`."""
+
+    group_id = models.CharField(primary_key=True, max_length=255)
+    ok = models.BooleanField()
+    #: {"I1": {"ok": bool, "detail": str}, …}
+    invariants = models.JSONField()
+    duration_ms = models.IntegerField()
+    checked_at = models.DateTimeField(db_default=DatabaseTime())
+
+    def __str__(self) -> str:
+        return f"{self.group_id}: {'ok' if self.ok else 'violated'}"

@@ -1,0 +1,221 @@
+"""The words of this project, as types.
+
+* **offset**: the position of one record in a partition's log.
+* **next_offset** = *committed offset*: the next offset to read. Never "the last one processed".
+* **range**: half-open `[start, end)`; `end` is the first offset that is *not* in it.
+* **log_start_offset**: the first offset the log still holds. **log_end_offset**: the end that a
+  `read_committed` reader can reach. **lag** = `log_end_offset - next_offset`, in records.
+* **position**: where the client will read next; it may lie past the last record delivered, because
+  transaction markers and compacted records occupy offsets that are never delivered.
+* **epoch**: our fencing token. Each claim of a partition, and each operator's action on it, adds one;
+  a commit that names an older epoch is refused. **leader_epoch** is Kafka's, and is something else.
+* **checkpoint**: the database row that holds a partition's `next_offset`, epoch and owner.
+* **claim**: what a worker holds after it has become a checkpoint's owner.
+
+Pure: no Django, no Kafka client.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class RangeKind(enum.StrEnum):
+    """What became of the offsets of a ledger range."""
+
+    PROCESSED = "processed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    CLAIMED = "claimed"
+
+
+class DesiredState(enum.StrEnum):
+    """What the operator wants of a partition; its owner reads it with every heartbeat."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+
+
+class HaltReason(enum.StrEnum):
+    """Why a partition cannot go on without an operator."""
+
+    NONE = ""
+    EXPIRED = "expired"  # next_offset lies below the log start: Kafka deleted unread records
+    TRUNCATED = "truncated"  # next_offset lies past the log end
+    RECREATED = "recreated"  # another topic_id: the offsets mean other records now
+    STORE_MISSING = "store_missing"  # the offset store is empty where it held something
+
+
+class EpochCause(enum.StrEnum):
+    CREATED = "created"
+    CLAIM = "claim"
+    ACTION = "action"
+
+
+class DeadLetterStatus(enum.StrEnum):
+    PENDING = "pending"
+    COUNTED = "counted"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TopicPartition:
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class KafkaRecord(Protocol):
+    """The part of a consumed Kafka message that batch handlers use."""
+
+    def value(self) -> bytes | None: ...
+    def key(self) -> bytes | None: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]:
+        """(timestamp type, milliseconds since the epoch); type 0 means none is available."""
+        ...
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None: ...
+    def leader_epoch(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A partition that this process owns, as the database stood when it was claimed.
+
+    `dimensions` are those frozen on the checkpoint at its baseline.
+    """
+
+    checkpoint_id: int
+    topic: str
+    partition: int
+    epoch: int
+    next_offset: int
+    dimensions: tuple[str, ...] = ()
+    topic_id: str = ""
+    leader_epoch: int | None = None
+    paused: bool = False
+    halt_reason: HaltReason = HaltReason.NONE
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Records of one partition, as fetched; covers the offsets `[start, end)`, holes included.
+
+    `records` are in offset order and may be empty (a stretch of transaction markers).
+    """
+
+    claim: Claim
+    start: int
+    end: int
+    records: Sequence[KafkaRecord]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailure:
+    """One record that cannot be counted, with all that is needed to inspect and requeue it.
+
+    `headers` is JSON: a list of `[name, base64 of the value | null]`.
+    """
+
+    offset: int
+    error_code: str
+    error_detail: str
+    key: bytes | None
+    value: bytes | None
+    headers: bytes
+    timestamp_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """What one batch held. `records` were counted, `failed_records` became dead letters."""
+
+    records: int = 0
+    failed_records: int = 0
+    size_bytes: int = 0
+    by_type: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "BatchStats") -> "BatchStats":
+        by_type = dict(self.by_type)
+        for name, count in other.by_type.items():
+            by_type[name] = by_type.get(name, 0) + count
+        return BatchStats(
+            self.records + other.records,
+            self.failed_records + other.failed_records,
+            self.size_bytes + other.size_bytes,
+            by_type,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """A batch after `BatchHandler.decode`; `work` is the handler's own, opaque to the pipeline."""
+
+    claim: Claim
+    start: int
+    end: int
+    stats: BatchStats
+    failures: Sequence[RecordFailure]
+    work: Any
+    leader_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCommit:
+    """Everything one transaction writes for one partition: `[start, end)` of its log."""
+
+    claim: Claim
+    start: int
+    end: int
+    stats: BatchStats
+    failures: Sequence[RecordFailure]
+    work: Any
+    leader_epoch: int | None = None
+
+
+class BatchHandler(Protocol):
+    """What the application does with records. Loaded from the setting `BATCH_HANDLER`.
+
+    `decode` and `combine` are pure and run on a thread of their own. `insert` and `update` run inside the
+    transaction that also moves the checkpoint; neither may commit, and both may run again after a rollback.
+    """
+
+    #: Names of the dimensions that new checkpoints keep; frozen on the checkpoint at its baseline.
+    dimensions: tuple[str, ...]
+
+    def decode(self, batch: RecordBatch) -> DecodedBatch:
+        """Decode one fetched batch; records that cannot be decoded become failures, and nothing raises."""
+        ...
+
+    def combine(self, batches: Sequence[DecodedBatch]) -> PartitionCommit:
+        """Merge consecutive batches of one claim (never empty, `batches[i].end == batches[i+1].start`)."""
+        ...
+
+    def insert(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        """Append-only writes, before any row lock is held (one binary COPY)."""
+        ...
+
+    def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        """Writes to rows that others may share, after the checkpoints are locked in id order."""
+        ...
+
+    def counted_sql(self) -> str:
+        """A SELECT of `(checkpoint_id bigint, dimension text, events numeric)`: all that is counted (I3).
+
+        SQL rather than a number, because an invariant is read in one statement with the ledger.
+        """
+        ...
+
+    def counted_by_time_sql(self) -> str:
+        """A SELECT of `(checkpoint_id bigint, events numeric)`: minute buckets and their carry (I4)."""
+        ...

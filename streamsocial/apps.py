@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class StreamSocialConfig(AppConfig):
+    name = "streamsocial"
+    verbose_name = "StreamSocial"

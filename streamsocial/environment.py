@@ -1,0 +1,78 @@
+"""Where settings come from: the process environment first, then `.stack/env` of this checkout.
+
+The environment is never changed by reading, so that a command can tell what the user set from what
+the embedded stack wrote.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+#: A service whose variable is set by the user is the user's: the embedded stack leaves it alone.
+SERVICE_VARIABLES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "REDIS_URL")
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+def stack_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the embedded stack's state; `STACK_DIR` moves it (tests use one of their own)."""
+    return Path(environ.get("STACK_DIR") or BASE_DIR / ".stack")
+
+
+class Environment:
+    """A read-only view of the settings' variables.
+
+    Raises ValueError, naming the variable, for a value that cannot be read.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        written = dotenv_values(stack_dir(environ) / "env")
+        self._values: dict[str, str] = {k: v for k, v in written.items() if v is not None}
+        self._values.update({k: v for k, v in environ.items() if v != ""})
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._values.get(name, default)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if value.lower() in _TRUE:
+            return True
+        if value.lower() in _FALSE:
+            return False
+        raise ValueError(f"{name} must be true or false, not {value!r}.")
+
+    def integer(self, name: str, default: int, *, minimum: int, maximum: int = 2**31) -> int:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"{name} must be a whole number, not {value!r}.") from None
+        if not minimum <= number <= maximum:
+            raise ValueError(f"{name} must lie between {minimum} and {maximum}, not {number}.")
+        return number
+
+    def words(self, name: str, default: str = "") -> list[str]:
+        return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        return value
+
+    def prefixed(self, prefix: str) -> dict[str, str]:
+        """`PREFIX_A_B=v` becomes `{"a.b": "v"}`: how librdkafka spells its settings."""
+        return {
+            name.removeprefix(prefix).lower().replace("_", "."): value
+            for name, value in self._values.items()
+            if name.startswith(prefix)
+        }

@@ -1,0 +1,177 @@
+"""Settings of the whole application. Secrets come from the environment only; see `.env.example`."""
+
+from typing import Any
+
+import dj_database_url
+from csp.constants import NONE, SELF
+
+from streamsocial.environment import BASE_DIR, Environment
+
+env = Environment()
+
+# --- Safety ---------------------------------------------------------------------------------------
+DEBUG = env.flag("DEBUG", default=False)
+# Without a key of its own a process still starts (migrations, checks); `check --deploy` refuses it.
+SECRET_KEY = env.text("SECRET_KEY", "insecure-until-SECRET_KEY-is-set")
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+SECURE_COOKIES = env.flag("SECURE_COOKIES", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "connect-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+    }
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
+
+# --- Applications ---------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "streamsocial",
+    "offsets",
+    "analytics",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "streamsocial.urls"
+ASGI_APPLICATION = "streamsocial.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# The page's one library is served from where npm put it; nothing third-party is copied into the repo.
+_UPLOT = BASE_DIR / "node_modules" / "uplot" / "dist"
+if _UPLOT.is_dir():
+    STATICFILES_DIRS.append(("uplot", _UPLOT))  # type: ignore[arg-type]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "dashboard"
+LOGOUT_REDIRECT_URL = "login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# --- Services -------------------------------------------------------------------------------------
+DATABASES = {
+    "default": dj_database_url.parse(
+        env.text("DATABASE_URL", "postgresql://streamsocial@127.0.0.1:5432/streamsocial"),
+        conn_max_age=0,
+    )
+}
+DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": "streamsocial", "expiry": 10},
+    }
+}
+
+KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
+#: Passed to every Kafka client as it is (`KAFKA_CONFIG_SASL_USERNAME` is `sasl.username`); never logged.
+KAFKA_CONFIG = env.prefixed("KAFKA_CONFIG_")
+
+# --- Counting -------------------------------------------------------------------------------------
+ENGAGEMENT_TOPIC = env.text("ENGAGEMENT_TOPIC", "engagement")
+ENGAGEMENT_GROUP = env.text("ENGAGEMENT_GROUP", "engagement-analytics")
+#: Dimensions that are kept, frozen on each checkpoint at its baseline: content, user.
+ENGAGEMENT_DIMENSIONS = env.words("ENGAGEMENT_DIMENSIONS", "content,user")
+#: An event whose own time is further than this from its record's timestamp counts in the record's minute.
+EVENT_TIME_TOLERANCE_SECONDS = env.integer("EVENT_TIME_TOLERANCE_SECONDS", 7 * 24 * 3600, minimum=0)
+EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 1024 * 1024, minimum=64)
+MINUTE_RETENTION_DAYS = env.integer("MINUTE_RETENTION_DAYS", 30, minimum=1)
+
+BATCH_HANDLER = "analytics.processor.EngagementProcessor"
+# Unchecked here on purpose: `offsets.checks` refuses what cannot keep its promise, with the reason.
+PROCESSING_SEMANTICS = env.text("PROCESSING_SEMANTICS", "exactly_once")
+OFFSET_STORE = env.text("OFFSET_STORE", "postgres")
+GROUP_PROTOCOL = env.text("GROUP_PROTOCOL", "classic")
+OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
+
+COMMIT_INTERVAL_MS = env.integer("COMMIT_INTERVAL_MS", 500, minimum=10, maximum=60_000)
+COMMIT_MAX_RECORDS = env.integer("COMMIT_MAX_RECORDS", 400_000, minimum=1)
+PIPELINE_MAX_BYTES = env.integer("PIPELINE_MAX_BYTES", 64 * 1024 * 1024, minimum=1024 * 1024)
+HEARTBEAT_INTERVAL_MS = env.integer("HEARTBEAT_INTERVAL_MS", 1000, minimum=100, maximum=1000)
+HEARTBEAT_TIMEOUT_SECONDS = env.integer("HEARTBEAT_TIMEOUT_SECONDS", 10, minimum=2, maximum=600)
+SESSION_TIMEOUT_MS = env.integer("SESSION_TIMEOUT_MS", 6000, minimum=1000)
+MAX_POLL_INTERVAL_MS = env.integer("MAX_POLL_INTERVAL_MS", 60_000, minimum=6000)
+IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 15_000, minimum=1000)
+CLAIM_LOCK_TIMEOUT_MS = env.integer("CLAIM_LOCK_TIMEOUT_MS", 2000, minimum=100)
+#: A partition further behind than this is LAGGING, if its lag does not shrink.
+ALLOWED_LAG_SECONDS = env.integer("ALLOWED_LAG_SECONDS", 10, minimum=1)
+DASHBOARD_INTERVAL_MS = env.integer("DASHBOARD_INTERVAL_MS", 1000, minimum=500)
+
+# --- Celery ---------------------------------------------------------------------------------------
+CONSUMER_SLOTS = env.integer("CONSUMER_SLOTS", 2, minimum=1, maximum=1000)
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_ACKS_LATE = False  # a slot would be redelivered after the visibility timeout and run twice
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_DEFAULT_QUEUE = "control"
+CELERY_TASK_ROUTES = {"offsets.tasks.run_slot": {"queue": "slots"}}
+
+# --- Logging --------------------------------------------------------------------------------------
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO")},
+    # librdkafka repeats a lost broker about 20 times a second; the client's logger thins it out.
+    "loggers": {"daphne": {"level": "WARNING"}, "django.channels.server": {"level": "WARNING"}},
+}
