@@ -1,0 +1,122 @@
+"""The page's one payload: everything the dashboard shows, as typed JSON. Unknown is None, never 0.
+
+A whole snapshot travels each time (with a sequence number), so that a lost message heals itself.
+Offsets are exact integers; times are ISO 8601 in UTC by the database's clock; durations are seconds.
+"""
+
+from typing import TypedDict
+
+
+class TypeCounts(TypedDict):
+    view: int
+    like: int
+    comment: int
+    share: int
+
+
+class RangeSnapshot(TypedDict):
+    """A piece of the ledger strip: `[start, end)`. Long histories are merged to at most a few hundred pieces."""
+
+    start: int
+    end: int
+    kind: str
+    records: int
+    failed_records: int
+
+
+class PartitionSnapshot(TypedDict):
+    checkpoint_id: int
+    topic: str
+    partition: int
+    status: str  # OK, LAGGING, PAUSED, HALTED, UNOWNED (more in a later version)
+    status_detail: str  # one sentence: what it means here, and what to do
+    owner: str | None
+    owner_heartbeat_age_seconds: float | None
+    epoch: int
+    next_offset: int
+    log_start_offset: int | None
+    log_end_offset: int | None
+    lag: int | None
+    lag_seconds: float | None
+    events_per_second: float | None
+    desired_state: str
+    halt_reason: str
+    ranges: list[RangeSnapshot]
+    range_offsets: dict[str, int]  # kind → offsets
+    dead_letters: int  # pending
+    committed_at: str | None
+
+
+class WorkerSnapshot(TypedDict):
+    worker_id: str
+    slot: str
+    hostname: str
+    process_id: int
+    state: str  # running, stopping, stopped, dead
+    heartbeat_age_seconds: float
+    partitions: list[str]
+    records: int
+    events_per_second: float | None
+    memory_bytes: int | None
+    batch_in_hand: int
+    fenced_commits: int
+    last_error: str
+
+
+class MinuteSnapshot(TypedDict):
+    minute: str
+    counts: TypeCounts
+
+
+class InvariantSnapshot(TypedDict):
+    ok: bool
+    detail: str
+
+
+class InvariantsSnapshot(TypedDict):
+    ok: bool
+    checked_age_seconds: float
+    invariants: dict[str, InvariantSnapshot]  # I1 … I6
+
+
+class JournalSnapshot(TypedDict):
+    id: int
+    at: str
+    level: str
+    kind: str
+    worker_id: str
+    topic: str
+    partition: int | None
+    message: str
+
+
+class SeriesSnapshot(TypedDict):
+    """Five minutes of history for the tiles' sparklines; parallel lists, oldest first, None where unknown."""
+
+    at: list[int]  # epoch seconds
+    lag: list[int | None]
+    lag_seconds: list[float | None]
+    events_per_second: list[float | None]
+
+
+class Snapshot(TypedDict):
+    version: int
+    sequence: int
+    taken_at: str
+    group: str
+    headline: str  # one sentence for the whole page
+    worst_status: str
+    lag: int | None
+    lag_seconds: float | None
+    events_per_second: float | None
+    log_sampled_age_seconds: float | None  # age of the newest watermark sample
+    totals: TypeCounts
+    counted: int  # sum of totals
+    dead_letters: int  # pending, all partitions
+    fenced_commits: int
+    partitions: list[PartitionSnapshot]  # by topic, partition
+    workers: list[WorkerSnapshot]
+    minutes: list[MinuteSnapshot]  # the last 60, oldest first, gaps filled with zeros
+    invariants: InvariantsSnapshot | None
+    journal: list[JournalSnapshot]  # newest first, at most 30
+    series: SeriesSnapshot
