@@ -1,0 +1,90 @@
+"""What every management command of ours shares: exit statuses, `--json`, plain words for errors."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import InterfaceError, OperationalError
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from offsets.errors import OffsetsError
+
+EXIT_AIM_NOT_MET = 1
+EXIT_REFUSED = 2
+EXIT_UNAVAILABLE = 3
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+@contextmanager
+def errors_as_exit_status() -> Iterator[None]:
+    """Turn our errors and lost services into one sentence on stderr and the contract's exit status."""
+    try:
+        yield
+    except OffsetsError as error:
+        raise CommandError(str(error), returncode=error.exit_status) from error
+    except (OperationalError, InterfaceError) as error:
+        raise CommandError(
+            f"PostgreSQL is not available: {' '.join(str(error).split())}. Check DATABASE_URL, or run "
+            "`manage.py stack up`.",
+            returncode=EXIT_UNAVAILABLE,
+        ) from error
+    except RedisError as error:
+        raise CommandError(
+            f"Redis is not available: {error}. Check REDIS_URL, or run `manage.py stack up`.",
+            returncode=EXIT_UNAVAILABLE,
+        ) from error
+
+
+class OperatorCommand(BaseCommand):
+    """Base of the commands. Subclasses implement `run(**options)` and may return an exit status."""
+
+    #: Adds `--json`.
+    json_option = True
+    # System checks of the database would turn "PostgreSQL is down" into a stack trace.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        if self.json_option:
+            parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        with errors_as_exit_status():
+            status = self.run(**options)
+        if status:
+            sys.exit(status)
+
+    def run(self, **options: Any) -> int | None:
+        raise NotImplementedError
+
+    def emit(self, data: object, show: Callable[[Console], None], *, as_json: bool) -> None:
+        """Print `data` as JSON, or let `show` draw it for a person."""
+        if as_json:
+            self.stdout.write(json.dumps(data, default=_plain))
+        else:
+            show(Console(file=self.stdout, highlight=False))
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number above zero."""
+    number = non_negative(text)
+    if number == 0:
+        raise ValueError
+    return number
+
+
+def non_negative(text: str) -> int:
+    """An argparse type: a whole number from zero, at most 2^62."""
+    number = int(text)
+    if not 0 <= number <= 2**62:
+        raise ValueError
+    return number

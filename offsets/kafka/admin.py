@@ -1,0 +1,168 @@
+"""Questions to the cluster: topics, their ids, and log bounds, each for all partitions in one request."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
+from offsets.kafka.config import client_config
+from offsets.types import TopicPartition
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogBounds:
+    """`start` = log_start_offset; `end` = the end a read_committed reader can reach."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    topic_id: str
+    partitions: tuple[int, ...]
+
+
+class KafkaAdmin:
+    """Short-lived questions with one timeout. Create it after fork; safe to use from several threads.
+
+    Raises ServiceUnavailableError when the cluster does not answer in time.
+    """
+
+    def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._client = AdminClient(client_config())
+        self._timeout = timeout_seconds
+
+    def describe_topics(
+        self, topics: Iterable[str], *, timeout_seconds: float | None = None
+    ) -> dict[str, TopicDescription]:
+        """Descriptions of those of `topics` that exist; a missing one is left out."""
+        names = sorted(set(topics))
+        if not names:
+            return {}
+        timeout = timeout_seconds or self._timeout
+        futures = self._client.describe_topics(TopicCollection(names), request_timeout=timeout)
+        found = {}
+        for name, future in futures.items():
+            try:
+                description = self._result(future, timeout)
+            except TopicNotFoundError:
+                continue
+            partitions = tuple(sorted(p.id for p in description.partitions))
+            found[name] = TopicDescription(str(description.topic_id), partitions)
+        return found
+
+    def describe_topic(self, topic: str) -> TopicDescription:
+        """Raises TopicNotFoundError, naming the topic."""
+        try:
+            return self.describe_topics([topic])[topic]
+        except KeyError:
+            raise TopicNotFoundError(
+                f"Topic {topic!r} does not exist on this cluster. Create it, or name another with --topic."
+            ) from None
+
+    def partitions(self, topic: str) -> list[int]:
+        return list(self.describe_topic(topic).partitions)
+
+    def log_bounds(
+        self, partitions: Iterable[TopicPartition], *, timeout_seconds: float | None = None
+    ) -> dict[TopicPartition, LogBounds]:
+        """Bounds of each partition that exists; those that do not (or have no leader) are left out."""
+        wanted = sorted(set(partitions))
+        timeout = timeout_seconds or self._timeout
+        starts = self._offsets(wanted, OffsetSpec.earliest(), timeout)
+        ends = self._offsets(wanted, OffsetSpec.latest(), timeout)
+        return {tp: LogBounds(starts[tp], ends[tp]) for tp in wanted if tp in starts and tp in ends}
+
+    def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """What an existing consumer group has committed to Kafka; partitions without a commit are left out."""
+        asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
+        if not asked:
+            return {}
+        futures = self._client.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group_id, asked)], request_timeout=self._timeout
+        )
+        result = self._result(futures[group_id], self._timeout)
+        return {
+            TopicPartition(tp.topic, tp.partition): tp.offset
+            for tp in result.topic_partitions
+            if tp.error is None and tp.offset >= 0
+        }
+
+    def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
+        """Create a topic with the cluster's default replication. False when it exists already."""
+        new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
+        future = self._client.create_topics([new], request_timeout=self._timeout)[topic]
+        try:
+            self._result(future, self._timeout)
+        except RefusedError as error:
+            if isinstance(error.__cause__, KafkaException) and _code(error.__cause__) == (
+                KafkaError.TOPIC_ALREADY_EXISTS
+            ):
+                return False
+            raise
+        return True
+
+    def _offsets(self, wanted: list[TopicPartition], spec: Any, timeout: float) -> dict[TopicPartition, int]:
+        if not wanted:
+            return {}
+        futures = self._client.list_offsets(
+            {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in wanted},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=timeout,
+        )
+        found = {}
+        for tp, future in futures.items():
+            try:
+                found[TopicPartition(tp.topic, tp.partition)] = self._result(future, timeout).offset
+            except (TopicNotFoundError, RefusedError):
+                continue
+        return found
+
+    @staticmethod
+    def _result(future: "Future[Any]", timeout: float) -> Any:
+        """The future's value, with Kafka's errors sorted into ours."""
+        try:
+            return future.result(timeout=timeout + 1)
+        except TimeoutError as error:
+            raise ServiceUnavailableError(f"Kafka did not answer within {timeout:.0f} s.") from error
+        except KafkaException as error:
+            raise _translated(error) from error
+
+
+def _code(error: KafkaException) -> int:
+    return int(error.args[0].code())
+
+
+_UNAVAILABLE = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+}
+
+
+def _translated(error: KafkaException) -> Exception:
+    detail = error.args[0]
+    if detail.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        return TopicNotFoundError(detail.str())
+    if detail.code() in _UNAVAILABLE or detail.retriable():
+        return ServiceUnavailableError(f"Kafka is not available: {detail.str()}.")
+    return RefusedError(f"Kafka refused: {detail.str()}")
