@@ -1,0 +1,45 @@
+"""Named places at which a test can kill, stop or break a process. Off unless the environment says so.
+
+`FAILPOINTS="before_commit=stop@/path/to/token"` stops the first process that gets there: whoever deletes the
+token file acts, so that one fault happens once among many workers. Actions: `kill` (SIGKILL), `stop` (SIGSTOP),
+`error` (a lost database connection). `name=action#3@…` acts at the third passage in a process.
+"""
+
+import os
+import signal
+from collections import Counter
+
+from django.db import OperationalError
+
+_passages: Counter[str] = Counter()
+
+
+def _configured() -> dict[str, tuple[str, int, str]]:
+    points = {}
+    for entry in filter(None, os.environ.get("FAILPOINTS", "").split(",")):
+        name, _, rest = entry.partition("=")
+        action, _, token = rest.partition("@")
+        action, _, passage = action.partition("#")
+        points[name] = (action, int(passage or 1), token)
+    return points
+
+
+_points = _configured()
+
+
+def failpoint(name: str) -> None:
+    """Do what the environment asks for at this place; one dictionary look-up where it asks for nothing."""
+    if name not in _points:
+        return
+    action, passage, token = _points[name]
+    _passages[name] += 1
+    if _passages[name] < passage:
+        return
+    if token:
+        try:
+            os.unlink(token)
+        except FileNotFoundError:
+            return
+    if action == "error":
+        raise OperationalError(f"failpoint {name}")
+    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)

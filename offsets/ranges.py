@@ -1,0 +1,79 @@
+"""Interval arithmetic over half-open offset ranges `[start, end)`. Pure.
+
+A *normalised* list is sorted, disjoint and has no two ranges that touch.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class OffsetRange(NamedTuple):
+    """`[start, end)`, never empty."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    def __str__(self) -> str:
+        return f"[{self.start}, {self.end})"
+
+
+def offset_range(start: int, end: int) -> OffsetRange:
+    """A checked range. Raises ValueError when it is empty, reversed or negative."""
+    if start < 0 or end <= start:
+        raise ValueError(f"[{start}, {end}) is not a range of offsets: it must start at 0 or later and not be empty.")
+    return OffsetRange(start, end)
+
+
+def normalise(ranges: Iterable[OffsetRange]) -> list[OffsetRange]:
+    """The same offsets as the fewest sorted, disjoint ranges."""
+    merged: list[OffsetRange] = []
+    for current in sorted(ranges):
+        if merged and current.start <= merged[-1].end:
+            merged[-1] = OffsetRange(merged[-1].start, max(merged[-1].end, current.end))
+        else:
+            merged.append(current)
+    return merged
+
+
+def subtract(ranges: Iterable[OffsetRange], removed: Iterable[OffsetRange]) -> list[OffsetRange]:
+    """The offsets of `ranges` that are not in `removed`, normalised. O(n log n)."""
+    left: list[OffsetRange] = []
+    holes = normalise(removed)
+    first = 0
+    for current in normalise(ranges):
+        start = current.start
+        while first < len(holes) and holes[first].end <= start:
+            first += 1
+        index = first
+        while index < len(holes) and holes[index].start < current.end:
+            if holes[index].start > start:
+                left.append(OffsetRange(start, holes[index].start))
+            start = max(start, holes[index].end)
+            index += 1
+        if start < current.end:
+            left.append(OffsetRange(start, current.end))
+    return left
+
+
+def intersect(ranges: Iterable[OffsetRange], others: Iterable[OffsetRange]) -> list[OffsetRange]:
+    """The offsets in both, normalised."""
+    kept = normalise(ranges)
+    return subtract(kept, subtract(kept, others))
+
+
+def gaps(ranges: Iterable[OffsetRange], within: OffsetRange) -> list[OffsetRange]:
+    """The offsets of `within` that no range covers: what I1 calls holes."""
+    return subtract([within], ranges)
+
+
+def covers(ranges: Iterable[OffsetRange], wanted: OffsetRange) -> bool:
+    return not gaps(ranges, wanted)
+
+
+def total(ranges: Sequence[OffsetRange]) -> int:
+    """How many offsets a list of disjoint ranges holds."""
+    return sum(one.size for one in ranges)

@@ -1,0 +1,58 @@
+"""A worker's database session: named, so that a successor can end it, and bounded, so that it cannot linger."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+#: What a lost, restarted or overloaded database raises; psycopg's deadlock, lock timeout and serialization
+#: failures are among them, and all are answered the same way: look again, then repeat the whole transaction.
+DATABASE_LOST = (OperationalError, InterfaceError)
+
+
+class WorkerSession:
+    """This thread's Django connection under `application_name`. Use it from one thread only.
+
+    `close_old_connections()` would reconnect for every batch (persistent connections are off); instead the session
+    is dropped when it fails, and opened again, with its settings, when it is next used.
+    """
+
+    def __init__(self, application_name: str) -> None:
+        self.application_name = application_name
+        self._prepared: object | None = None
+
+    def open(self) -> None:
+        """Connect if need be. Raises OperationalError while the database is away."""
+        if connection.connection is None or connection.connection.closed:
+            connection.close()
+            connection.ensure_connection()
+        if self._prepared is connection.connection:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('application_name', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false),"
+                " set_config('lock_timeout', %s, false)",
+                [
+                    self.application_name,
+                    str(settings.IDLE_IN_TRANSACTION_TIMEOUT_MS),
+                    str(settings.IDLE_IN_TRANSACTION_TIMEOUT_MS),
+                ],
+            )
+        self._prepared = connection.connection
+
+    def drop(self) -> None:
+        self._prepared = None
+        connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One transaction; the session is dropped when the database fails in it."""
+        try:
+            self.open()
+            with transaction.atomic():
+                yield
+        except DATABASE_LOST:
+            self.drop()
+            raise

@@ -1,0 +1,105 @@
+"""The only writer of Worker rows: who consumes, and when it was last seen (by the database's clock)."""
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+
+from django.db import connection
+from django.db.models import F
+
+from offsets.models import DatabaseTime, Worker
+
+
+def new_worker_id() -> str:
+    """Random, not derived from host or slot: a successor must never share its predecessor's name."""
+    return f"w-{secrets.token_hex(4)}"
+
+
+@dataclass(slots=True)
+class WorkerStats:
+    """What a worker says about itself with each heartbeat."""
+
+    records: int = 0
+    events_per_second: float | None = None
+    memory_bytes: int | None = None
+    batch_in_hand: int = 0
+    last_error: str = ""
+
+
+def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -> None:
+    Worker.objects.create(
+        worker_id=worker_id,
+        group_id=group_id,
+        hostname=socket.gethostname(),
+        process_id=os.getpid(),
+        slot=slot,
+        node=node,
+    )
+
+
+def heartbeat(worker_id: str, stats: WorkerStats) -> bool:
+    """Say that the worker lives. Returns whether it is asked to stop; True also when its row is gone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_worker SET heartbeat_at = clock_timestamp(), records = %s, events_per_second = %s,"
+            " memory_bytes = %s, batch_in_hand = %s, last_error = %s,"
+            " state = CASE WHEN stop_requested THEN 'stopping' ELSE 'running' END, stopped_at = NULL"
+            " WHERE worker_id = %s RETURNING stop_requested",
+            [
+                stats.records,
+                stats.events_per_second,
+                stats.memory_bytes,
+                stats.batch_in_hand,
+                stats.last_error[:2000],
+                worker_id,
+            ],
+        )
+        row = cursor.fetchone()
+    return True if row is None else bool(row[0])
+
+
+def count_fenced(worker_id: str, commits: int = 1) -> None:
+    """Count commits of this worker that the fence refused."""
+    Worker.objects.filter(pk=worker_id).update(fenced_commits=F("fenced_commits") + commits)
+
+
+def request_stop(*, node: str = "", worker_id: str = "") -> int:
+    """Ask the workers of a Celery node, or one worker, to finish the batch in hand and end."""
+    workers = Worker.objects.exclude(state=Worker.State.STOPPED)
+    workers = workers.filter(node=node) if node else workers.filter(pk=worker_id)
+    return workers.update(stop_requested=True)
+
+
+def mark_stopped(worker_id: str, stats: WorkerStats | None = None) -> None:
+    changes: dict[str, object] = {"state": Worker.State.STOPPED, "stopped_at": DatabaseTime(), "batch_in_hand": 0}
+    if stats is not None:
+        changes |= {"records": stats.records, "last_error": stats.last_error[:2000]}
+    Worker.objects.filter(pk=worker_id).update(events_per_second=None, **changes)
+
+
+def reap(timeout_seconds: float) -> list[str]:
+    """Mark workers without a heartbeat for `timeout_seconds` as stopped. Returns their ids, each once.
+
+    A stopped process that is continued later says so with its next heartbeat, and is shown as running again.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_worker SET state = 'stopped', stopped_at = clock_timestamp(), events_per_second = NULL"
+            " WHERE state <> 'stopped' AND heartbeat_at < clock_timestamp() - make_interval(secs => %s)"
+            " RETURNING worker_id",
+            [timeout_seconds],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def purge(days: int) -> int:
+    """Forget workers that stopped more than `days` ago and own nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM offsets_worker w WHERE state = 'stopped' AND stopped_at < clock_timestamp() -"
+            " make_interval(days => %s) AND NOT EXISTS"
+            " (SELECT 1 FROM offsets_partitioncheckpoint c WHERE c.owner_id = w.worker_id)",
+            [days],
+        )
+        return int(cursor.rowcount)
