@@ -38,7 +38,6 @@ class ControlState:
     desired_state: DesiredState
     halt_reason: HaltReason
     owner: str | None
-    owner_alive: bool
 
 
 def _claim(row: Sequence[Any]) -> Claim:
@@ -152,18 +151,39 @@ def release(claims: Iterable[Claim]) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def control_states(checkpoint_ids: Iterable[int], heartbeat_timeout_seconds: float) -> dict[int, ControlState]:
+def held_by_others(group_id: str, worker_id: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+    """Those of `partitions` whose checkpoint belongs to another worker that still sends heartbeats (R4)."""
+    wanted = sorted(set(partitions))
+    if not wanted:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.topic, c.partition FROM offsets_partitioncheckpoint c"
+            " JOIN unnest(%s::text[], %s::int[]) AS w(topic, partition) USING (topic, partition)"
+            " JOIN offsets_worker o ON o.worker_id = c.owner_id"
+            " WHERE c.group_id = %s AND c.retired_at IS NULL AND c.owner_id <> %s AND o.state <> 'stopped'"
+            " AND o.heartbeat_at > clock_timestamp() - make_interval(secs => %s)",
+            [
+                [tp.topic for tp in wanted],
+                [tp.partition for tp in wanted],
+                group_id,
+                worker_id,
+                settings.HEARTBEAT_TIMEOUT_SECONDS,
+            ],
+        )
+        return {TopicPartition(*row) for row in cursor.fetchall()}
+
+
+def control_states(checkpoint_ids: Iterable[int]) -> dict[int, ControlState]:
     """Read the control columns of these checkpoints in one statement; retired ones are left out."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT c.id, c.epoch, c.next_offset, c.desired_state, c.halt_reason, c.owner_id, coalesce("
-            " w.state <> 'stopped' AND w.heartbeat_at > clock_timestamp() - make_interval(secs => %s), false)"
-            " FROM offsets_partitioncheckpoint c LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id"
-            " WHERE c.id = ANY(%s) AND c.retired_at IS NULL",
-            [heartbeat_timeout_seconds, list(checkpoint_ids)],
+            "SELECT id, epoch, next_offset, desired_state, halt_reason, owner_id FROM offsets_partitioncheckpoint"
+            " WHERE id = ANY(%s) AND retired_at IS NULL",
+            [list(checkpoint_ids)],
         )
         return {
-            row[0]: ControlState(row[0], row[1], row[2], DesiredState(row[3]), HaltReason(row[4]), row[5], row[6])
+            row[0]: ControlState(row[0], row[1], row[2], DesiredState(row[3]), HaltReason(row[4]), row[5])
             for row in cursor.fetchall()
         }
 

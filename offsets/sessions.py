@@ -46,6 +46,12 @@ class WorkerSession:
         self._prepared = None
         connection.close()
 
+    @staticmethod
+    def heal() -> None:
+        """Forget a connection that has been seen to break, so that the next statement opens another."""
+        if connection.connection is not None and connection.connection.closed:
+            connection.close()
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One transaction; the session is dropped when the database fails in it."""

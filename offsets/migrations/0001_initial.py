@@ -4,9 +4,10 @@ import django.contrib.postgres.constraints
 import django.contrib.postgres.fields
 import django.contrib.postgres.fields.ranges
 import django.db.models.deletion
+from django.db import migrations, models
+
 import offsets.models
 import offsets.types
-from django.db import migrations, models
 
 
 class Migration(migrations.Migration):

@@ -1,0 +1,117 @@
+"""One transaction for metrics, ledger and checkpoints (rules R9 and R10)."""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from django.db import DataError, IntegrityError, connection
+
+from offsets import ledger
+from offsets.clock import Backoff
+from offsets.errors import FencedError
+from offsets.failpoints import failpoint
+from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.types import BatchHandler, PartitionCommit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class CommitOutcome:
+    """What became of each commit of a unit, by checkpoint id; those in none of the three were cancelled."""
+
+    applied: list[PartitionCommit] = field(default_factory=list)
+    fenced: dict[int, str] = field(default_factory=dict)
+    #: The handler or the database refused the data itself: retrying the same batch cannot help.
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+class BatchCommitter:
+    """Applies commits for several partitions at once; a partition that misses the fence leaves the others whole.
+
+    Use it from one thread. `is_current(commit)` tells whether this process still wants the commit (it is asked
+    between tries, so that a lost partition does not keep a healthy one waiting); `wait(seconds)` sleeps between
+    tries; `on_trouble(text)` hears of a database that is away, and of "" when it is back.
+    """
+
+    def __init__(
+        self,
+        session: WorkerSession,
+        handler: BatchHandler,
+        *,
+        is_current: Callable[[PartitionCommit], bool],
+        wait: Callable[[float], None],
+        on_trouble: Callable[[str], None],
+    ) -> None:
+        self._session = session
+        self._handler = handler
+        self._is_current = is_current
+        self._wait = wait
+        self._on_trouble = on_trouble
+
+    def commit(self, unit: Sequence[PartitionCommit]) -> CommitOutcome:
+        """Apply a unit, with as many tries as the database needs. Never raises for a lost database."""
+        outcome = CommitOutcome()
+        batch_id = uuid.uuid4()
+        backoff = Backoff()
+        in_doubt = False
+        while remaining := self._remaining(unit, outcome):
+            try:
+                if in_doubt and self._probed_as_applied(remaining, batch_id, outcome):
+                    break
+                in_doubt = False
+                remaining = self._remaining(unit, outcome)
+                if remaining:
+                    self._apply(remaining, batch_id)
+                    outcome.applied.extend(remaining)
+            except FencedError as error:
+                outcome.fenced |= error.misses
+            except (DataError, IntegrityError) as error:
+                self._isolate(remaining, error, outcome)
+            except DATABASE_LOST as error:
+                in_doubt = True
+                self._on_trouble(f"database: {' '.join(str(error).split())}")
+                self._wait(backoff.next_seconds())
+        self._on_trouble("")
+        return outcome
+
+    def _remaining(self, unit: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
+        done = (
+            {commit.claim.checkpoint_id for commit in outcome.applied} | outcome.fenced.keys() | outcome.refused.keys()
+        )
+        return [c for c in unit if c.claim.checkpoint_id not in done and self._is_current(c)]
+
+    def _apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
+        failpoint("before_sql")
+        with self._session.transaction():
+            # COPY first: it takes no row lock, so a slow one makes nobody wait.
+            self._handler.insert(commits, connection)
+            ledger.lock_for_commit(commits)
+            self._handler.update(commits, connection)
+            ledger.record_processed(commits, batch_id)
+            failpoint("before_commit")
+        failpoint("after_commit")
+
+    def _probed_as_applied(
+        self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome
+    ) -> bool:
+        with self._session.transaction():
+            probed = ledger.probe_commit(commits, batch_id)
+        if probed.applied:
+            logger.info("The transaction whose COMMIT broke off had been applied; nothing is written twice.")
+            outcome.applied.extend(commits)
+            return True
+        outcome.fenced |= probed.misses
+        return False
+
+    def _isolate(self, commits: Sequence[PartitionCommit], error: Exception, outcome: CommitOutcome) -> None:
+        """Find which partitions' data is refused by committing each alone; the others must not suffer."""
+        if len(commits) == 1:
+            outcome.refused[commits[0].claim.checkpoint_id] = str(error)
+            return
+        for commit in commits:
+            alone = self.commit([commit])
+            outcome.applied.extend(alone.applied)
+            outcome.fenced |= alone.fenced
+            outcome.refused |= alone.refused

@@ -1,0 +1,444 @@
+"""OffsetCoordinator: Kafka's group protocol decides who reads, the database decides who may write.
+
+All methods run on the fetching thread, between two `consume()` calls or inside a callback, except where they say
+otherwise. Rule numbers are those of docs/architecture.md.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from django.conf import settings
+
+from offsets import journal, ledger, workers
+from offsets.clock import Deadline, monotonic
+from offsets.errors import OffsetsError, ServiceUnavailableError, TopicNotFoundError
+from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
+from offsets.kafka.client import KafkaClient, StartAt
+from offsets.ledger import Baseline, ControlState
+from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.types import Claim, DesiredState, HaltReason, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+CLAIM_RETRY_SECONDS = 0.5
+#: How long a partition waits before it is claimed again after it was found in another believer's hands (R4).
+BELIEVER_RETRY_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class LocalPartition:
+    """What this process knows of a partition it owns. Only the fetching thread changes it."""
+
+    claim: Claim
+    #: Where the next fetched batch starts.
+    start: int
+    #: Committed as far as this process has seen.
+    committed: int
+    leader_epoch: int | None = None
+    operator_paused: bool = False
+    halted: bool = False
+
+    @property
+    def reading(self) -> bool:
+        return not (self.operator_paused or self.halted)
+
+
+@dataclass(slots=True)
+class Fences:
+    """The current epoch of each owned checkpoint, shared with the other threads: what they hold against it is stale
+    when it differs (R8). Written by the fetching thread only.
+    """
+
+    _epochs: dict[int, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_current(self, claim: Claim) -> bool:
+        with self._lock:
+            return self._epochs.get(claim.checkpoint_id) == claim.epoch
+
+    def raise_to(self, claim: Claim) -> None:
+        with self._lock:
+            self._epochs[claim.checkpoint_id] = claim.epoch
+
+    def drop(self, claim: Claim) -> None:
+        with self._lock:
+            self._epochs.pop(claim.checkpoint_id, None)
+
+
+class OffsetCoordinator:
+    """Claims partitions as the group assigns them, fences, hands over, and obeys the operator's wishes.
+
+    `drain(claims, deadline) -> set of checkpoint ids` is the pipeline's promise: it finishes and commits what is in
+    hand for these claims, and returns those that have nothing left. `on_claimed(partition)` tells it of a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        group_id: str,
+        worker_id: str,
+        client: KafkaClient,
+        admin: KafkaAdmin,
+        dimensions: tuple[str, ...],
+        drain: Callable[[list[Claim], Deadline], set[int]],
+        on_claimed: Callable[[LocalPartition], None],
+    ) -> None:
+        self.group_id = group_id
+        self.worker_id = worker_id
+        self.fences = Fences()
+        self.partitions: dict[TopicPartition, LocalPartition] = {}
+        #: Assigned by the group, not claimed yet: when to try again.
+        self.unclaimed: dict[TopicPartition, float] = {}
+        #: Of those, the ones in which a fence met us: claimed again only if no other live worker holds them (R4).
+        self._contested: set[TopicPartition] = set()
+        self.assigned_once = False
+        self._client = client
+        self._admin = admin
+        self._dimensions = dimensions
+        self._drain = drain
+        self._on_claimed = on_claimed
+        self._session = WorkerSession(f"{worker_id}:claim")
+
+    # --- Rebalance callbacks: they never raise -----------------------------------------------------
+
+    def on_assign(self, partitions: list[TopicPartition]) -> None:
+        """Claim what the group assigned, and assign exactly what could be claimed, even if that is nothing (R2)."""
+        self.assigned_once = True
+        claims: list[Claim] = []
+        try:
+            new = [tp for tp in partitions if tp not in self.partitions]
+            self.unclaimed |= dict.fromkeys(new, 0.0)
+            claims = self._claim(new)
+        except Exception:
+            logger.exception("Claiming %s failed; it is tried again.", _names(partitions))
+        self._start_reading(claims)
+
+    def on_revoke(self, partitions: list[TopicPartition]) -> None:
+        """Finish and commit what is in hand, release, stop reading (R3); one deadline for all of it."""
+        try:
+            self._hand_over(partitions)
+        except Exception:
+            logger.exception("Handing over %s failed; the next claim fences it.", _names(partitions))
+        self._stop_reading(partitions)
+
+    def on_lost(self, partitions: list[TopicPartition]) -> None:
+        """The group took the partitions away: drop what is in hand, commit nothing, release by compare-and-set."""
+        lost = [self.partitions[tp].claim for tp in partitions if tp in self.partitions]
+        for claim in lost:
+            self.fences.drop(claim)
+        try:
+            released = ledger.release(lost)
+            if lost:
+                self._say(
+                    "lost",
+                    f"{self.worker_id} lost {_names(c.topic_partition for c in lost)} to the group; what was in hand "
+                    f"was dropped, {len(released)} released.",
+                    level="warning",
+                )
+        except Exception:
+            logger.exception("Releasing lost partitions failed; the next claim fences them.")
+        self._stop_reading(partitions)
+
+    def _hand_over(self, partitions: Iterable[TopicPartition]) -> None:
+        deadline = Deadline(settings.MAX_POLL_INTERVAL_MS / 3000)
+        claims = [self.partitions[tp].claim for tp in partitions if tp in self.partitions]
+        if not claims:
+            return
+        drained = self._drain(claims, deadline)
+        for claim in claims:
+            self.fences.drop(claim)
+        # Not released when work is left: the transaction may still be under way, and the next claim must fence it.
+        released = ledger.release([c for c in claims if c.checkpoint_id in drained])
+        stuck = [c.topic_partition for c in claims if c.checkpoint_id not in drained]
+        self._say(
+            "released", f"{self.worker_id} released {len(released)} of {_names(c.topic_partition for c in claims)}."
+        )
+        if stuck:
+            logger.warning("Not finished in time: %s. Cancelled; the next claim fences them.", _names(stuck))
+
+    def _stop_reading(self, partitions: Iterable[TopicPartition]) -> None:
+        gone = list(partitions)
+        for tp in gone:
+            self.unclaimed.pop(tp, None)
+            self._contested.discard(tp)
+            local = self.partitions.pop(tp, None)
+            if local is not None:
+                self.fences.drop(local.claim)
+        try:
+            self._client.unassign(gone)
+        except Exception:
+            logger.exception("Unassigning %s failed.", _names(gone))
+
+    # --- Claiming ----------------------------------------------------------------------------------
+
+    def retry_claims(self) -> None:
+        """Claim again what is assigned to us and still unclaimed, when its time has come (R2, R4)."""
+        now = monotonic()
+        due = [tp for tp, at in self.unclaimed.items() if at <= now]
+        if not due:
+            return
+        try:
+            held = ledger.held_by_others(self.group_id, self.worker_id, self._contested.intersection(due))
+            self._postpone(held, BELIEVER_RETRY_SECONDS)
+            self._start_reading(self._claim([tp for tp in due if tp not in held]))
+        except (OffsetsError, *DATABASE_LOST) as error:
+            logger.warning("Claiming %s is tried again: %s", _names(due), error)
+            self._postpone(due, CLAIM_RETRY_SECONDS)
+
+    def _postpone(self, partitions: Iterable[TopicPartition], seconds: float) -> None:
+        self.unclaimed |= dict.fromkeys(partitions, monotonic() + seconds)
+
+    def _claim(self, partitions: list[TopicPartition]) -> list[Claim]:
+        """Claim in the database; halts what cannot be read (R16). Questions to Kafka come first, outside any lock."""
+        if not partitions:
+            return []
+        self._postpone(partitions, CLAIM_RETRY_SECONDS)
+        topics = sorted({tp.topic for tp in partitions})
+        described = self._admin.describe_topics(topics, timeout_seconds=self._kafka_seconds())
+        bounds = self._insert_baselines(topics, described)
+        bounds |= self._admin.log_bounds(
+            [tp for tp in partitions if tp not in bounds], timeout_seconds=self._kafka_seconds()
+        )
+        with self._session.transaction():
+            claims = ledger.claim(self.group_id, self.worker_id, partitions)
+        claims = [self._halted_if_unreadable(c, described.get(c.topic), bounds.get(c.topic_partition)) for c in claims]
+        for claim in claims:
+            self.unclaimed.pop(claim.topic_partition, None)
+            self._contested.discard(claim.topic_partition)
+        if claims:
+            places = ", ".join(f"{c.topic_partition} at {c.next_offset} (epoch {c.epoch})" for c in claims)
+            self._say("claimed", f"{self.worker_id} claimed {places}.")
+        return claims
+
+    @staticmethod
+    def _kafka_seconds() -> float:
+        """Claims share a third of the poll interval with the database (R3)."""
+        return settings.MAX_POLL_INTERVAL_MS / 12_000
+
+    def _insert_baselines(
+        self, topics: Iterable[str], described: Mapping[str, TopicDescription]
+    ) -> dict[TopicPartition, LogBounds]:
+        """Rows for partitions without one (R15). Returns the bounds that had to be asked."""
+        asked: dict[TopicPartition, LogBounds] = {}
+        for topic in topics:
+            description = described.get(topic)
+            if description is None:
+                raise TopicNotFoundError(f"Topic {topic!r} does not exist on this cluster.")
+            known = ledger.known_partitions(self.group_id, topic)
+            if known.issuperset(description.partitions):
+                continue
+            wanted = [TopicPartition(topic, p) for p in description.partitions]
+            bounds = self._admin.log_bounds(wanted, timeout_seconds=self._kafka_seconds())
+            baselines = self._baselines(description, wanted, bounds)
+            if set(baselines) | known != set(description.partitions):
+                raise ServiceUnavailableError(f"The log bounds of {topic} are not all known yet.")
+            ledger.insert_baselines(self.group_id, topic, baselines, self._dimensions)
+            asked |= bounds
+        return asked
+
+    def _baselines(
+        self,
+        description: TopicDescription,
+        wanted: list[TopicPartition],
+        bounds: Mapping[TopicPartition, LogBounds],
+    ) -> dict[int, Baseline]:
+        kind = settings.OFFSET_BASELINE
+        committed = self._admin.committed(self.group_id, wanted) if kind == "group" else {}
+        baselines = {}
+        for tp, bound in bounds.items():
+            if tp in committed:
+                chosen = Baseline(description.topic_id, committed[tp], "group")
+            elif kind == "latest":
+                chosen = Baseline(description.topic_id, bound.end, "latest")
+            else:
+                chosen = Baseline(description.topic_id, bound.start, "earliest")
+            baselines[tp.partition] = chosen
+        return baselines
+
+    def _halted_if_unreadable(
+        self, claim: Claim, description: TopicDescription | None, bounds: LogBounds | None
+    ) -> Claim:
+        reason, detail = unreadable(claim, description, bounds)
+        if reason is HaltReason.NONE or claim.halt_reason is not HaltReason.NONE:
+            return claim
+        self._halt(claim, reason, detail)
+        return _with_halt(claim, reason)
+
+    def _start_reading(self, claims: Iterable[Claim]) -> None:
+        """Assign the readable claims with explicit offsets, and set each one's pause state (R2)."""
+        starts: dict[TopicPartition, StartAt] = {}
+        paused = []
+        for claim in claims:
+            halted = claim.halt_reason is not HaltReason.NONE
+            local = LocalPartition(
+                claim,
+                start=claim.next_offset,
+                committed=claim.next_offset,
+                leader_epoch=claim.leader_epoch,
+                operator_paused=claim.paused,
+                halted=halted,
+            )
+            tp = claim.topic_partition
+            self.partitions[tp] = local
+            self.fences.raise_to(claim)
+            if not halted:
+                starts[tp] = StartAt(claim.next_offset, claim.leader_epoch)
+            if claim.paused:
+                paused.append(tp)
+            self._on_claimed(local)
+        try:
+            self._client.assign(starts)
+            # The paused flag survives an unassignment, so both states are set.
+            self._client.resume(tp for tp in starts if tp not in paused)
+            self._client.pause(paused)
+        except Exception:
+            logger.exception("Assigning %s failed; it is claimed again.", _names(starts))
+            for tp in starts:
+                self._forget(tp, CLAIM_RETRY_SECONDS)
+
+    # --- Fences and wishes -------------------------------------------------------------------------
+
+    def fenced(self, claim: Claim, reason: str) -> None:
+        """A commit of ours was refused: stop reading the partition; R4 decides whether it is claimed again."""
+        local = self._local(claim)
+        self._say(
+            "fenced",
+            f"Refused a stale commit by {self.worker_id}: {reason}.",
+            level="warning",
+            tp=claim.topic_partition,
+        )
+        self._count_fenced()
+        if local is not None:
+            self._forget(claim.topic_partition, CLAIM_RETRY_SECONDS, contested=True)
+
+    def _count_fenced(self) -> None:
+        try:
+            workers.count_fenced(self.worker_id)
+        except DATABASE_LOST:
+            logger.warning("The fenced commit of %s could not be counted.", self.worker_id)
+
+    def apply_control(self, states: Mapping[int, ControlState]) -> None:
+        """Compare what the database says with what this process believes (R5), for every owned partition."""
+        for tp, local in list(self.partitions.items()):
+            state = states.get(local.claim.checkpoint_id)
+            if state is None:
+                continue
+            if state.epoch != local.claim.epoch:
+                if state.epoch > local.claim.epoch:
+                    self._say(
+                        "overtaken",
+                        f"{tp}: epoch {local.claim.epoch} of {self.worker_id} is over; {state.owner or 'nobody'} holds "
+                        f"epoch {state.epoch}.",
+                        level="warning",
+                        tp=tp,
+                    )
+                    self._forget(tp, 0.0, contested=True)
+                continue
+            self._obey(tp, local, state)
+
+    def _obey(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
+        wants_pause = state.desired_state is DesiredState.PAUSED
+        if wants_pause != local.operator_paused:
+            local.operator_paused = wants_pause
+            logger.info("%s is %s by the operator.", tp, "paused" if wants_pause else "resumed")
+            (self._client.pause if wants_pause else self._client.resume)([tp])
+        if state.halt_reason is not HaltReason.NONE and not local.halted:
+            local.halted = True
+            self._client.pause([tp])
+
+    def halt(self, claim: Claim, reason: HaltReason, detail: str) -> None:
+        """Stop one partition for good, with a reason; the others go on (R16)."""
+        local = self._local(claim)
+        if local is None or local.halted:
+            return
+        self._client.pause([claim.topic_partition])
+        self._halt(claim, reason, detail)
+        local.halted = True
+
+    def _halt(self, claim: Claim, reason: HaltReason, detail: str) -> None:
+        if ledger.halt(claim.checkpoint_id, claim.epoch, reason, detail):
+            self._say("halted", f"{claim.topic_partition} halted: {detail}", level="error", tp=claim.topic_partition)
+
+    def check_readable(self, partitions: Iterable[TopicPartition]) -> None:
+        """Find out why the log does not hold a partition's position, and halt it. May raise ServiceUnavailableError."""
+        locals_ = [self.partitions[tp] for tp in partitions if tp in self.partitions]
+        topics = {local.claim.topic for local in locals_}
+        described = self._admin.describe_topics(topics)
+        bounds = self._admin.log_bounds(local.claim.topic_partition for local in locals_)
+        for local in locals_:
+            tp = local.claim.topic_partition
+            now = _at_offset(local.claim, local.start)
+            reason, detail = unreadable(now, described.get(tp.topic), bounds.get(tp))
+            if reason is HaltReason.NONE:
+                # In range after all (the log moved meanwhile): read again from the committed offset.
+                self._forget(tp, 0.0)
+            else:
+                self.halt(local.claim, reason, detail)
+
+    def _forget(self, tp: TopicPartition, retry_seconds: float, *, contested: bool = False) -> None:
+        """Drop everything held for a partition and claim it afresh later: its truth is the database's row."""
+        if contested:
+            self._contested.add(tp)
+        local = self.partitions.pop(tp, None)
+        if local is not None:
+            self.fences.drop(local.claim)
+        self._postpone([tp], retry_seconds)
+        try:
+            self._client.unassign([tp])
+        except Exception:
+            logger.exception("Unassigning %s failed.", tp)
+
+    def restart(self, claim: Claim, retry_seconds: float = CLAIM_RETRY_SECONDS) -> None:
+        """Claim a partition afresh, unless it is not ours any more."""
+        if self._local(claim) is not None:
+            self._forget(claim.topic_partition, retry_seconds)
+
+    def _local(self, claim: Claim) -> LocalPartition | None:
+        local = self.partitions.get(claim.topic_partition)
+        return local if local is not None and local.claim.epoch == claim.epoch else None
+
+    def _say(self, kind: str, message: str, *, level: str = "info", tp: TopicPartition | None = None) -> None:
+        journal.record(
+            self.group_id,
+            kind,
+            message,
+            level=level,
+            worker_id=self.worker_id,
+            topic=tp.topic if tp else "",
+            partition=tp.partition if tp else None,
+        )
+
+
+def unreadable(claim: Claim, description: TopicDescription | None, bounds: LogBounds | None) -> tuple[HaltReason, str]:
+    """Whether the log can be read from `claim.next_offset`, and if not, why and since where. Pure."""
+    if description is not None and description.topic_id != claim.topic_id:
+        return HaltReason.RECREATED, (
+            f"the topic was deleted and created again (topic id {claim.topic_id} is now {description.topic_id}); "
+            f"offset {claim.next_offset} means another record now."
+        )
+    if bounds is None:
+        return HaltReason.NONE, ""
+    if claim.next_offset < bounds.start:
+        return HaltReason.EXPIRED, (
+            f"Kafka deleted the offsets from {claim.next_offset} to {bounds.start} before they were read "
+            f"({bounds.start - claim.next_offset} offsets)."
+        )
+    if claim.next_offset > bounds.end:
+        return HaltReason.TRUNCATED, (
+            f"the log ends at {bounds.end}, before the next offset {claim.next_offset}: it was truncated."
+        )
+    return HaltReason.NONE, ""
+
+
+def _with_halt(claim: Claim, reason: HaltReason) -> Claim:
+    return replace(claim, halt_reason=reason)
+
+
+def _at_offset(claim: Claim, offset: int) -> Claim:
+    return replace(claim, next_offset=offset)
+
+
+def _names(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(str(tp) for tp in partitions) or "nothing"

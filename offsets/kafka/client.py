@@ -1,0 +1,160 @@
+"""The consumer, reduced to what the pipeline uses. One thread owns it: every method but `wakeup`-free reads waits
+for a running `consume()`.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from offsets.errors import OffsetsError
+from offsets.kafka.config import consumer_config
+from offsets.types import KafkaRecord, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+PartitionsCallback = Callable[[list[TopicPartition]], None]
+
+
+class FatalClientError(OffsetsError):
+    """The client can never work again in this process (a fenced static member, a fatal protocol error)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartAt:
+    """Where to begin reading; `leader_epoch` lets the broker notice a truncated log."""
+
+    offset: int
+    leader_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one `consume()` brought. `out_of_range` are partitions whose position the log does not hold."""
+
+    records: Mapping[TopicPartition, list[KafkaRecord]]
+    out_of_range: frozenset[TopicPartition]
+    size: int
+
+
+NOTHING = Fetched({}, frozenset(), 0)
+
+
+class KafkaClient:
+    """A group member under manual assignment.
+
+    The callbacks run inside `consume()` and `close()`, on the calling thread. They must not raise; `on_assign`
+    must end in `assign()` with what was claimed (`{}` for nothing), or librdkafka assigns everything by itself.
+    """
+
+    def __init__(self, group_id: str, client_id: str) -> None:
+        self._consumer = Consumer(consumer_config(group_id, client_id) | {"error_cb": self._on_error})
+        self._fatal: str | None = None
+
+    def subscribe(
+        self,
+        topics: Iterable[str],
+        *,
+        on_assign: PartitionsCallback,
+        on_revoke: PartitionsCallback,
+        on_lost: PartitionsCallback,
+    ) -> None:
+        self._consumer.subscribe(
+            list(topics),
+            on_assign=lambda _, partitions: on_assign(_ours(partitions)),
+            on_revoke=lambda _, partitions: on_revoke(_ours(partitions)),
+            on_lost=lambda _, partitions: on_lost(_ours(partitions)),
+        )
+
+    def consume(self, max_records: int, timeout_seconds: float) -> Fetched:
+        """Fetch, and serve callbacks. Raises FatalClientError."""
+        messages = self._consumer.consume(max_records, timeout_seconds)
+        if self._fatal:
+            raise FatalClientError(f"The Kafka client has failed for good: {self._fatal}. Restart the worker.")
+        if not messages:
+            return NOTHING
+        return self._sorted(messages)
+
+    def _sorted(self, messages: Sequence[Message]) -> Fetched:
+        """Records by partition. Messages come in runs of one partition, so look the list up once a run."""
+        records: dict[TopicPartition, list[KafkaRecord]] = {}
+        out_of_range: set[TopicPartition] = set()
+        run: tuple[str | None, int | None] = (None, None)
+        current: list[KafkaRecord] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._sort_error(error, message, out_of_range)
+                continue
+            place = (message.topic(), message.partition())
+            if place != run:
+                run = place
+                current = records.setdefault(TopicPartition(place[0], place[1]), [])
+            current.append(message)
+        return Fetched(records, frozenset(out_of_range), len(messages))
+
+    def _sort_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
+        if error.fatal():
+            raise FatalClientError(f"The Kafka client has failed for good: {error.str()}. Restart the worker.")
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            out_of_range.add(TopicPartition(message.topic(), message.partition()))
+        else:
+            logger.warning("Kafka: %s-%s: %s", message.topic(), message.partition(), error.str())
+
+    def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Valid positions only: right after an assignment or a seek there is none (-1001)."""
+        asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions]
+        if not asked:
+            return {}
+        return {
+            TopicPartition(tp.topic, tp.partition): tp.offset for tp in self._consumer.position(asked) if tp.offset >= 0
+        }
+
+    def assign(self, starts: Mapping[TopicPartition, StartAt]) -> None:
+        """Add to the assignment with explicit offsets."""
+        self._consumer.incremental_assign([_theirs(tp, start) for tp, start in starts.items()])
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Remove from the assignment; partitions that are not in it are ignored."""
+        assigned = self.assignment()
+        gone = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions if tp in assigned]
+        if gone:
+            self._consumer.incremental_unassign(gone)
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(_ours(self._consumer.assignment()))
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._each(self._consumer.pause, partitions)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._each(self._consumer.resume, partitions)
+
+    @staticmethod
+    def _each(change: Callable[[list[KafkaTopicPartition]], object], partitions: Iterable[TopicPartition]) -> None:
+        """A partition that was revoked meanwhile makes librdkafka refuse; the rest must still change."""
+        for tp in partitions:
+            with contextlib.suppress(KafkaException):
+                change([KafkaTopicPartition(tp.topic, tp.partition)])
+
+    def close(self) -> None:
+        """Leave the group; `on_revoke` runs for what is still assigned."""
+        self._consumer.close()
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal = error.str()
+        logger.debug("Kafka: %s", error.str())
+
+
+def _ours(partitions: Iterable[KafkaTopicPartition]) -> list[TopicPartition]:
+    return [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+
+
+def _theirs(tp: TopicPartition, start: StartAt) -> KafkaTopicPartition:
+    if start.leader_epoch is None:
+        return KafkaTopicPartition(tp.topic, tp.partition, start.offset)
+    return KafkaTopicPartition(tp.topic, tp.partition, start.offset, leader_epoch=start.leader_epoch)
