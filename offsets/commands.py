@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
-from typing import Any
+from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError
@@ -71,7 +71,7 @@ class OperatorCommand(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps(data, default=_plain))
         else:
-            show(Console(file=self.stdout, highlight=False))
+            show(Console(file=cast(IO[str], self.stdout), highlight=False))
 
 
 def positive(text: str) -> int:

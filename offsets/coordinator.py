@@ -13,7 +13,7 @@ from django.conf import settings
 
 from offsets import journal, ledger, workers
 from offsets.clock import Deadline, monotonic
-from offsets.errors import OffsetsError, ServiceUnavailableError, TopicNotFoundError
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import Baseline, ControlState
@@ -185,7 +185,7 @@ class OffsetCoordinator:
             self._start_reading(self._claim([tp for tp in due if tp not in held]))
         except (OffsetsError, *DATABASE_LOST) as error:
             logger.warning("Claiming %s is tried again: %s", _names(due), error)
-            self._postpone(due, CLAIM_RETRY_SECONDS)
+            self._postpone(due, BELIEVER_RETRY_SECONDS if isinstance(error, RefusedError) else CLAIM_RETRY_SECONDS)
 
     def _postpone(self, partitions: Iterable[TopicPartition], seconds: float) -> None:
         self.unclaimed |= dict.fromkeys(partitions, monotonic() + seconds)

@@ -1,0 +1,64 @@
+"""`manage.py run_consumer`: one worker in the foreground."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+from rich.console import Console
+
+from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand
+from offsets.worker import WorkerOptions, WorkerSummary, run_worker
+
+
+class Command(OperatorCommand):
+    help = (
+        "Consume, count and commit in the foreground until Ctrl-C or SIGTERM, which finish and commit the batch in "
+        "hand. A second signal ends the process at once; nothing is lost or counted twice then either."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--topic", action="append", help="Topic to consume; repeatable. Default: ENGAGEMENT_TOPIC.")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group.")
+        parser.add_argument("--semantics", default=settings.PROCESSING_SEMANTICS)
+        parser.add_argument("--store", default=settings.OFFSET_STORE)
+        parser.add_argument(
+            "--exit-when-caught-up",
+            action="store_true",
+            help="End when the log ends seen at the start are committed; exit 1 if a partition is paused or halted.",
+        )
+
+    def run(self, **options: Any) -> int | None:
+        stop = threading.Event()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            stop.set()
+            signal.signal(number, signal.SIG_DFL)
+            self.stderr.write("Finishing and committing the batch in hand …")
+
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+        summary = run_worker(
+            WorkerOptions(
+                group_id=options["group"],
+                topics=tuple(options["topic"] or [settings.ENGAGEMENT_TOPIC]),
+                exit_when_caught_up=options["exit_when_caught_up"],
+                semantics=options["semantics"],
+                store=options["store"],
+            ),
+            should_stop=stop.is_set,
+        )
+        self.emit(summary.as_json(), lambda console: _show(console, summary), as_json=options["json"])
+        return EXIT_AIM_NOT_MET if options["exit_when_caught_up"] and not summary.caught_up else None
+
+
+def _show(console: Console, summary: WorkerSummary) -> None:
+    rate = f", {summary.events_per_second:,.0f} events/s" if summary.events_per_second else ""
+    console.print(
+        f"{summary.worker_id} counted {summary.events:,} events in {summary.commits:,} commits "
+        f"({summary.seconds:.1f} s{rate}); {summary.dead_letters:,} dead letters, "
+        f"{summary.fenced_commits:,} refused commits."
+    )

@@ -1,0 +1,434 @@
+"""StreamProcessor: the fetch / decode / commit pipeline of one worker, for any BatchHandler.
+
+Threads: *fetch* (the caller's; the only one that touches the Kafka consumer or changes a partition's state),
+*decode*, *commit*, *heartbeat* (database), *watch* (topic ids). Others post to the fetching thread and never wait.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+from django.conf import settings
+from django.db import connection
+
+from offsets import ledger, workers
+from offsets.clock import Deadline, monotonic
+from offsets.committer import BatchCommitter, CommitOutcome
+from offsets.coordinator import LocalPartition, OffsetCoordinator
+from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
+from offsets.kafka.admin import KafkaAdmin, LogBounds
+from offsets.kafka.client import Fetched, KafkaClient
+from offsets.ledger import ControlState
+from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline
+from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.types import BatchHandler, Claim, HaltReason, PartitionCommit, RecordBatch, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+FETCH_RECORDS = 10_000  # measured: batches of 100,000 fall out of the cache
+POLL_SECONDS = 0.1
+WATCH_SECONDS = 1.0
+#: Without any partition for this long a worker that wants to exit gives up: another member has them all.
+NO_ASSIGNMENT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorOptions:
+    group_id: str
+    topics: tuple[str, ...]
+    worker_id: str
+    exit_when_caught_up: bool = False
+
+
+class StreamProcessor:
+    """Consumes until asked to stop, or until caught up.
+
+    `run` returns whether the aim was met. `should_stop()` is asked between fetches; `on_heartbeat()` is called every
+    second from the heartbeat thread and returns False when this process may not write any more.
+    """
+
+    def __init__(
+        self,
+        options: ProcessorOptions,
+        handler: BatchHandler,
+        *,
+        should_stop: Callable[[], bool],
+        on_heartbeat: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.options = options
+        self.handler = handler
+        self._should_stop = should_stop
+        self._on_heartbeat = on_heartbeat
+        self.pipeline = Pipeline(settings.PIPELINE_MAX_BYTES, 2 * settings.COMMIT_MAX_RECORDS)
+        self._client = KafkaClient(options.group_id, options.worker_id)
+        self._admin = KafkaAdmin()
+        self.coordinator = OffsetCoordinator(
+            group_id=options.group_id,
+            worker_id=options.worker_id,
+            client=self._client,
+            admin=self._admin,
+            dimensions=handler.dimensions,
+            drain=self._drain,
+            on_claimed=self._claimed,
+        )
+        self.stats = workers.WorkerStats()
+        self._stopping = threading.Event()
+        self._cancelled = threading.Event()
+        self._control: deque[dict[int, ControlState]] = deque(maxlen=1)
+        self._watched: deque[set[TopicPartition]] = deque(maxlen=1)
+        self._troubles: dict[str, str] = {}
+        self._failures: list[BaseException] = []
+        self._targets: dict[TopicPartition, int] = {}
+        self._blocked_since: float | None = None
+        self._backpressured: set[TopicPartition] = set()
+        #: Set by the heartbeat when the Worker row asks for it.
+        self.stop_requested = False
+
+    # --- Life --------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Consume. Raises what ended the pipeline for good (a fatal client, a ledger conflict)."""
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+            for name, work in (
+                ("decode", self._decode_loop),
+                ("commit", self._commit_loop),
+                ("heartbeat", self._heartbeat_loop),
+                ("watch", self._watch_loop),
+            )
+        ]
+        self._client.subscribe(
+            self.options.topics,
+            on_assign=self.coordinator.on_assign,
+            on_revoke=self.coordinator.on_revoke,
+            on_lost=self.coordinator.on_lost,
+        )
+        for thread in threads:
+            thread.start()
+        try:
+            met = self._fetch_loop()
+        finally:
+            self._shut_down(threads)
+        if self._failures:
+            raise self._failures[0]
+        return met
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """A thread that dies takes the worker down: half a pipeline would look alive and do nothing."""
+        try:
+            work()
+        except BaseException as error:
+            logger.exception("The %s thread failed.", threading.current_thread().name)
+            self._failures.append(error)
+            self._cancelled.set()
+        finally:
+            connection.close()
+
+    def _shut_down(self, threads: Iterable[threading.Thread]) -> None:
+        """Finish and commit the batch in hand (in `on_revoke`, from `close`), then end the threads."""
+        if self._cancelled.is_set():
+            # No right to write any more: what is in hand is dropped, like lost partitions.
+            self.coordinator.on_lost(list(self.coordinator.partitions))
+        else:
+            self.coordinator.on_revoke(list(self.coordinator.partitions))
+        self._stopping.set()
+        self.pipeline.close()
+        self._client.close()
+        for thread in threads:
+            thread.join(timeout=10)
+
+    def _fetch_loop(self) -> bool:
+        started = monotonic()
+        while not (self._should_stop() or self.stop_requested or self._cancelled.is_set()):
+            WorkerSession.heal()
+            self._serve_requests()
+            if self.pipeline.has_room():
+                self._release_backpressure()
+                self._take(self._client.consume(FETCH_RECORDS, POLL_SECONDS))
+            else:
+                self._wait_for_room()
+            if self.options.exit_when_caught_up:
+                verdict = self._caught_up(monotonic() - started)
+                if verdict is not None:
+                    return verdict
+        return not self._cancelled.is_set() and not self.options.exit_when_caught_up
+
+    # --- Fetching thread ---------------------------------------------------------------------------
+
+    def _take(self, fetched: Fetched) -> None:
+        """Cut what was fetched into batches with their bounds, captured now (R7)."""
+        partitions = self.coordinator.partitions
+        positions = self._client.positions(tp for tp, local in partitions.items() if local.reading)
+        batches = []
+        for tp, local in partitions.items():
+            records = fetched.records.get(tp, [])
+            end = records[-1].offset() + 1 if records else local.start
+            end = max(end, positions.get(tp, end))
+            if records and records[0].offset() < local.start:
+                raise LedgerConflictError(f"{tp}: offset {records[0].offset()} arrived again after {local.start}")
+            if end > local.start:
+                size = sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
+                batches.append(RecordBatch(local.claim, local.start, end, records, size))
+                local.start = end
+        if batches:
+            self.pipeline.put(batches)
+        if fetched.out_of_range:
+            self._out_of_range(fetched.out_of_range)
+
+    def _out_of_range(self, partitions: Iterable[TopicPartition]) -> None:
+        """The position is not in the log: commit what came before it, then find out why and halt (R16)."""
+        owned = [tp for tp in partitions if tp in self.coordinator.partitions]
+        self._client.pause(owned)
+        try:
+            self.coordinator.check_readable(owned)
+        except (ServiceUnavailableError, *DATABASE_LOST) as error:
+            logger.warning("Why %s is out of range is not known yet: %s", owned, error)
+            for tp in owned:
+                self.coordinator.restart(self.coordinator.partitions[tp].claim)
+
+    def _wait_for_room(self) -> None:
+        """The commit side is behind. Keep polling, or the group takes the partitions away (R11)."""
+        if self.pipeline.wait_for_room(POLL_SECONDS):
+            return
+        self._blocked_since = self._blocked_since or monotonic()
+        if monotonic() - self._blocked_since < 1.0:
+            return
+        reading = {tp for tp, local in self.coordinator.partitions.items() if local.reading}
+        self._client.pause(reading - self._backpressured)
+        self._backpressured |= reading
+        # A paused partition delivers nothing; a claim made in this very call may still bring its first records.
+        self._take(self._client.consume(FETCH_RECORDS, POLL_SECONDS))
+
+    def _release_backpressure(self) -> None:
+        self._blocked_since = None
+        if self._backpressured:
+            partitions = self.coordinator.partitions
+            self._client.resume(tp for tp in self._backpressured if tp in partitions and partitions[tp].reading)
+            self._backpressured.clear()
+
+    def _claimed(self, local: LocalPartition) -> None:
+        self._backpressured.discard(local.claim.topic_partition)
+
+    def _drain(self, claims: list[Claim], deadline: Deadline) -> set[int]:
+        drained = self.pipeline.drain([claim.checkpoint_id for claim in claims], deadline)
+        self._serve_events()
+        return drained
+
+    def _serve_requests(self) -> None:
+        """What other threads found out, between two `consume()` calls."""
+        self._serve_events()
+        try:
+            while self._control:
+                self.coordinator.apply_control(self._control.popleft())
+            while self._watched:
+                self.coordinator.check_readable(self._watched.popleft())
+            self.coordinator.retry_claims()
+        except (ServiceUnavailableError, *DATABASE_LOST) as error:
+            logger.warning("Coordination waits: %s", error)
+
+    def _serve_events(self) -> None:
+        events = self.pipeline.events
+        while events:
+            event = events.popleft()
+            if event.kind == "committed":
+                local = self.coordinator.partitions.get(event.claim.topic_partition)
+                if local is not None and local.claim.epoch == event.claim.epoch:
+                    local.committed = event.end
+            elif event.kind == "fenced":
+                self.pipeline.accounts.fenced += 1
+                self.coordinator.fenced(event.claim, event.detail)
+            else:
+                self._trouble(str(event.claim.topic_partition), event.detail)
+                self.coordinator.restart(event.claim, retry_seconds=5.0)
+
+    def _caught_up(self, elapsed_seconds: float) -> bool | None:
+        """R19: True when the ends at the start are committed, False when they cannot be, None while it goes on."""
+        coordinator = self.coordinator
+        if not coordinator.partitions:
+            if coordinator.unclaimed or elapsed_seconds < NO_ASSIGNMENT_SECONDS:
+                return None
+            logger.error("No partition was assigned to this worker: other members of the group have them all.")
+            return False
+        new = [tp for tp in coordinator.partitions if tp not in self._targets]
+        if new:
+            self._targets |= {tp: bounds.end for tp, bounds in self._bounds(new).items()}
+        if coordinator.unclaimed or any(tp not in self._targets for tp in coordinator.partitions):
+            return None
+        if any(local.reading and local.committed < self._targets[tp] for tp, local in coordinator.partitions.items()):
+            return None
+        stuck = [local for local in coordinator.partitions.values() if not local.reading]
+        for local in stuck:
+            logger.error("%s is %s.", local.claim.topic_partition, "halted" if local.halted else "paused")
+        return not stuck
+
+    def _bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, LogBounds]:
+        try:
+            return self._admin.log_bounds(partitions)
+        except OffsetsError as error:
+            logger.warning("The log ends are not known yet: %s", error)
+            return {}
+
+    # --- Decoding thread ---------------------------------------------------------------------------
+
+    def _decode_loop(self) -> None:
+        pending: dict[int, Pending] = {}
+        oldest = 0.0
+        interval = settings.COMMIT_INTERVAL_MS / 1000
+        while not self.pipeline.closed:
+            # Past the due time the commit thread is busy: look again soon, but do not spin.
+            wait = max(0.02, oldest + interval - monotonic()) if pending else interval
+            batch = self.pipeline.take_batch(wait)
+            if batch is not None:
+                if not pending:
+                    oldest = monotonic()
+                self._decode(batch, pending)
+            if pending and self._due(pending, oldest + interval):
+                self._hand_over(pending)
+                pending = {}
+
+    def _decode(self, batch: RecordBatch, pending: dict[int, Pending]) -> None:
+        claim = batch.claim
+        held = pending.get(claim.checkpoint_id)
+        if not self.coordinator.fences.is_current(claim):
+            self.pipeline.finish(claim.checkpoint_id, 1, len(batch.records), batch.size_bytes)
+            return
+        if held is not None and held.claim.epoch != claim.epoch:
+            self._drop(pending.pop(claim.checkpoint_id))
+            held = None
+        decoded = self.handler.decode(batch)
+        self.pipeline.decoded(batch, decoded)
+        if held is None:
+            held = pending[claim.checkpoint_id] = Pending(claim)
+        held.add(batch, decoded)
+
+    def _due(self, pending: dict[int, Pending], due_at: float) -> bool:
+        if sum(held.records for held in pending.values()) >= settings.COMMIT_MAX_RECORDS:
+            return True
+        if self.pipeline.flush_wanted():
+            return True
+        return monotonic() >= due_at and self.pipeline.can_take_unit()
+
+    def _drop(self, held: Pending) -> None:
+        self.pipeline.finish(held.claim.checkpoint_id, len(held.batches), held.records, held.kept_bytes)
+
+    def _hand_over(self, pending: dict[int, Pending]) -> None:
+        unit = []
+        for held in pending.values():
+            if self.coordinator.fences.is_current(held.claim):
+                unit.append((held, self.handler.combine(held.batches)))
+            else:
+                self._drop(held)
+        if unit:
+            self.pipeline.put_unit(unit)
+
+    # --- Commit thread -----------------------------------------------------------------------------
+
+    def _commit_loop(self) -> None:
+        committer = BatchCommitter(
+            WorkerSession(self.options.worker_id),
+            self.handler,
+            is_current=lambda commit: self.coordinator.fences.is_current(commit.claim),
+            wait=self.pipeline.wait,
+            on_trouble=lambda text: self._trouble("database", text),
+        )
+        while not self.pipeline.closed:
+            unit = self.pipeline.take_unit(1.0)
+            if unit:
+                try:
+                    self._settle(unit, committer.commit([commit for _, commit in unit]))
+                finally:
+                    self.pipeline.unit_done()
+
+    def _settle(self, unit: list[tuple[Pending, PartitionCommit]], outcome: CommitOutcome) -> None:
+        applied = {commit.claim.checkpoint_id for commit in outcome.applied}
+        accounts = self.pipeline.accounts
+        for held, commit in unit:
+            checkpoint_id = commit.claim.checkpoint_id
+            detail = outcome.fenced.get(checkpoint_id) or outcome.refused.get(checkpoint_id, "")
+            if checkpoint_id in applied:
+                self._account(commit)
+                kind = "committed"
+            elif checkpoint_id in outcome.fenced:
+                kind = "fenced"
+            else:
+                kind = "refused" if detail else "cancelled"
+            if kind != "cancelled":
+                self.pipeline.events.append(Event(commit.claim, kind, commit.start, commit.end, detail))
+            self._drop(held)
+        if applied:
+            accounts.commits += 1
+            accounts.last_commit_at = monotonic()
+
+    def _account(self, commit: PartitionCommit) -> None:
+        accounts = self.pipeline.accounts
+        accounts.records += commit.stats.records
+        accounts.failed_records += commit.stats.failed_records
+        accounts.size_bytes += commit.stats.size_bytes
+        for name, count in commit.stats.by_type.items():
+            accounts.by_type[name] = accounts.by_type.get(name, 0) + count
+
+    # --- Heartbeat and watch threads ---------------------------------------------------------------
+
+    def _heartbeat_loop(self) -> None:
+        session = WorkerSession(f"{self.options.worker_id}:heartbeat")
+        process = psutil.Process()
+        last_records, last_at = 0, monotonic()
+        while not self._stopping.wait(settings.HEARTBEAT_INTERVAL_MS / 1000):
+            accounts, now = self.pipeline.accounts, monotonic()
+            self.stats.events_per_second = (accounts.records - last_records) / (now - last_at)
+            last_records, last_at = accounts.records, now
+            self.stats.records = accounts.records
+            self.stats.memory_bytes = process.memory_info().rss
+            self.stats.batch_in_hand = self.pipeline.in_flight()
+            self.stats.last_error = "; ".join(text for text in self._troubles.values() if text)
+            try:
+                self._beat(session)
+            except DATABASE_LOST as error:
+                self._trouble("heartbeat", f"database: {' '.join(str(error).split())}")
+
+    def _beat(self, session: WorkerSession) -> None:
+        """Say we live, hear whether to stop, read the control columns (R5)."""
+        with session.transaction():
+            stop = workers.heartbeat(self.options.worker_id, self.stats)
+            ids = [local.claim.checkpoint_id for local in list(self.coordinator.partitions.values())]
+            self._control.append(ledger.control_states(ids))
+        self._trouble("heartbeat", "")
+        if stop:
+            self.stop_requested = True
+        if not self._on_heartbeat():
+            logger.error(
+                "%s has lost its slot to another process; it stops without committing.", self.options.worker_id
+            )
+            self._cancelled.set()
+
+    def _watch_loop(self) -> None:
+        """Compare topic ids every second (R16), on a thread of its own: Kafka's silence must not delay heartbeats."""
+        while not self._stopping.wait(WATCH_SECONDS):
+            owned = [local.claim for local in list(self.coordinator.partitions.values())]
+            try:
+                described = self._admin.describe_topics(self.options.topics, timeout_seconds=5.0)
+            except OffsetsError as error:
+                self._trouble("kafka", str(error))
+                continue
+            self._trouble("kafka", "")
+            foreign = {
+                claim.topic_partition
+                for claim in owned
+                if claim.halt_reason is HaltReason.NONE
+                and claim.topic in described
+                and described[claim.topic].topic_id != claim.topic_id
+            }
+            if foreign:
+                self._watched.append(foreign)
+
+    def _trouble(self, source: str, text: str) -> None:
+        """Remember what is wrong for the Worker row; say it once when it begins and once when it is over."""
+        before = self._troubles.get(source, "")
+        self._troubles[source] = text
+        if text and not before:
+            logger.warning("%s: %s. Nothing is lost; it is tried again.", source, text)
+        elif before and not text:
+            logger.info("%s is back.", source)

@@ -1,0 +1,125 @@
+"""One worker from registration to its last word: what Celery slots and `run_consumer` both run."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.utils.module_loading import import_string
+
+from offsets import journal, workers
+from offsets.clock import monotonic
+from offsets.kafka.admin import KafkaAdmin
+from offsets.processor import ProcessorOptions, StreamProcessor
+from offsets.semantics import refuse_unsupported
+from offsets.sessions import DATABASE_LOST
+from offsets.types import BatchHandler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What one worker consumes. `slot` and `node` name the Celery slot and its node, empty in the foreground."""
+
+    group_id: str
+    topics: tuple[str, ...]
+    slot: str = ""
+    node: str = ""
+    exit_when_caught_up: bool = False
+    semantics: str = ""
+    store: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSummary:
+    """What a worker did. `seconds` runs from the first fetched batch to the last commit."""
+
+    worker_id: str
+    group: str
+    caught_up: bool
+    events: int
+    dead_letters: int
+    by_type: dict[str, int]
+    commits: int
+    fenced_commits: int
+    seconds: float
+    events_per_second: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_worker(
+    options: WorkerOptions,
+    *,
+    should_stop: Callable[[], bool],
+    on_heartbeat: Callable[[], bool] = lambda: True,
+) -> WorkerSummary:
+    """Consume until `should_stop()`, a stop request on the Worker row, a lost slot, or caught up if so asked.
+
+    Raises RefusedError for a topic that does not exist or a mode that is not offered, ServiceUnavailableError and
+    OperationalError when a service is down at the start. Later outages are waited out.
+    """
+    refuse_unsupported(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE)
+    admin = KafkaAdmin()
+    for topic in options.topics:
+        admin.describe_topic(topic)
+    handler: BatchHandler = import_string(settings.BATCH_HANDLER)()
+    worker_id = workers.new_worker_id()
+    workers.register(worker_id, options.group_id, slot=options.slot, node=options.node)
+    journal.record(options.group_id, "worker_started", f"{worker_id} started{_place(options)}.", worker_id=worker_id)
+    processor = StreamProcessor(
+        ProcessorOptions(options.group_id, options.topics, worker_id, options.exit_when_caught_up),
+        handler,
+        should_stop=should_stop,
+        on_heartbeat=on_heartbeat,
+    )
+    try:
+        met = processor.run()
+    finally:
+        _sign_off(processor, options, worker_id)
+    return _summary(processor, options, worker_id, met=met)
+
+
+def _place(options: WorkerOptions) -> str:
+    return f" in {options.slot}" if options.slot else ""
+
+
+def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str) -> None:
+    """Say goodbye in the database if it is there; heartbeats that stay away say it otherwise."""
+    accounts = processor.pipeline.accounts
+    processor.stats.records = accounts.records
+    try:
+        if connection.connection is not None and connection.connection.closed:
+            connection.close()
+        workers.mark_stopped(worker_id, processor.stats)
+        journal.record(
+            options.group_id,
+            "worker_stopped",
+            f"{worker_id} stopped after {accounts.records} events in {accounts.commits} commits.",
+            worker_id=worker_id,
+        )
+    except DATABASE_LOST as error:
+        logger.warning("%s could not sign off: %s", worker_id, error)
+
+
+def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str, *, met: bool) -> WorkerSummary:
+    accounts = processor.pipeline.accounts
+    seconds = 0.0
+    if accounts.first_fetch_at is not None:
+        seconds = (accounts.last_commit_at or monotonic()) - accounts.first_fetch_at
+    return WorkerSummary(
+        worker_id=worker_id,
+        group=options.group_id,
+        caught_up=met,
+        events=accounts.records,
+        dead_letters=accounts.failed_records,
+        by_type=dict(accounts.by_type),
+        commits=accounts.commits,
+        fenced_commits=accounts.fenced,
+        seconds=round(seconds, 3),
+        events_per_second=round(accounts.records / seconds, 1) if seconds > 0 else None,
+    )
