@@ -71,7 +71,7 @@ class OperatorCommand(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps(data, default=_plain))
         else:
-            show(Console(file=cast(IO[str], self.stdout), highlight=False))
+            show(Console(file=cast("IO[str]", self.stdout), highlight=False))
 
 
 def positive(text: str) -> int:
