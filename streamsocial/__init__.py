@@ -1,0 +1,5 @@
+"""Wiring of the application."""
+
+from streamsocial.celery import app as celery_app
+
+__all__ = ["celery_app"]

@@ -1,0 +1,64 @@
+"""Celery tasks that join metrics and offsets: the monitor's tick, the fold, the hourly purge."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+from celery import shared_task
+from django.conf import settings
+
+from analytics.broadcast import send_snapshot
+from analytics.metrics_store import MetricsStore
+from offsets import journal, lag, workers
+from offsets.clock import Deadline
+from offsets.errors import OffsetsError
+from offsets.kafka.admin import KafkaAdmin
+from offsets.models import PartitionCheckpoint
+from offsets.tasks import only_one, survives_outage
+from offsets.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+FOLD_CHUNK = 50_000
+FOLD_SECONDS = 5.0
+
+
+@cache
+def _admin() -> KafkaAdmin:
+    """One client a process, made after the fork."""
+    return KafkaAdmin(timeout_seconds=3.0)
+
+
+@shared_task(name="analytics.tasks.monitor")
+def monitor() -> None:
+    """Sample the log bounds of all partitions in one request, then send the page its snapshot."""
+    group_id = settings.ENGAGEMENT_GROUP
+    with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 5) as mine:
+        if not mine:
+            return
+        live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True)
+        partitions = [TopicPartition(*row) for row in live.values_list("topic", "partition")]
+        try:
+            lag.sample(group_id, _admin().log_bounds(partitions))
+        except OffsetsError as error:
+            logger.warning("Log ends are unknown: %s", error)
+        send_snapshot(group_id)
+
+
+@shared_task(name="analytics.tasks.fold")
+def fold() -> None:
+    """Move deltas into totals, chunk by chunk, until there are none or the time is up."""
+    with survives_outage("Folding"), only_one("fold", 30) as mine:
+        deadline = Deadline(FOLD_SECONDS)
+        store = MetricsStore()
+        while mine and not deadline.expired and store.fold(FOLD_CHUNK) == FOLD_CHUNK:
+            pass
+
+
+@shared_task(name="analytics.tasks.purge")
+def purge() -> None:
+    """Carry old minutes over, forget old journal entries and long-stopped workers."""
+    with survives_outage("Purging"):
+        MetricsStore().purge_minutes(datetime.now(UTC) - timedelta(days=settings.MINUTE_RETENTION_DAYS))
+        journal.purge()
+        workers.purge(7)

@@ -1,0 +1,33 @@
+"""The Celery application: slots on a queue of their own, everything else on `control`.
+
+A slot runs for as long as its worker lives; on a shared queue a few of them would starve supervision.
+"""
+
+import os
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
+
+app = Celery("streamsocial")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+# `expires` bounds what piles up while no control worker runs: a tick that is late is worth nothing.
+app.conf.beat_schedule = {
+    "supervise": {"task": "offsets.tasks.supervise", "schedule": 2.0, "options": {"expires": 4}},
+    "monitor": {"task": "analytics.tasks.monitor", "schedule": 1.0, "options": {"expires": 2}},
+    "fold": {"task": "analytics.tasks.fold", "schedule": 1.0, "options": {"expires": 2}},
+    "verify": {"task": "offsets.tasks.verify", "schedule": 10.0, "options": {"expires": 20}},
+    "thin": {"task": "offsets.tasks.thin", "schedule": 60.0, "options": {"expires": 120}},
+    "purge": {"task": "analytics.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
+}
+
+
+@worker_shutting_down.connect
+def _stop_slots(sender: object = None, **_: object) -> None:
+    """Only the parent process hears of a shutdown; the slots in its children read their Worker row."""
+    from offsets.tasks import stop_node
+
+    stop_node(str(sender))
