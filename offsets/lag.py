@@ -1,0 +1,62 @@
+"""Samples of log bounds and next offsets: the page's memory of lag. The only writer of LagSample rows."""
+
+from collections.abc import Mapping
+
+from django.db import connection
+
+from offsets.kafka.admin import LogBounds
+from offsets.types import TopicPartition
+
+DENSE_SECONDS = 300
+KEPT_HOURS = 24
+#: How far back `thin` looks for dense rows. Those left by a monitor that stopped for longer go with their day.
+THINNING_HOURS = 1
+
+
+def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int:
+    """Record where the log and every live checkpoint of the group stand. Returns how many were recorded.
+
+    One statement and one moment for all, so that a total over partitions is a total of one sweep. Partitions
+    without a watermark (no leader, unknown) get no row: their lag is unknown, not old.
+    """
+    known = sorted(watermarks)
+    if not known:
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO offsets_lagsample"
+            " (checkpoint_id, sampled_at, log_start_offset, log_end_offset, next_offset)"
+            " SELECT c.id, moment, w.log_start, w.log_end, c.next_offset"
+            " FROM (SELECT clock_timestamp() AS moment OFFSET 0) AS clock,"
+            " unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS w(topic, partition, log_start, log_end)"
+            " JOIN offsets_partitioncheckpoint c USING (topic, partition)"
+            " WHERE c.group_id = %s AND c.retired_at IS NULL ORDER BY c.id",
+            [
+                [tp.topic for tp in known],
+                [tp.partition for tp in known],
+                [watermarks[tp].start for tp in known],
+                [watermarks[tp].end for tp in known],
+                group_id,
+            ],
+        )
+        return int(cursor.rowcount)
+
+
+def thin() -> int:
+    """Keep every sample for five minutes, then the first of each minute for a day. Returns how many went."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM offsets_lagsample WHERE sampled_at < clock_timestamp() - make_interval(hours => %s)",
+            [KEPT_HOURS],
+        )
+        expired = int(cursor.rowcount)
+        cursor.execute(
+            "DELETE FROM offsets_lagsample s"
+            " WHERE s.sampled_at < clock_timestamp() - make_interval(secs => %s)"
+            " AND s.sampled_at > clock_timestamp() - make_interval(hours => %s)"
+            " AND EXISTS (SELECT 1 FROM offsets_lagsample earlier WHERE earlier.checkpoint_id = s.checkpoint_id"
+            " AND earlier.sampled_at >= date_trunc('minute', s.sampled_at)"
+            " AND earlier.sampled_at < s.sampled_at)",
+            [DENSE_SECONDS, THINNING_HOURS],
+        )
+        return expired + int(cursor.rowcount)
