@@ -1,0 +1,60 @@
+# Needed: Python >= 3.11 with venv, and make. Everything else is installed into .venv by these targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := manage.py streamsocial analytics offsets tests benchmarks scripts
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench lock clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is %d.%d; set PYTHON=" % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps, so that a second call installs nothing.
+$(VENV)/run.stamp: $(BIN)/python requirements.txt requirements-stack.txt
+	@echo "Installing the application and the embedded services …"
+	@$(PIP) -r requirements.txt -r requirements-stack.txt
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
+	@echo "Installing the development tools …"
+	@$(PIP) -r requirements.txt -r requirements-stack.txt -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/run.stamp  ## Everything, embedded: services, workers, page, events; Ctrl-C ends it
+	@exec $(BIN)/python manage.py demo $(ARGS)
+
+test: $(VENV)/dev.stamp  ## The whole test suite on real services of its own
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp  ## Format, lint, types, import contracts, migrations, templates
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy manage.py streamsocial analytics offsets tests benchmarks scripts
+	$(BIN)/lint-imports
+	$(BIN)/djlint --quiet --check templates --lint
+	$(BIN)/yamllint --strict compose.yaml
+	$(BIN)/hadolint Dockerfile
+	@STACK_DIR=/nonexistent $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+
+format: $(VENV)/dev.stamp  ## Format the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	-$(BIN)/djlint --quiet --reformat templates
+
+bench: $(VENV)/dev.stamp  ## Measure the whole path beside the raw consume rate, as ratios
+	@$(BIN)/python -m benchmarks.end_to_end $(ARGS)
+
+lock: $(VENV)/dev.stamp  ## Compile requirements*.in into requirements*.txt
+	@for name in requirements requirements-stack requirements-dev; do \
+		CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe \
+			--no-emit-find-links --no-emit-index-url $$name.in --output-file $$name.txt || exit 1; done
+
+clean:  ## Stop the embedded services and remove everything that was built
+	@if [ -x $(BIN)/python ] && [ -d .stack ]; then $(BIN)/python manage.py stack down || true; fi
+	rm -rf $(VENV) .stack node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
