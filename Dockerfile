@@ -22,6 +22,6 @@ COPY offsets offsets
 COPY templates templates
 COPY static static
 RUN python manage.py collectstatic --noinput
-USER streamsocial
+USER 10001
 EXPOSE 8000
 CMD ["daphne", "-b", "0.0.0.0", "-p", "8000", "streamsocial.asgi:application"]
