@@ -1,0 +1,7 @@
+from offsets.management.commands._desired_state import DesiredStateCommand
+from offsets.recovery.actions import ActionKind
+
+
+class Command(DesiredStateCommand):
+    help = "Pause partitions of a running group: their workers stop within a heartbeat and keep ownership."
+    kind = ActionKind.PAUSE
