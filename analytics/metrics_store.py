@@ -1,0 +1,163 @@
+"""MetricsStore: the only writer of metric rows, and every read of them.
+
+Reads are single plain SELECTs over totals and unfolded deltas: whatever the fold does meanwhile, each count is seen
+once (R17).
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from django.db import connection as default_connection
+
+from analytics.aggregation import DIMENSIONS, EngagementWork
+from analytics.events import EVENT_TYPES
+from offsets.errors import LedgerConflictError
+from offsets.types import PartitionCommit
+
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_COPY_TRAILER = b"\xff\xff"
+#: Purged minutes live on in this row, so that minutes still sum to all that was counted (I4).
+CARRY_MINUTE = datetime(1970, 1, 1, tzinfo=UTC)
+
+_SUMS = "sum(views) AS views, sum(likes) AS likes, sum(comments) AS comments, sum(shares) AS shares"
+_EVENTS = "views + likes + comments + shares"
+_KEPT = (
+    "checkpoint_id IN (SELECT id FROM offsets_partitioncheckpoint WHERE retired_reason <> 'rebuilt'"
+    " AND (%(group)s = '' OR group_id = %(group)s) AND (%(topic)s = '' OR topic = %(topic)s))"
+)
+_ALL_COUNTS = (
+    "(SELECT checkpoint_id, dimension, entity_id, views, likes, comments, shares FROM analytics_engagementtotal"
+    " UNION ALL"
+    " SELECT checkpoint_id, dimension, entity_id, views, likes, comments, shares FROM analytics_engagementdelta)"
+)
+
+
+class MetricsStore:
+    """Stateless; make one where it is needed."""
+
+    # --- Writes, inside the transaction of a commit ------------------------------------------------
+
+    def insert(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        """Append the deltas of all commits in one binary COPY. Takes no row lock."""
+        works = [cast("EngagementWork", commit.work) for commit in commits if commit.work.delta_count]
+        if not works:
+            return
+        with connection.cursor() as cursor:
+            with cursor.copy(
+                "COPY analytics_engagementdelta (checkpoint_id, dimension, entity_id, views, likes, comments, shares)"
+                " FROM STDIN (FORMAT BINARY)"
+            ) as copy:
+                copy.write(_COPY_HEADER)
+                for work in works:
+                    copy.write(work.delta_rows)
+                copy.write(_COPY_TRAILER)
+            _expect(cursor.rowcount, sum(work.delta_count for work in works), "delta rows")
+
+    def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        """Add to the minute rows of all commits, in one statement and one order."""
+        columns: list[list[Any]] = [[] for _ in range(2 + len(EVENT_TYPES))]
+        for commit in sorted(commits, key=lambda one: one.claim.checkpoint_id):
+            for minute, *counts in commit.work.minutes.tolist():
+                row = (commit.claim.checkpoint_id, CARRY_MINUTE + timedelta(minutes=minute), *counts)
+                for column, value in zip(columns, row, strict=True):
+                    column.append(value)
+        if not columns[0]:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO analytics_engagementminute AS m (checkpoint_id, minute, views, likes, comments, shares)"
+                " SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::bigint[], %s::bigint[], %s::bigint[],"
+                " %s::bigint[]) ON CONFLICT (checkpoint_id, minute) DO UPDATE SET views = m.views + excluded.views,"
+                " likes = m.likes + excluded.likes, comments = m.comments + excluded.comments,"
+                " shares = m.shares + excluded.shares",
+                columns,
+            )
+            _expect(cursor.rowcount, len(columns[0]), "minute rows")
+
+    # --- Upkeep ------------------------------------------------------------------------------------
+
+    def fold(self, limit: int) -> int:
+        """Move up to `limit` of the oldest deltas into totals, in one statement. Returns how many were moved.
+
+        Totals are touched in key order, so that two folds could wait for each other but never deadlock.
+        """
+        with default_connection.cursor() as cursor:
+            cursor.execute(
+                "WITH moved AS (DELETE FROM analytics_engagementdelta WHERE id IN"
+                " (SELECT id FROM analytics_engagementdelta ORDER BY id LIMIT %s) RETURNING *), folded AS ("
+                f" SELECT checkpoint_id, dimension, entity_id, {_SUMS} FROM moved GROUP BY 1, 2, 3 ORDER BY 1, 2, 3),"
+                " written AS (INSERT INTO analytics_engagementtotal AS t"
+                " (checkpoint_id, dimension, entity_id, views, likes, comments, shares) SELECT * FROM folded"
+                " ON CONFLICT (checkpoint_id, dimension, entity_id) DO UPDATE SET views = t.views + excluded.views,"
+                " likes = t.likes + excluded.likes, comments = t.comments + excluded.comments,"
+                " shares = t.shares + excluded.shares RETURNING 1) SELECT count(*) FROM moved",
+                [limit],
+            )
+            return int(cursor.fetchone()[0])
+
+    def purge_minutes(self, before: datetime) -> int:
+        """Carry minutes before `before` over into each checkpoint's carry row. Returns how many rows went."""
+        with default_connection.cursor() as cursor:
+            cursor.execute(
+                "WITH gone AS (DELETE FROM analytics_engagementminute WHERE minute < %(before)s AND minute > %(carry)s"
+                f" RETURNING *), carried AS (SELECT checkpoint_id, {_SUMS} FROM gone GROUP BY 1 ORDER BY 1),"
+                " written AS (INSERT INTO analytics_engagementminute AS m"
+                " (checkpoint_id, minute, views, likes, comments, shares)"
+                " SELECT checkpoint_id, %(carry)s, views, likes, comments, shares FROM carried"
+                " ON CONFLICT (checkpoint_id, minute) DO UPDATE SET views = m.views + excluded.views,"
+                " likes = m.likes + excluded.likes, comments = m.comments + excluded.comments,"
+                " shares = m.shares + excluded.shares RETURNING 1) SELECT count(*) FROM gone",
+                {"before": before, "carry": CARRY_MINUTE},
+            )
+            return int(cursor.fetchone()[0])
+
+    # --- Reads -------------------------------------------------------------------------------------
+
+    def totals(self, group_id: str = "", topic: str = "") -> dict[str, int]:
+        """All counted events by type, from the minute rows: few, exact, and not doubled by dimensions."""
+        return self._one(f"SELECT {_SUMS} FROM analytics_engagementminute WHERE {_KEPT}", group_id, topic)
+
+    def entity_totals(self, dimension: str, entity_id: int, group_id: str = "", topic: str = "") -> dict[str, int]:
+        """Counted events of one content or user, by type."""
+        sql = (
+            f"SELECT {_SUMS} FROM {_ALL_COUNTS} AS c WHERE dimension = %(dimension)s AND entity_id = %(id)s AND {_KEPT}"
+        )
+        return self._one(sql, group_id, topic, dimension=DIMENSIONS[dimension][0], id=entity_id)
+
+    def _one(self, sql: str, group_id: str, topic: str, **more: int) -> dict[str, int]:
+        with default_connection.cursor() as cursor:
+            cursor.execute(sql, {"group": group_id, "topic": topic, **more})
+            row = cursor.fetchone()
+        return {name: int(count or 0) for name, count in zip(EVENT_TYPES, row, strict=True)}
+
+    def export(self, group_id: str = "", topic: str = "") -> Iterator[tuple[str, int, int, int, int, int]]:
+        """`(dimension, id, views, likes, comments, shares)` by dimension and id, of one moment.
+
+        One plain SELECT: a server-side cursor or COPY could see half of a fold. The result is held by the client.
+        """
+        names = {number: name for name, (number, _) in DIMENSIONS.items()}
+        with default_connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT dimension, entity_id, {_SUMS} FROM {_ALL_COUNTS} AS c WHERE {_KEPT}"
+                " GROUP BY 1, 2 ORDER BY 1, 2",
+                {"group": group_id, "topic": topic},
+            )
+            while rows := cursor.fetchmany(10_000):
+                for dimension, *counts in rows:
+                    yield (names[dimension], *map(int, counts))  # type: ignore[misc]
+
+    def counted_sql(self) -> str:
+        names = " ".join(f"WHEN {number} THEN '{name}'" for name, (number, _) in DIMENSIONS.items())
+        return (
+            f"SELECT checkpoint_id, CASE dimension {names} END AS dimension, sum({_EVENTS}) AS events"
+            f" FROM {_ALL_COUNTS} AS c GROUP BY 1, 2"
+        )
+
+    def counted_by_time_sql(self) -> str:
+        return f"SELECT checkpoint_id, sum({_EVENTS}) AS events FROM analytics_engagementminute GROUP BY 1"
+
+
+def _expect(seen: int, wanted: int, what: str) -> None:
+    if seen != wanted:
+        raise LedgerConflictError(f"{seen} of {wanted} {what} were written")

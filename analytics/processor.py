@@ -1,0 +1,48 @@
+"""EngagementProcessor: what the offset pipeline calls with engagement events."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+
+from analytics import aggregation
+from analytics.aggregation import DIMENSIONS, DecodingOptions
+from analytics.metrics_store import MetricsStore
+from offsets.errors import RefusedError
+from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
+
+
+class EngagementProcessor:
+    """Counts engagement by the dimensions of the setting ENGAGEMENT_DIMENSIONS; implements `BatchHandler`.
+
+    Raises RefusedError for an unknown dimension.
+    """
+
+    def __init__(self) -> None:
+        self.dimensions = tuple(settings.ENGAGEMENT_DIMENSIONS)
+        unknown = [name for name in self.dimensions if name not in DIMENSIONS]
+        if unknown or len(set(self.dimensions)) != len(self.dimensions):
+            raise RefusedError(
+                f"ENGAGEMENT_DIMENSIONS is {', '.join(self.dimensions)}; it may name each of "
+                f"{', '.join(DIMENSIONS)} once."
+            )
+        self._options = DecodingOptions(settings.EVENT_MAX_BYTES, settings.EVENT_TIME_TOLERANCE_SECONDS)
+        self._store = MetricsStore()
+
+    def decode(self, batch: RecordBatch) -> DecodedBatch:
+        return aggregation.decode(batch, self._options)
+
+    def combine(self, batches: Sequence[DecodedBatch]) -> PartitionCommit:
+        return aggregation.combine(batches)
+
+    def insert(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        self._store.insert(commits, connection)
+
+    def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        self._store.update(commits, connection)
+
+    def counted_sql(self) -> str:
+        return self._store.counted_sql()
+
+    def counted_by_time_sql(self) -> str:
+        return self._store.counted_by_time_sql()
