@@ -1,0 +1,161 @@
+"""What the three services have in common: prepare once, start detached, wait until it answers, stop in time."""
+
+import errno
+import os
+import shutil
+import signal
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from streamsocial.stack import ports
+from streamsocial.stack.errors import ServiceFailed, StackError
+from streamsocial.stack.processes import Identity, Record, spawn
+from streamsocial.stack.report import Reporter
+from streamsocial.stack.state import State, StateDir
+
+START_SECONDS = 120.0
+_POLL_SECONDS = 0.05
+_LOG_MAX_BYTES = 10 * 1024 * 1024
+_LOG_TAIL_LINES = 12
+_FREE_MIN_BYTES = 256 * 1024 * 1024
+
+
+class Service(ABC):
+    """One service of the stack. Its folder is its own; its port and password are in the state."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    #: The setting that tells the application where the service is.
+    variable: ClassVar[str]
+    #: The ports it needs; the first is the one clients use.
+    port_names: ClassVar[tuple[str, ...]]
+    #: Sent in this order, each with the seconds it is given, before SIGKILL.
+    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
+    #: How it is ended without letting it tidy up, as after a power failure of its own.
+    immediate_signal: ClassVar[signal.Signals] = signal.SIGKILL
+
+    def __init__(self, directory: StateDir, state: State) -> None:
+        self.state = state
+        self.home = directory.root / self.name
+        self.data = self.home / "data"
+        self.log = self.home / f"{self.name}.log"
+        self.record = Record(self.home / "process.json", self.argument)
+
+    @property
+    def port(self) -> int:
+        return self.state.ports[self.port_names[0]]
+
+    @property
+    def address(self) -> str:
+        return f"{ports.LOOPBACK}:{self.port}"
+
+    @property
+    @abstractmethod
+    def argument(self) -> str:
+        """The word of its command line that no other process has."""
+
+    @abstractmethod
+    def url(self) -> str:
+        """The value of `variable`."""
+
+    @abstractmethod
+    def fetch(self, report: Reporter) -> None:
+        """Check that all it is made of is here, and bring what is missing."""
+
+    @abstractmethod
+    def prepare(self, report: Reporter) -> None:
+        """Write its configuration, and its empty data folder the first time."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The program and its arguments."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether it does its work for a client now; returns within about two seconds."""
+
+    def settle(self) -> None:
+        """What must be done once it answers, each time."""
+        return
+
+    def environ(self) -> dict[str, str]:
+        """Nothing of the user's environment may change how a service of ours behaves."""
+        return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ} | {"LC_ALL": "C"}
+
+    def running(self) -> Identity | None:
+        return self.record.running()
+
+    def start(self, report: Reporter) -> None:
+        """Start it and return once it answers; raises ServiceFailed with the end of its log."""
+        began = time.monotonic()
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._check_space()
+            self.prepare(report)
+            self._rotate_log()
+            offset = self.log.stat().st_size if self.log.exists() else 0
+            process = spawn(self.command(), self.log, self.environ())
+            self.record.write(process)
+        except OSError as error:
+            raise self._failed(f"could not be started: {error}.") from error
+        self._wait_until_it_answers(process, offset)
+        self.settle()
+        report.say(f"{self.title} is up on {self.address} ({time.monotonic() - began:.1f} s)")
+
+    def stop(self, *, immediate: bool = False) -> bool:
+        """End it; True if it was running."""
+        process = self.running()
+        if process is None:
+            self.record.clear()
+            return False
+        steps = ((self.immediate_signal, 10.0),) if immediate else self.stop_signals
+        for number, seconds in (*steps, (signal.SIGKILL, 10.0)):
+            process.send(number)
+            # A stopped process takes no signal but SIGKILL until it goes on.
+            process.send(signal.SIGCONT)
+            if process.wait_gone(seconds):
+                self.record.clear()
+                return True
+        raise StackError(f"{self.title} (process {process.pid}) does not end, not even when killed.")
+
+    def _wait_until_it_answers(self, process: Identity, offset: int) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if not process.is_alive():
+                self.record.clear()
+                raise self._failed("ended while starting.", offset)
+            if time.monotonic() > deadline:
+                self.stop()
+                raise self._failed(f"did not answer within {START_SECONDS:.0f} seconds.", offset)
+            time.sleep(_POLL_SECONDS)
+
+    def _check_space(self) -> None:
+        if shutil.disk_usage(self.home).free < _FREE_MIN_BYTES:
+            raise OSError(errno.ENOSPC, f"less than {_FREE_MIN_BYTES >> 20} MiB are free", str(self.home))
+
+    def _rotate_log(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > _LOG_MAX_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+
+    def _failed(self, what: str, offset: int = 0) -> ServiceFailed:
+        tail = log_tail(self.log, offset)
+        lines = [f"{self.title} {what}"]
+        if tail:
+            lines += [f"The end of {self.log}:", *(f"    {line}" for line in tail)]
+        lines.append(
+            f"Its data is in {self.data}. If that folder is damaged, `stack up --wipe` starts afresh, without its data."
+        )
+        return ServiceFailed("\n".join(lines))
+
+
+def log_tail(log: Path, offset: int = 0) -> list[str]:
+    """The last lines that were written after `offset`."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(offset, log.stat().st_size - 16_384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-_LOG_TAIL_LINES:]

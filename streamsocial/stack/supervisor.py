@@ -1,0 +1,261 @@
+"""The three services of one checkout, as one thing that is up or down."""
+
+import importlib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from streamsocial.environment import SERVICE_VARIABLES
+from streamsocial.stack.errors import MissingPackage, ServiceFailed, StackError
+from streamsocial.stack.kafka import Kafka
+from streamsocial.stack.postgres import Postgres
+from streamsocial.stack.report import Reporter, Silent
+from streamsocial.stack.service import Service
+from streamsocial.stack.state import State, StateDir
+from streamsocial.stack.valkey import Valkey
+
+T = TypeVar("T")
+
+_LOCK_SECONDS = 300
+_SERVICES: tuple[type[Service], ...] = (Kafka, Postgres, Valkey)
+
+#: `unresponsive`: the process is there and does not answer.
+ServiceState = Literal["running", "stopped", "unresponsive", "yours"]
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    name: str
+    state: ServiceState
+    pid: int | None
+    address: str | None
+    data_dir: str | None
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    services: tuple[ServiceStatus, ...]
+    #: Names of the services that the call which returned this has started.
+    started: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that should run here runs."""
+        return all(service.state in ("running", "yours") for service in self.services)
+
+    def __getitem__(self, name: str) -> ServiceStatus:
+        return next(service for service in self.services if service.name == name)
+
+
+class Stack:
+    """Real services for a checkout, its tests, or its demo, under one folder of their own.
+
+    A service whose variable is set in `environ` is the user's: it is neither started nor stopped, and
+    nothing is said of its state.
+    """
+
+    def __init__(self, state_dir: Path, *, environ: Mapping[str, str] = os.environ, usual_ports: bool = True) -> None:
+        self.directory = StateDir(state_dir)
+        self._theirs = {name: environ[name] for name in SERVICE_VARIABLES if environ.get(name)}
+        self._usual_ports = usual_ports
+
+    # --- What to use -----------------------------------------------------------------------------
+
+    def plan(self) -> dict[str, str]:
+        """Choose ports and passwords, write them to `env`, and return what to use. Starts nothing."""
+        with self._locked():
+            services = self._load()
+            self._choose_ports(services)
+            return self._save(services)
+
+    def _load(self) -> list[Service]:
+        state = self.directory.load()
+        return [service(self.directory, state) for service in _SERVICES]
+
+    def _choose_ports(self, services: list[Service]) -> None:
+        """Every service that is not running gets ports that are free now."""
+        for service in services:
+            if service.running() is None:
+                for name in service.port_names:
+                    service.state.choose_port(name, usual=self._usual_ports)
+
+    def _save(self, services: list[Service]) -> dict[str, str]:
+        state = services[0].state
+        values = {service.variable: service.url() for service in services}
+        values["SECRET_KEY"] = state.secret("secret_key")
+        state.secret("postgres_superuser")
+        self.directory.save(state, values)
+        return values | self._theirs
+
+    # --- Up and down -----------------------------------------------------------------------------
+
+    def up(self, progress: Reporter | None = None, *, wipe: bool = False) -> StackStatus:
+        """Start what is not running and wait until all of it answers.
+
+        Raises StackError if a service fails; those that came up stay up.
+        """
+        report = progress or Silent()
+        with self._locked(report):
+            if wipe and self.directory.exists():
+                self._wipe(report)
+            services = self._load()
+            ours = [service for service in services if service.variable not in self._theirs]
+            missing = [service for service in ours if not self._is_healthy(service, report)]
+            for service in missing:
+                service.fetch(report)
+            if missing or not self.directory.env_file.exists():
+                self._choose_ports(services)
+                self._save(services)
+            self._start_all(missing, report)
+            return self._status(services, started=tuple(service.name for service in missing))
+
+    def down(self, progress: Reporter | None = None, *, only: Collection[str] | None = None) -> tuple[str, ...]:
+        """Stop what this stack started, or only some of it; returns the names of what was running."""
+        if not self.directory.exists():
+            return ()
+        with self._locked(progress or Silent()):
+            return self._stop_all(only, progress or Silent())
+
+    def status(self) -> StackStatus:
+        """Look, without changing anything or waiting for a start that is under way."""
+        if not self.directory.exists():
+            return StackStatus(tuple(self._unknown(service) for service in _SERVICES))
+        return self._status(self._load())
+
+    def _wipe(self, report: Reporter) -> None:
+        self._stop_all(None, report)
+        report.say(f"Deleting {self.directory.root}")
+        self.directory.wipe()
+
+    def _stop_all(self, only: Collection[str] | None, report: Reporter) -> tuple[str, ...]:
+        """By process and not by state file, which may be damaged."""
+
+        def stop(service: Service) -> str | None:
+            if not service.stop():
+                return None
+            report.say(f"{service.title} is down")
+            return service.name
+
+        state = self._state_or_empty()
+        services = [kind(self.directory, state) for kind in _SERVICES if only is None or kind.name in only]
+        return tuple(name for name in _together(stop, services) if name)
+
+    def _state_or_empty(self) -> State:
+        try:
+            return self.directory.load()
+        except StackError:
+            return State()
+
+    def _start_all(self, services: list[Service], report: Reporter) -> None:
+        _together(lambda service: service.start(report), services)
+
+    def _is_healthy(self, service: Service, report: Reporter) -> bool:
+        if service.running() is None:
+            return False
+        if service.answers():
+            return True
+        report.say(f"{service.title} runs but does not answer; starting it again")
+        service.stop()
+        return False
+
+    # --- Single services, for tests of faults ----------------------------------------------------
+
+    def start_service(self, name: str) -> None:
+        """Start one service on the port it had, and wait until it answers."""
+        service = self._service(name)
+        with self._locked():
+            if service.running() is None:
+                service.start(Silent())
+
+    def stop_service(self, name: str) -> None:
+        with self._locked():
+            self._service(name).stop()
+
+    def kill_service(self, name: str) -> None:
+        """SIGKILL, as the system's out-of-memory killer would."""
+        with self._locked():
+            process = self._service(name).running()
+            if process is None:
+                raise StackError(f"{name} is not running.")
+            process.kill_now()
+
+    def restart_service(self, name: str, *, immediate: bool = False) -> None:
+        """Stop and start; `immediate` gives it no time to tidy up, so that it has to recover."""
+        service = self._service(name)
+        with self._locked():
+            service.stop(immediate=immediate)
+            service.start(Silent())
+
+    def _service(self, name: str) -> Service:
+        for service in self._load():
+            if service.name == name:
+                if service.variable in self._theirs:
+                    raise StackError(f"{service.title} is yours ({service.variable} is set); it is left alone.")
+                return service
+        raise ValueError(f"There is no service {name!r}.")
+
+    # --- Status ----------------------------------------------------------------------------------
+
+    def _status(self, services: list[Service], started: tuple[str, ...] = ()) -> StackStatus:
+        return StackStatus(tuple(_together(self._look, services)), started)
+
+    def _look(self, service: Service) -> ServiceStatus:
+        if service.variable in self._theirs:
+            return ServiceStatus(service.name, "yours", None, None, None)
+        process = service.running()
+        state: ServiceState = "stopped" if process is None else "running" if service.answers() else "unresponsive"
+        planned = service.port_names[0] in service.state.ports
+        return ServiceStatus(
+            service.name,
+            state,
+            process.pid if process else None,
+            service.address if planned else None,
+            str(service.data),
+        )
+
+    def _unknown(self, service: type[Service]) -> ServiceStatus:
+        yours = service.variable in self._theirs
+        return ServiceStatus(service.name, "yours" if yours else "stopped", None, None, None)
+
+    # --- One at a time ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _locked(self, report: Reporter | None = None) -> Iterator[None]:
+        """One starter or stopper at a time in this folder; a dead holder's lock is free at once."""
+        try:
+            filelock = importlib.import_module("filelock")
+        except ImportError as error:
+            raise MissingPackage("filelock") from error
+        self.directory.create()
+        lock = filelock.FileLock(self.directory.lock_file)
+        try:
+            try:
+                lock.acquire(timeout=0.1)
+            except filelock.Timeout:
+                if report is not None:
+                    report.say("Waiting for another `stack` command of this checkout")
+                lock.acquire(timeout=_LOCK_SECONDS)
+        except filelock.Timeout as error:
+            raise StackError(
+                f"Another `stack` command has held {self.directory.lock_file} for {_LOCK_SECONDS} seconds."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _together(work: Callable[[Service], T], services: list[Service]) -> list[T]:
+    """Do the same with all services at once; every one is tried before the first failure is raised."""
+    if not services:
+        return []
+    with ThreadPoolExecutor(len(services)) as pool:
+        jobs = [pool.submit(work, service) for service in services]
+    failures = [failure for job in jobs if (failure := job.exception())]
+    if len(failures) > 1 and all(isinstance(failure, StackError) for failure in failures):
+        raise ServiceFailed("\n".join(str(failure) for failure in failures))
+    return [job.result() for job in jobs]
