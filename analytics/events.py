@@ -100,12 +100,11 @@ def decode_columns(values: Sequence[bytes | None], max_bytes: int) -> pl.DataFra
     except TypeError:
         return None  # a tombstone
     count = len(values)
-    if not _surely_one_object_a_line(payload, count) or max(map(len, values)) > max_bytes:  # type: ignore[arg-type]
+    longest = max(map(len, values))  # type: ignore[arg-type]
+    if longest > max_bytes or not _surely_one_object_a_line(payload, count):
         return None
-    if len(payload) > _SAFE_DEPTH and payload.count(b"{") + payload.count(b"[") > count + _SAFE_DEPTH:
-        # Deep nesting somewhere, or merely nested values: only a long record can be deep.
-        if max(map(len, values)) > _SAFE_DEPTH:  # type: ignore[arg-type]
-            return None
+    if longest > _SAFE_DEPTH and payload.count(b"{") + payload.count(b"[") > count + _SAFE_DEPTH:
+        return None  # perhaps deeper than orjson goes
     try:
         frame = pl.read_ndjson(payload, schema=_SCHEMA)
     except (pl.exceptions.PolarsError, ValueError):

@@ -1,0 +1,70 @@
+"""A producer that knows what was delivered."""
+
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from offsets.errors import ServiceUnavailableError
+from offsets.kafka.config import client_config
+
+#: Without a single delivery for this long the broker counts as gone.
+DELIVERY_TIMEOUT_SECONDS = 30
+
+
+class EventProducer:
+    """Sends records and counts confirmed deliveries. Idempotent: a retry never makes a duplicate in the log."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.delivered = 0
+        self.failed = 0
+        self.last_failure = ""
+        self._producer = Producer(
+            client_config()
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": 20,
+                "batch.num.messages": 50_000,
+                "queue.buffering.max.messages": 500_000,
+                "message.max.bytes": 2 * 1024 * 1024,
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
+            }
+        )
+
+    def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Queue records, waiting while the queue is full. Raises ServiceUnavailableError after a failed delivery."""
+        for key, value in records:
+            while True:
+                try:
+                    self._producer.produce(self.topic, value, key, on_delivery=self._on_delivery)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+            if self.failed:
+                break
+        self._producer.poll(0)
+        self._raise_failure()
+
+    def flush(self) -> None:
+        """Wait for all deliveries. Raises ServiceUnavailableError if one failed or none came for too long."""
+        deadline = time.monotonic() + DELIVERY_TIMEOUT_SECONDS
+        while (left := self._producer.flush(1.0)) and not self.failed:
+            if time.monotonic() > deadline:
+                raise ServiceUnavailableError(f"Kafka has not confirmed {left} events; they may or may not be there.")
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self.failed:
+            raise ServiceUnavailableError(
+                f"Kafka did not take {self.failed} events ({self.last_failure}); {self.delivered} were confirmed."
+            )
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.delivered += 1
+        else:
+            self.failed += 1
+            self.last_failure = error.str()
