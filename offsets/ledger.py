@@ -139,9 +139,10 @@ def _end_transactions_of(workers: Sequence[str]) -> None:
 
 def release(claims: Iterable[Claim]) -> list[int]:
     """Give up ownership where the epoch is still ours. Returns the checkpoints released."""
-    ids, epochs = _columns((c.checkpoint_id, c.epoch) for c in claims)
-    if not ids:
+    held = list(claims)
+    if not held:
         return []
+    ids, epochs = _columns((c.checkpoint_id, c.epoch) for c in held)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint c SET owner_id = NULL FROM unnest(%s::bigint[], %s::bigint[])"
@@ -236,7 +237,9 @@ def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) ->
     Raises LedgerConflictError when a row count is not what it must be: nothing may be committed then.
     """
     tips = _grow_tips(commits)
-    tips |= _insert_tips([commit for commit in commits if commit.claim.checkpoint_id not in tips], batch_id)
+    without_tip = [commit for commit in commits if commit.claim.checkpoint_id not in tips]
+    if without_tip:
+        tips |= _insert_tips(without_tip, batch_id)
     _insert_dead_letters(commits)
     ids, starts, ends, epochs, leader_epochs = _columns(
         (c.claim.checkpoint_id, c.start, c.end, c.claim.epoch, c.leader_epoch) for c in commits
@@ -382,6 +385,5 @@ def set_desired_state(
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Any], ...]:
-    """Rows as parallel lists, as `unnest` wants them; five empty lists and more for no rows."""
-    table = list(rows)
-    return tuple(map(list, zip(*table, strict=True))) if table else ([],) * 8
+    """Rows, at least one, as parallel lists, as `unnest` wants them."""
+    return tuple(map(list, zip(*rows, strict=True)))
