@@ -1,0 +1,141 @@
+"""The latest snapshot in this process, shared by all its browsers.
+
+Two sources feed it: what the monitor broadcasts, and, when that falls silent, this process's own reading of the
+database. A browser costs neither Redis nor the database anything, and the page lives with only one of them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.conf import settings
+
+from analytics.broadcast import LAYER_LOST, Packet, channel_group, encode, unpack
+from analytics.dashboard import dashboard_of
+
+logger = logging.getLogger(__name__)
+
+#: Silence after which this process reads the database itself.
+SILENCE_SECONDS = 2.0
+#: The layer is asked so long for a message before the membership is renewed: a restarted Redis may have forgotten it.
+RENEW_SECONDS = 10.0
+RETRY_SECONDS = 2.0
+
+
+class Feed:
+    """Lives in one event loop, and works only while somebody is subscribed."""
+
+    def __init__(self, group_id: str, build: Callable[[], Awaitable[Packet]]) -> None:
+        self._group_id = group_id
+        self._build = build
+        self._latest: Packet | None = None
+        self._changed = asyncio.Event()
+        self._heard_at = float("-inf")
+        self._subscribers = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._trouble: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def subscribed(self) -> AsyncIterator["Feed"]:
+        """Keep the feed running meanwhile."""
+        self._subscribers += 1
+        if self._subscribers == 1:
+            self._tasks = [asyncio.create_task(self._refresh()), asyncio.create_task(self._listen())]
+        try:
+            yield self
+        finally:
+            self._subscribers -= 1
+            if not self._subscribers:
+                await self._stop()
+
+    async def newer_than(self, sequence: int) -> Packet:
+        """Wait for a snapshot after `sequence`; what came in between is skipped, never queued."""
+        while self._latest is None or self._latest.sequence <= sequence:
+            await self._changed.wait()
+        return self._latest
+
+    def offer(self, packet: Packet) -> None:
+        if self._latest is None or packet.sequence > self._latest.sequence:
+            self._latest = packet
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def _stop(self) -> None:
+        # Taken first: a new subscriber may start new tasks while these end.
+        tasks, self._tasks = self._tasks, []
+        # What is old when somebody comes back must not be shown as fresh.
+        self._latest, self._heard_at = None, float("-inf")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _refresh(self) -> None:
+        """Read the database while the monitor is silent."""
+        while True:
+            if time.monotonic() - self._heard_at >= SILENCE_SECONDS:
+                try:
+                    self.offer(await self._build())
+                    self._note("snapshot", "")
+                except Exception as error:  # the next round may do better; the page shows its age meanwhile
+                    self._note("snapshot", f"The page cannot be refreshed: {' '.join(str(error).split())}")
+            await asyncio.sleep(settings.DASHBOARD_INTERVAL_MS / 1000)
+
+    async def _listen(self) -> None:
+        """Take what the monitor broadcasts, for ever."""
+        while True:
+            try:
+                await self._receive()
+            except LAYER_LOST as error:
+                self._note("layer", f"Redis does not answer ({error}); the page reads the database meanwhile.")
+            except Exception:  # somebody else's message; dying here would leave the page without its layer
+                logger.exception("A broadcast could not be read.")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _receive(self) -> None:
+        layer = get_channel_layer()
+        channel = await layer.new_channel()
+        group = channel_group(self._group_id)
+        renewed_at = float("-inf")
+        try:
+            while True:
+                if time.monotonic() - renewed_at >= RENEW_SECONDS:
+                    await asyncio.wait_for(layer.group_add(group, channel), RETRY_SECONDS)
+                    renewed_at = time.monotonic()
+                    self._note("layer", "")
+                with contextlib.suppress(TimeoutError):
+                    message = await asyncio.wait_for(layer.receive(channel), RENEW_SECONDS)
+                    self._heard_at = time.monotonic()
+                    self.offer(unpack(message))
+        finally:
+            with contextlib.suppress(*LAYER_LOST):
+                await asyncio.wait_for(layer.group_discard(group, channel), RETRY_SECONDS)
+
+    def _note(self, what: str, trouble: str) -> None:
+        """Log a trouble once, and its end once; not with every round."""
+        if trouble and not self._trouble.get(what):
+            logger.warning("%s", trouble)
+        elif self._trouble.get(what) and not trouble:
+            logger.info("The page's %s is back.", what)
+        self._trouble[what] = trouble
+
+
+# One per event loop: asyncio's primitives belong to the loop they were first awaited in.
+_feeds: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Feed]]" = WeakKeyDictionary()
+
+
+def feed_of(group_id: str) -> Feed:
+    """This process's feed of a consumer group."""
+    feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
+    if group_id not in feeds:
+
+        def build() -> Packet:
+            return encode(dashboard_of(group_id).snapshot())
+
+        feeds[group_id] = Feed(group_id, database_sync_to_async(build))
+    return feeds[group_id]

@@ -1,0 +1,10 @@
+from django.urls import path, re_path
+
+from analytics.consumers import DashboardConsumer, UnknownPathConsumer
+
+WEBSOCKET_PATH = "/ws/dashboard/"
+
+websocket_urlpatterns = [
+    path(WEBSOCKET_PATH.lstrip("/"), DashboardConsumer.as_asgi()),
+    re_path(r"", UnknownPathConsumer.as_asgi()),
+]
