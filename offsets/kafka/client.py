@@ -53,6 +53,7 @@ class KafkaClient:
     def __init__(self, group_id: str, client_id: str) -> None:
         self._consumer = Consumer(consumer_config(group_id, client_id) | {"error_cb": self._on_error})
         self._fatal: str | None = None
+        self._only_topic = ""
 
     def subscribe(
         self,
@@ -62,8 +63,10 @@ class KafkaClient:
         on_revoke: PartitionsCallback,
         on_lost: PartitionsCallback,
     ) -> None:
+        names = list(topics)
+        self._only_topic = names[0] if len(names) == 1 else ""
         self._consumer.subscribe(
-            list(topics),
+            names,
             on_assign=lambda _, partitions: on_assign(_ours(partitions)),
             on_revoke=lambda _, partitions: on_revoke(_ours(partitions)),
             on_lost=lambda _, partitions: on_lost(_ours(partitions)),
@@ -79,21 +82,25 @@ class KafkaClient:
         return self._sorted(messages)
 
     def _sorted(self, messages: Sequence[Message]) -> Fetched:
-        """Records by partition. Messages come in runs of one partition, so look the list up once a run."""
+        """Records by partition. Messages come in runs of one partition, so look the list up once a run.
+
+        Calls per message are what fetching costs: the topic is asked only where there are several.
+        """
         records: dict[TopicPartition, list[KafkaRecord]] = {}
         out_of_range: set[TopicPartition] = set()
-        run: tuple[str | None, int | None] = (None, None)
-        current: list[KafkaRecord] = []
+        topic = self._only_topic
+        run: tuple[str, int] = ("", -1)
+        unplaced: list[KafkaRecord] = []
+        append = unplaced.append
         for message in messages:
-            error = message.error()
-            if error is not None:
+            if (error := message.error()) is not None:
                 self._sort_error(error, message, out_of_range)
                 continue
-            place = (message.topic(), message.partition())
+            place = (topic or message.topic(), message.partition())
             if place != run:
                 run = place
-                current = records.setdefault(TopicPartition(place[0], place[1]), [])
-            current.append(message)
+                append = records.setdefault(TopicPartition(*place), []).append
+            append(message)
         return Fetched(records, frozenset(out_of_range), len(messages))
 
     def _sort_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
