@@ -16,5 +16,9 @@ class MissingPackage(StackError):
         )
 
 
+class PortTaken(StackError):
+    """Somebody else began to listen on a service's port between its choice and its use."""
+
+
 class ServiceFailed(StackError):
     """A service ended, or did not answer in time; the end of its log says why."""

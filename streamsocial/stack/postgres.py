@@ -102,11 +102,22 @@ class Postgres(Service):
         try:
             with self._connect("postgres") as connection:
                 return connection.execute("SELECT 1").fetchone() == (1,)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise StackError(
+                    f"PostgreSQL does not accept the password in {self.home.parent}: the data in {self.data} is of an "
+                    "older state. `stack up --wipe` starts afresh, without its data."
+                ) from error
             return False
 
     def settle(self) -> None:
         """The role and the database, where a start before this one did not come so far."""
+        try:
+            self._create_role_and_database()
+        except psycopg.Error as error:
+            raise self._failed(f"is up but refuses to work: {str(error).strip()}") from error
+
+    def _create_role_and_database(self) -> None:
         with self._connect("postgres") as connection:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
                 connection.execute(

@@ -55,6 +55,16 @@ class Identity:
             except ProcessLookupError:
                 return
 
+    def listens_on(self, port: int) -> bool:
+        """Whether the port is this process's, and not that of another that was quicker to take it."""
+        try:
+            connections = psutil.Process(self.pid).net_connections(kind="tcp")
+        except psutil.AccessDenied:
+            return True
+        except psutil.NoSuchProcess:
+            return False
+        return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in connections)
+
     def kill_now(self) -> None:
         """End it without warning, and return once it is gone."""
         self.send(signal.SIGKILL)

@@ -4,13 +4,14 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
 from streamsocial.stack import ports
-from streamsocial.stack.errors import ServiceFailed, StackError
+from streamsocial.stack.errors import PortTaken, ServiceFailed, StackError
 from streamsocial.stack.processes import Identity, Record, spawn
 from streamsocial.stack.report import Reporter
 from streamsocial.stack.state import State, StateDir
@@ -87,6 +88,19 @@ class Service(ABC):
     def running(self) -> Identity | None:
         return self.record.running()
 
+    def serves(self, process: Identity) -> bool:
+        """Whether this process is the one that answers on the port."""
+        return process.listens_on(self.port) and self.answers()
+
+    def wait_until_it_serves(self, process: Identity, seconds: float) -> bool:
+        """False once the process has ended or the time is over."""
+        deadline = time.monotonic() + seconds
+        while not self.serves(process):
+            if not process.is_alive() or time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     def start(self, report: Reporter) -> None:
         """Start it and return once it answers; raises ServiceFailed with the end of its log."""
         began = time.monotonic()
@@ -100,7 +114,10 @@ class Service(ABC):
             self.record.write(process)
         except OSError as error:
             raise self._failed(f"could not be started: {error}.") from error
-        self._wait_until_it_answers(process, offset)
+        except subprocess.TimeoutExpired as error:
+            raise self._failed(f"could not be prepared within {error.timeout:.0f} seconds.") from error
+        if not self.wait_until_it_serves(process, START_SECONDS):
+            raise self._start_failure(process, offset)
         self.settle()
         report.say(f"{self.title} is up on {self.address} ({time.monotonic() - began:.1f} s)")
 
@@ -120,16 +137,15 @@ class Service(ABC):
                 return True
         raise StackError(f"{self.title} (process {process.pid}) does not end, not even when killed.")
 
-    def _wait_until_it_answers(self, process: Identity, offset: int) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not self.answers():
-            if not process.is_alive():
-                self.record.clear()
-                raise self._failed("ended while starting.", offset)
-            if time.monotonic() > deadline:
-                self.stop()
-                raise self._failed(f"did not answer within {START_SECONDS:.0f} seconds.", offset)
-            time.sleep(_POLL_SECONDS)
+    def _start_failure(self, process: Identity, offset: int) -> StackError:
+        if process.is_alive():
+            self.stop()
+            return self._failed(f"did not answer within {START_SECONDS:.0f} seconds.", offset)
+        self.record.clear()
+        for name in self.port_names:
+            if not ports.is_free(self.state.ports[name]):
+                return PortTaken(f"{self.title} could not have port {self.state.ports[name]}: it is in use.")
+        return self._failed("ended while starting.", offset)
 
     def _check_space(self) -> None:
         if shutil.disk_usage(self.home).free < _FREE_MIN_BYTES:

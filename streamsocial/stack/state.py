@@ -59,8 +59,8 @@ class StateDir:
     """The folder and the files in it that are not a service's own."""
 
     def __init__(self, root: Path) -> None:
-        # Resolved: running services are found again by the paths in their command lines.
-        self.root = root.absolute()
+        # Resolved: running services are known again by the paths in their command lines.
+        self.root = root.resolve()
         self.env_file = self.root / "env"
         self.lock_file = self.root / LOCK
         self._state_file = self.root / "state.json"

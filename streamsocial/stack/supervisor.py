@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from streamsocial.environment import SERVICE_VARIABLES
-from streamsocial.stack.errors import MissingPackage, ServiceFailed, StackError
+from streamsocial.stack.errors import MissingPackage, PortTaken, ServiceFailed, StackError
 from streamsocial.stack.kafka import Kafka
 from streamsocial.stack.postgres import Postgres
 from streamsocial.stack.report import Reporter, Silent
@@ -21,6 +22,7 @@ from streamsocial.stack.valkey import Valkey
 T = TypeVar("T")
 
 _LOCK_SECONDS = 300
+_ANSWER_SECONDS = 10
 _SERVICES: tuple[type[Service], ...] = (Kafka, Postgres, Valkey)
 
 #: `unresponsive`: the process is there and does not answer.
@@ -62,6 +64,7 @@ class Stack:
         self.directory = StateDir(state_dir)
         self._theirs = {name: environ[name] for name in SERVICE_VARIABLES if environ.get(name)}
         self._usual_ports = usual_ports
+        self._choosing = threading.Lock()
 
     # --- What to use -----------------------------------------------------------------------------
 
@@ -110,15 +113,20 @@ class Stack:
             if missing or not self.directory.env_file.exists():
                 self._choose_ports(services)
                 self._save(services)
-            self._start_all(missing, report)
+            _together(lambda service: self._start(service, services, report), missing)
             return self._status(services, started=tuple(service.name for service in missing))
 
-    def down(self, progress: Reporter | None = None, *, only: Collection[str] | None = None) -> tuple[str, ...]:
-        """Stop what this stack started, or only some of it; returns the names of what was running."""
+    def down(
+        self, progress: Reporter | None = None, *, only: Collection[str] | None = None, immediate: bool = False
+    ) -> tuple[str, ...]:
+        """Stop what this stack started, or only some of it; returns the names of what was running.
+
+        `immediate` is for data that is about to be deleted.
+        """
         if not self.directory.exists():
             return ()
         with self._locked(progress or Silent()):
-            return self._stop_all(only, progress or Silent())
+            return self._stop_all(progress or Silent(), only=only, immediate=immediate)
 
     def status(self) -> StackStatus:
         """Look, without changing anything or waiting for a start that is under way."""
@@ -127,15 +135,15 @@ class Stack:
         return self._status(self._load())
 
     def _wipe(self, report: Reporter) -> None:
-        self._stop_all(None, report)
+        self._stop_all(report, immediate=True)
         report.say(f"Deleting {self.directory.root}")
         self.directory.wipe()
 
-    def _stop_all(self, only: Collection[str] | None, report: Reporter) -> tuple[str, ...]:
+    def _stop_all(self, report: Reporter, *, only: Collection[str] | None = None, immediate: bool) -> tuple[str, ...]:
         """By process and not by state file, which may be damaged."""
 
         def stop(service: Service) -> str | None:
-            if not service.stop():
+            if not service.stop(immediate=immediate):
                 return None
             report.say(f"{service.title} is down")
             return service.name
@@ -150,13 +158,22 @@ class Stack:
         except StackError:
             return State()
 
-    def _start_all(self, services: list[Service], report: Reporter) -> None:
-        _together(lambda service: service.start(report), services)
+    def _start(self, service: Service, services: list[Service], report: Reporter) -> None:
+        try:
+            service.start(report)
+        except PortTaken:
+            # Another checkout that came up in the same moment was quicker.
+            with self._choosing:
+                self._choose_ports([service])
+                self._save(services)
+            service.start(report)
 
     def _is_healthy(self, service: Service, report: Reporter) -> bool:
-        if service.running() is None:
+        process = service.running()
+        if process is None:
             return False
-        if service.answers():
+        # It may still be starting: its starter was ended, or it recovers from a crash.
+        if service.wait_until_it_serves(process, _ANSWER_SECONDS):
             return True
         report.say(f"{service.title} runs but does not answer; starting it again")
         service.stop()
@@ -207,7 +224,9 @@ class Stack:
         if service.variable in self._theirs:
             return ServiceStatus(service.name, "yours", None, None, None)
         process = service.running()
-        state: ServiceState = "stopped" if process is None else "running" if service.answers() else "unresponsive"
+        state: ServiceState = "stopped"
+        if process is not None:
+            state = "running" if service.serves(process) else "unresponsive"
         planned = service.port_names[0] in service.state.ports
         return ServiceStatus(
             service.name,

@@ -24,7 +24,12 @@ class TerminalReporter:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), console=self._console, transient=True
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
 
@@ -38,7 +43,7 @@ class TerminalReporter:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def advance(self, item: str, done: int, total: int) -> None:
         if self._task is None:
@@ -75,6 +80,10 @@ class Command(BaseCommand):
                     self._env(stack)
         except StackError as error:
             raise CommandError(str(error), returncode=UNAVAILABLE) from error
+        except KeyboardInterrupt as error:
+            raise CommandError(
+                "Interrupted. What had been started runs on; `manage.py stack down` ends it.", returncode=130
+            ) from error
 
     def _up(self, stack: Stack, *, wipe: bool, with_frontend: bool) -> None:
         with TerminalReporter() as report:
