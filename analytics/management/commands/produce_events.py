@@ -45,6 +45,22 @@ def bounded(maximum: int) -> Any:
     return number
 
 
+def ensure_topic(topic: str, partitions: int | None) -> None:
+    """Create the topic, or check that it has the partitions asked for. Raises RefusedError if it has others."""
+    admin = KafkaAdmin()
+    if admin.create_topic(topic, partitions or DEFAULT_PARTITIONS, TOPIC_CONFIG):
+        # Creation is asynchronous: a producer that comes too early would not know the topic.
+        deadline = time.monotonic() + 10
+        while not admin.describe_topics([topic]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return
+    existing = len(admin.partitions(topic))
+    if partitions is not None and partitions != existing:
+        raise RefusedError(
+            f"Topic {topic!r} exists with {existing} partitions, not {partitions}. Leave --partitions out."
+        )
+
+
 class Command(OperatorCommand):
     help = "Produce synthetic engagement events and print their true totals. --count 0 goes on until Ctrl-C."
 
@@ -64,7 +80,7 @@ class Command(OperatorCommand):
         truth_file: Path | None = options["truth"]
         if truth_file is not None and not truth_file.resolve().parent.is_dir():
             raise RefusedError(f"--truth: the folder {truth_file.parent} does not exist.")
-        self._ensure_topic(options["topic"], options["partitions"])
+        ensure_topic(options["topic"], options["partitions"])
         recipe = Recipe(options["seed"], options["contents"], options["users"], options["poison"])
         truth = Truth(recipe.contents, recipe.users)
         self._produce(recipe, truth, options)
@@ -79,20 +95,6 @@ class Command(OperatorCommand):
             "seed": recipe.seed,
         }
         self.emit(data, lambda console: _show(console, data, options["topic"]), as_json=options["json"])
-
-    def _ensure_topic(self, topic: str, partitions: int | None) -> None:
-        admin = KafkaAdmin()
-        if admin.create_topic(topic, partitions or DEFAULT_PARTITIONS, TOPIC_CONFIG):
-            # Creation is asynchronous: a producer that comes too early would not know the topic.
-            deadline = time.monotonic() + 10
-            while not admin.describe_topics([topic]) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            return
-        existing = len(admin.partitions(topic))
-        if partitions is not None and partitions != existing:
-            raise RefusedError(
-                f"Topic {topic!r} exists with {existing} partitions, not {partitions}. Leave --partitions out."
-            )
 
     def _produce(self, recipe: Recipe, truth: Truth, options: dict[str, Any]) -> None:
         stop = threading.Event()

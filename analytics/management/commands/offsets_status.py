@@ -1,0 +1,87 @@
+"""`manage.py offsets_status`: where each partition stands."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+from rich.console import Console
+from rich.table import Table
+
+from analytics.dashboard import dashboard_of
+from analytics.snapshot import PartitionSnapshot, Snapshot
+from offsets import health, lag
+from offsets.commands import EXIT_UNAVAILABLE, OperatorCommand
+from offsets.errors import ServiceUnavailableError
+from offsets.kafka.admin import KafkaAdmin
+from offsets.management.commands.verify_offsets import refuse_unknown
+from offsets.types import TopicPartition
+
+_COLOURS = {"OK": "green", "LAGGING": "yellow", "PAUSED": "cyan", "UNOWNED": "bold red", "HALTED": "bold red"}
+_FIELDS = (
+    "topic",
+    "partition",
+    "owner",
+    "epoch",
+    "next_offset",
+    "log_start_offset",
+    "log_end_offset",
+    "lag",
+    "lag_seconds",
+    "status",
+    "status_detail",
+)
+
+
+class Command(OperatorCommand):
+    help = (
+        "Show owner, epoch, offsets, lag and status of each partition of a group. With Kafka away it shows what the "
+        "ledger knows, and exits with 3."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP)
+        parser.add_argument("--topic", default="")
+
+    def run(self, **options: Any) -> int | None:
+        group, topic = options["group"], options["topic"]
+        refuse_unknown(group, topic)
+        status = None
+        try:
+            bounds = KafkaAdmin().log_bounds(
+                TopicPartition(p["topic"], p["partition"]) for p in dashboard_of(group).snapshot()["partitions"]
+            )
+            lag.sample(group, bounds)
+        except ServiceUnavailableError as error:
+            self.stderr.write(f"{error} Log ends and lag are unknown.")
+            status = EXIT_UNAVAILABLE
+        snapshot = dashboard_of(group).snapshot()
+        partitions = [p for p in snapshot["partitions"] if not topic or p["topic"] == topic]
+        data = {"group": group, "partitions": [_row(p) for p in partitions]}
+        self.emit(data, lambda console: _show(console, snapshot, partitions), as_json=options["json"])
+        return status
+
+
+def _row(partition: PartitionSnapshot) -> dict[str, Any]:
+    return {name: partition[name] for name in _FIELDS} | {"ranges": partition["range_offsets"]}  # type: ignore[literal-required]
+
+
+def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapshot]) -> None:
+    table = Table(title=f"{snapshot['group']}: {snapshot['headline']}")
+    for name in ("Partition", "Status", "Owner"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Epoch", "Next offset", "Log end", "Lag", "Behind"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("What it means")
+    for one in partitions:
+        behind = "–" if one["lag_seconds"] is None else health.duration(one["lag_seconds"])
+        table.add_row(
+            f"{one['topic']}-{one['partition']}",
+            f"[{_COLOURS.get(one['status'], 'white')}]{one['status']}[/]",
+            one["owner"] or "–",
+            str(one["epoch"]),
+            *("–" if n is None else f"{n:,}" for n in (one["next_offset"], one["log_end_offset"], one["lag"])),
+            behind,
+            one["status_detail"],
+        )
+    console.print(table)

@@ -1,0 +1,1 @@
+"""`make demo`: everything on this machine, with one command, and gone with Ctrl-C."""
