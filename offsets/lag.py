@@ -26,9 +26,8 @@ def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int
         cursor.execute(
             "INSERT INTO offsets_lagsample"
             " (checkpoint_id, sampled_at, log_start_offset, log_end_offset, next_offset)"
-            " SELECT c.id, moment, w.log_start, w.log_end, c.next_offset"
-            " FROM (SELECT clock_timestamp() AS moment OFFSET 0) AS clock,"
-            " unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS w(topic, partition, log_start, log_end)"
+            " SELECT c.id, statement_timestamp(), w.log_start, w.log_end, c.next_offset"
+            " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS w(topic, partition, log_start, log_end)"
             " JOIN offsets_partitioncheckpoint c USING (topic, partition)"
             " WHERE c.group_id = %s AND c.retired_at IS NULL ORDER BY c.id",
             [
