@@ -67,12 +67,12 @@ def _row(partition: PartitionSnapshot) -> dict[str, Any]:
 
 
 def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapshot]) -> None:
-    table = Table(title=f"{snapshot['group']}: {snapshot['headline']}")
+    console.print(f"{snapshot['group']}: {snapshot['headline']}", soft_wrap=True)
+    table = Table()
     for name in ("Partition", "Status", "Owner"):
         table.add_column(name, no_wrap=True)
     for name in ("Epoch", "Next offset", "Log end", "Lag", "Behind"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("What it means")
+        table.add_column(name, justify="right")
     for one in partitions:
         behind = "–" if one["lag_seconds"] is None else health.duration(one["lag_seconds"])
         table.add_row(
@@ -82,6 +82,9 @@ def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapsh
             str(one["epoch"]),
             *("–" if n is None else f"{n:,}" for n in (one["next_offset"], one["log_end_offset"], one["lag"])),
             behind,
-            one["status_detail"],
         )
-    console.print(table)
+    # Never narrower than its content: a cut-off offset is a wrong offset.
+    console.print(table, width=max(console.width, 110))
+    for one in partitions:
+        if one["status"] != "OK":
+            console.print(f"{one['topic']}-{one['partition']}: {one['status_detail']}", soft_wrap=True)
