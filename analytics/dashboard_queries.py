@@ -1,6 +1,7 @@
 """The SQL behind the page: a handful of statements, each for all partitions of a group at once.
 
-Every age is taken by the database's clock. Rows come back as the named tuples below, columns in their order.
+Every age is taken by the database's clock: `statement_timestamp()`, because the planner uses no index for a
+comparison with the volatile `clock_timestamp()`. Rows come back as the named tuples below, columns in their order.
 """
 
 from collections.abc import Sequence
@@ -64,9 +65,9 @@ class PartitionRow(NamedTuple):
 _PARTITIONS = """
     SELECT c.id, c.topic, c.partition, c.epoch, c.next_offset, c.desired_state, c.halt_reason, c.halt_detail,
         c.committed_at, c.owner_id,
-        greatest(0, extract(epoch FROM clock_timestamp() - w.heartbeat_at))::float8,
+        greatest(0, extract(epoch FROM statement_timestamp() - w.heartbeat_at))::float8,
         coalesce(w.state = 'stopped', false),
-        greatest(0, extract(epoch FROM clock_timestamp() - n.sampled_at))::float8,
+        greatest(0, extract(epoch FROM statement_timestamp() - n.sampled_at))::float8,
         extract(epoch FROM n.sampled_at)::float8, n.log_start_offset, n.log_end_offset, n.next_offset,
         extract(epoch FROM p.sampled_at)::float8, p.log_end_offset, p.next_offset,
         extract(epoch FROM o.sampled_at)::float8, o.log_end_offset,
@@ -159,7 +160,7 @@ def totals(group_id: str) -> TypeCounts:
 _MINUTES = f"""
     SELECT m.minute, coalesce(sum(e.views), 0)::bigint, coalesce(sum(e.likes), 0)::bigint,
         coalesce(sum(e.comments), 0)::bigint, coalesce(sum(e.shares), 0)::bigint
-    FROM (SELECT date_trunc('minute', clock_timestamp()) - make_interval(mins => back) AS minute
+    FROM (SELECT date_trunc('minute', statement_timestamp()) - make_interval(mins => back) AS minute
         FROM generate_series(0, %(minutes)s - 1) AS back) AS m
     LEFT JOIN analytics_engagementminute e ON e.minute = m.minute AND e.checkpoint_id IN ({_COUNTED})
     GROUP BY m.minute ORDER BY m.minute
@@ -194,12 +195,12 @@ class WorkerRow(NamedTuple):
 
 _WORKERS = """
     SELECT worker_id, slot, hostname, process_id, state,
-        greatest(0, extract(epoch FROM clock_timestamp() - heartbeat_at))::float8,
+        greatest(0, extract(epoch FROM statement_timestamp() - heartbeat_at))::float8,
         extract(epoch FROM stopped_at - heartbeat_at)::float8,
         records, events_per_second, memory_bytes, batch_in_hand, fenced_commits, last_error
     FROM offsets_worker w
     WHERE group_id = %(group)s AND (
-        state <> 'stopped' OR stopped_at > clock_timestamp() - make_interval(secs => %(shown)s)
+        state <> 'stopped' OR stopped_at > statement_timestamp() - make_interval(secs => %(shown)s)
         OR EXISTS (SELECT 1 FROM offsets_partitioncheckpoint c
             WHERE c.owner_id = w.worker_id AND c.retired_at IS NULL))
     ORDER BY state = 'stopped', worker_id
@@ -221,11 +222,11 @@ class GroupRow(NamedTuple):
 
 
 _GROUP = """
-    SELECT clock_timestamp(),
+    SELECT statement_timestamp(),
         (SELECT coalesce(sum(fenced_commits), 0)::bigint FROM offsets_worker WHERE group_id = %(group)s),
         (SELECT coalesce(sum(duplicates), 0)::bigint FROM offsets_partitioncheckpoint
             WHERE group_id = %(group)s AND retired_reason <> 'rebuilt'),
-        i.ok, greatest(0, extract(epoch FROM clock_timestamp() - i.checked_at))::float8, i.invariants::text
+        i.ok, greatest(0, extract(epoch FROM statement_timestamp() - i.checked_at))::float8, i.invariants::text
     FROM (SELECT 1) AS one LEFT JOIN offsets_invariantreport i ON i.group_id = %(group)s
 """
 
@@ -269,7 +270,7 @@ class SweepRow(NamedTuple):
 _SWEEPS = """
     WITH RECURSIVE sweeps(at) AS (
         SELECT min(sampled_at) FROM offsets_lagsample WHERE checkpoint_id = ANY(%(ids)s)
-            AND sampled_at > clock_timestamp() - make_interval(secs => %(seconds)s)
+            AND sampled_at > statement_timestamp() - make_interval(secs => %(seconds)s)
         UNION ALL
         SELECT (SELECT s.sampled_at FROM offsets_lagsample s WHERE s.checkpoint_id = ANY(%(ids)s)
                 AND s.sampled_at >= sweeps.at + make_interval(secs => %(step)s)

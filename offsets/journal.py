@@ -67,7 +67,7 @@ def purge(days: int = RETENTION_DAYS) -> int:
         while True:
             cursor.execute(
                 "DELETE FROM offsets_journalentry WHERE id IN (SELECT id FROM offsets_journalentry"
-                " WHERE created_at < clock_timestamp() - make_interval(days => %s) ORDER BY id LIMIT %s)",
+                " WHERE created_at < statement_timestamp() - make_interval(days => %s) ORDER BY id LIMIT %s)",
                 [days, PURGE_CHUNK],
             )
             chunk = int(cursor.rowcount)

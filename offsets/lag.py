@@ -45,14 +45,14 @@ def thin() -> int:
     """Keep every sample for five minutes, then the first of each minute for a day. Returns how many went."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "DELETE FROM offsets_lagsample WHERE sampled_at < clock_timestamp() - make_interval(hours => %s)",
+            "DELETE FROM offsets_lagsample WHERE sampled_at < statement_timestamp() - make_interval(hours => %s)",
             [KEPT_HOURS],
         )
         expired = int(cursor.rowcount)
         cursor.execute(
             "DELETE FROM offsets_lagsample s"
-            " WHERE s.sampled_at < clock_timestamp() - make_interval(secs => %s)"
-            " AND s.sampled_at > clock_timestamp() - make_interval(hours => %s)"
+            " WHERE s.sampled_at < statement_timestamp() - make_interval(secs => %s)"
+            " AND s.sampled_at > statement_timestamp() - make_interval(hours => %s)"
             " AND EXISTS (SELECT 1 FROM offsets_lagsample earlier WHERE earlier.checkpoint_id = s.checkpoint_id"
             " AND earlier.sampled_at >= date_trunc('minute', s.sampled_at)"
             " AND earlier.sampled_at < s.sampled_at)",

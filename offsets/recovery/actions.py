@@ -285,7 +285,7 @@ def _log_growth_and_lag(checkpoint: PartitionCheckpoint) -> tuple[float | None, 
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT extract(epoch FROM sampled_at)::float8, log_end_offset FROM offsets_lagsample"
-            " WHERE checkpoint_id = %s AND sampled_at > clock_timestamp() - make_interval(secs => %s)"
+            " WHERE checkpoint_id = %s AND sampled_at > statement_timestamp() - make_interval(secs => %s)"
             " ORDER BY sampled_at",
             [checkpoint.pk, _RATE_WINDOW_SECONDS],
         )
