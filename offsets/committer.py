@@ -32,7 +32,7 @@ class BatchCommitter:
 
     Use it from one thread. `is_current(commit)` tells whether this process still wants the commit (it is asked
     between tries, so that a lost partition does not keep a healthy one waiting); `wait(seconds)` sleeps between
-    tries; `on_trouble(text)` hears of a database that is away, and of "" when it is back.
+    tries, which end when `closed()`; `on_trouble(text)` hears of a database that is away, and of "" when it is back.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class BatchCommitter:
         *,
         is_current: Callable[[PartitionCommit], bool],
         wait: Callable[[float], None],
+        closed: Callable[[], bool] = lambda: False,
         on_trouble: Callable[[str], None],
     ) -> None:
         self._session = session
         self._handler = handler
         self._is_current = is_current
         self._wait = wait
+        self._closed = closed
         self._on_trouble = on_trouble
 
     def commit(self, unit: Sequence[PartitionCommit]) -> CommitOutcome:
@@ -55,14 +57,14 @@ class BatchCommitter:
         outcome = CommitOutcome()
         batch_id = uuid.uuid4()
         backoff = Backoff()
-        in_doubt = False
-        while remaining := self._remaining(unit, outcome):
+        in_doubt: list[PartitionCommit] = []
+        while remaining := in_doubt or self._remaining(unit, outcome):
             try:
-                if in_doubt and self._probed_as_applied(remaining, batch_id, outcome):
-                    break
-                in_doubt = False
-                remaining = self._remaining(unit, outcome)
-                if remaining:
+                if in_doubt:
+                    # Asked even for what is not ours any more: a refusal is to be counted, not guessed.
+                    self._probe(in_doubt, batch_id, outcome)
+                    in_doubt = []
+                else:
                     self._apply(remaining, batch_id)
                     outcome.applied.extend(remaining)
             except FencedError as error:
@@ -70,8 +72,10 @@ class BatchCommitter:
             except (DataError, IntegrityError) as error:
                 self._isolate(remaining, error, outcome)
             except DATABASE_LOST as error:
-                in_doubt = True
+                in_doubt = remaining
                 self._on_trouble(f"database: {' '.join(str(error).split())}")
+                if self._closed():
+                    break
                 self._wait(backoff.next_seconds())
         self._on_trouble("")
         return outcome
@@ -93,17 +97,13 @@ class BatchCommitter:
             failpoint("before_commit")
         failpoint("after_commit")
 
-    def _probed_as_applied(
-        self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome
-    ) -> bool:
+    def _probe(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome) -> None:
         with self._session.transaction():
             probed = ledger.probe_commit(commits, batch_id)
         if probed.applied:
             logger.info("The transaction whose COMMIT broke off had been applied; nothing is written twice.")
             outcome.applied.extend(commits)
-            return True
         outcome.fenced |= probed.misses
-        return False
 
     def _isolate(self, commits: Sequence[PartitionCommit], error: Exception, outcome: CommitOutcome) -> None:
         """Find which partitions' data is refused by committing each alone; the others must not suffer."""

@@ -332,6 +332,7 @@ class StreamProcessor:
             self.handler,
             is_current=lambda commit: self.coordinator.fences.is_current(commit.claim),
             wait=self.pipeline.wait,
+            closed=lambda: self.pipeline.closed,
             on_trouble=lambda text: self._trouble("database", text),
         )
         while not self.pipeline.closed:
