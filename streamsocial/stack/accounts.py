@@ -28,10 +28,6 @@ class Account:
         if self.owner is not None:
             os.chown(path, *self.owner)
 
-    def remove(self, path: Path) -> None:
-        if path.exists():
-            shutil.rmtree(path)
-
 
 def unprivileged(home: Path) -> Account:
     """The account for programs that work in `home`.

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from streamsocial.stack.errors import MissingPackage, StackError
 from streamsocial.stack.report import Reporter
 
@@ -122,14 +120,15 @@ def _fetch(jar: Jar, repository: Path) -> None:
             _resolve(jar, repository)
         except BaseException as error:
             path.unlink(missing_ok=True)  # half a jar
-            if isinstance(error, requests.RequestException | RuntimeError):
-                raise StackError(
-                    f"{jar.file_name} could not be downloaded ({_reason(error)}). Check the network, or the proxy in "
-                    "HTTPS_PROXY; running the same command again goes on with what is still missing."
-                ) from error
-            if isinstance(error, OSError):
-                raise StackError(f"{path} could not be written: {error.strerror or error}.") from error
-            raise
+            if not isinstance(error, OSError | RuntimeError):
+                raise
+            # Errors of the network are OSErrors too, but without a number of the system's.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise StackError(f"{path} could not be written: {error.strerror}.") from error
+            raise StackError(
+                f"{jar.file_name} could not be downloaded ({_reason(error)}). Check the network, or the proxy in "
+                "HTTPS_PROXY; running the same command again goes on with what is still missing."
+            ) from error
         if jar.is_right(repository):
             return
     path.unlink(missing_ok=True)
@@ -144,9 +143,8 @@ def _resolve(jar: Jar, repository: Path) -> None:
     context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return text if len(text) < 160 else text[:157] + "…"
+def _reason(error: OSError | RuntimeError) -> str:
+    return "the repository does not give it out" if isinstance(error, RuntimeError) else type(error).__name__
 
 
 def _repository() -> Path:

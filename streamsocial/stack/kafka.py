@@ -3,7 +3,6 @@
 import base64
 import importlib
 import os
-import shutil
 import signal
 import socket
 import struct
@@ -26,6 +25,9 @@ _SETTINGS = {
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    # How long a restart after a kill waits for the dead node to be given up.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "1000",
     # A mistyped topic must be an error, not an empty topic.
     "auto.create.topics.enable": "false",
     "num.partitions": "1",
@@ -146,15 +148,11 @@ class Kafka(Service):
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 
     def _format(self) -> None:
-        """Made beside its place and moved there, so that a half-made folder is never taken for data."""
-        unfinished, properties, log = self.home / "data.new", self.home / "format.properties", self.home / "format.log"
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+        unfinished, properties, log = self.new_folder(), self.home / "format.properties", self.home / "format.log"
         write_private(properties, self._properties(unfinished))
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [
             *(*self._virtual_machine(), "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"),
-            *("format", "--cluster-id", cluster_id, "--config", str(properties), "--standalone"),
+            *("format", "--cluster-id", random_id(), "--config", str(properties), "--standalone"),
         ]
         with log.open("wb") as output:
             done = subprocess.run(
@@ -170,6 +168,14 @@ class Kafka(Service):
             raise StackError("Apache Kafka's data folder could not be created:\n    " + "\n    ".join(log_tail(log)))
         unfinished.rename(self.data)
         properties.unlink()
+
+
+def random_id() -> str:
+    """A cluster's id as Kafka writes them; never one that its tool would take for an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
 
 
 def knows_a_broker(port: int) -> bool:

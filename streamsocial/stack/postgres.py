@@ -27,6 +27,7 @@ ROLE = "streamsocial"
 SUPERUSER = "postgres"
 _MAJOR = "18"
 _INITDB_SECONDS = 120
+_ORPHAN_SECONDS = 5
 
 #: For a developer's machine with two cores. Durability is never traded: counts are money.
 _SETTINGS = {
@@ -89,7 +90,8 @@ class Postgres(Service):
                 f"{self.data} is of PostgreSQL {version}, not {_MAJOR}. "
                 "`stack up --wipe` starts afresh, without its data."
             )
-        self._forget_recycled_process()
+        self._end_orphans()
+        self._forget_dead_server()
         settings = _SETTINGS | {"port": str(self.port)}
         config = self.data / "postgresql.conf"
         write_private(config, "".join(f"{key} = '{value}'\n" for key, value in settings.items()))
@@ -143,10 +145,9 @@ class Postgres(Service):
         )
 
     def _initialise(self) -> None:
-        """Made beside its place and moved there, so that a half-made folder is never taken for data."""
         account = unprivileged(self.home)
-        unfinished, password_file, log = self.home / "data.new", self.home / "password", self.home / "initdb.log"
-        account.remove(unfinished)
+        unfinished, password_file, log = self.new_folder(), self.home / "password", self.home / "initdb.log"
+        account.give(unfinished)
         write_private(password_file, self.state.secret("postgres_superuser"))
         account.give(password_file)
         command = [
@@ -171,13 +172,31 @@ class Postgres(Service):
             raise StackError("PostgreSQL's data folder could not be created:\n    " + "\n    ".join(log_tail(log)))
         unfinished.rename(self.data)
 
-    def _forget_recycled_process(self) -> None:
-        """After a crash PostgreSQL refuses to start if its old process id is somebody else's now."""
+    def _end_orphans(self) -> None:
+        """After a SIGKILL the sessions end by themselves, some late; beside them no new server may start."""
+        orphans = [process for process in psutil.process_iter(["name"]) if self._is_of_this_server(process)]
+        _, late = psutil.wait_procs(orphans, timeout=_ORPHAN_SECONDS)
+        for process in late:
+            process.kill()
+        psutil.wait_procs(late, timeout=_ORPHAN_SECONDS)
+
+    def _is_of_this_server(self, process: psutil.Process) -> bool:
+        try:
+            return process.info["name"] == "postgres" and process.cwd() == str(self.data)
+        except psutil.Error:
+            return False
+
+    def _forget_dead_server(self) -> None:
+        """Its lock names a process id; PostgreSQL refuses to start while any process has that id.
+
+        Another program may have it by now, or the dead server still has it, where nobody collects the
+        dead (the first process of many containers does not).
+        """
         lock = self.data / "postmaster.pid"
         try:
-            pid = int(lock.read_text().split()[0])
-            name = psutil.Process(pid).name()
+            process = psutil.Process(int(lock.read_text().split()[0]))
+            dead = process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE
         except (FileNotFoundError, ValueError, IndexError, psutil.Error):
             return
-        if name != "postgres":
+        if dead:
             lock.unlink()

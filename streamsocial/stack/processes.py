@@ -37,7 +37,8 @@ class Identity:
         _reap(pid)
         try:
             process = psutil.Process(pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
+            # A dead process that nobody collects stays in the list; with threads left it is not dead yet.
+            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 return None
             return cls(pid, process.create_time())
         except psutil.NoSuchProcess:

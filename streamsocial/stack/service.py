@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,6 +19,7 @@ from streamsocial.stack.state import State, StateDir
 
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
+_UNFINISHED = "data.new-"
 _LOG_MAX_BYTES = 10 * 1024 * 1024
 _LOG_TAIL_LINES = 12
 _FREE_MIN_BYTES = 256 * 1024 * 1024
@@ -136,6 +138,15 @@ class Service(ABC):
                 self.record.clear()
                 return True
         raise StackError(f"{self.title} (process {process.pid}) does not end, not even when killed.")
+
+    def new_folder(self) -> Path:
+        """An empty folder to make the data in, beside its place: a half-made one is never taken for data.
+
+        Its name is new each time, because a helper of a starter that was killed may still write to the last.
+        """
+        for leftover in self.home.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.home))
 
     def _start_failure(self, process: Identity, offset: int) -> StackError:
         if process.is_alive():

@@ -80,6 +80,8 @@ class Command(BaseCommand):
                     self._env(stack)
         except StackError as error:
             raise CommandError(str(error), returncode=UNAVAILABLE) from error
+        except OSError as error:
+            raise CommandError(f"The stack's folder cannot be used: {error}", returncode=UNAVAILABLE) from error
         except KeyboardInterrupt as error:
             raise CommandError(
                 "Interrupted. What had been started runs on; `manage.py stack down` ends it.", returncode=130
