@@ -318,7 +318,7 @@ def fill(partitions, samples):
         )
         cursor.execute(
             "INSERT INTO analytics_engagementminute (checkpoint_id, minute, views, likes, comments, shares)"
-            " SELECT id, date_trunc('minute', clock_timestamp()) - make_interval(mins => n), 10, 5, 2, 1"
+            " SELECT id, date_trunc('minute', statement_timestamp()) - make_interval(mins => n), 10, 5, 2, 1"
             " FROM unnest(%s::bigint[]) AS id, generate_series(0, 89) AS n",
             [ids],
         )

@@ -37,7 +37,7 @@ def test_it_samples_nothing_without_watermarks():
 def ages(checkpoint):
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT round(extract(epoch FROM clock_timestamp() - sampled_at)) FROM offsets_lagsample"
+            "SELECT round(extract(epoch FROM statement_timestamp() - sampled_at)) FROM offsets_lagsample"
             " WHERE checkpoint_id = %s ORDER BY 1",
             [checkpoint.pk],
         )
@@ -53,7 +53,7 @@ def test_it_thins_to_the_first_sample_of_each_minute_and_forgets_after_a_day():
         cursor.execute(
             "INSERT INTO offsets_lagsample"
             " (checkpoint_id, sampled_at, log_start_offset, log_end_offset, next_offset)"
-            " SELECT id, date_trunc('minute', clock_timestamp()) - make_interval(mins => 10)"
+            " SELECT id, date_trunc('minute', statement_timestamp()) - make_interval(mins => 10)"
             " + make_interval(secs => s), 0, s, 0"
             " FROM generate_series(5, 119) AS s, unnest(%s::bigint[]) AS id",
             [[checkpoint.pk, other.pk]],
