@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.conf import settings
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from analytics.broadcast import LAYER_LOST, Packet, channel_group, encode, unpack
 from analytics.dashboard import dashboard_of
@@ -108,10 +109,15 @@ class Feed:
                     await asyncio.wait_for(layer.group_add(group, channel), RETRY_SECONDS)
                     renewed_at = time.monotonic()
                     self._note("layer", "")
-                with contextlib.suppress(TimeoutError):
+                try:
                     message = await asyncio.wait_for(layer.receive(channel), RENEW_SECONDS)
-                    self._heard_at = time.monotonic()
-                    self.offer(unpack(message))
+                except (TimeoutError, RedisTimeoutError):
+                    # The client gives up reading just as the layer's own wait ends: silence, not yet a lost
+                    # Redis. The renewal asks a question that needs an answer, and so tells the two apart.
+                    renewed_at = float("-inf")
+                    continue
+                self._heard_at = time.monotonic()
+                self.offer(unpack(message))
         finally:
             with contextlib.suppress(*LAYER_LOST):
                 await asyncio.wait_for(layer.group_discard(group, channel), RETRY_SECONDS)

@@ -8,9 +8,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers, get_channel_layer
 from channels.testing import WebsocketCommunicator
+from channels_redis.core import RedisChannelLayer
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.models import Session
 from django.test import Client
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from analytics import consumers, feed
 from analytics.broadcast import Packet, channel_group, pack, send, send_snapshot
@@ -334,6 +336,24 @@ async def test_it_survives_a_lost_redis(viewer_cookie, settings, caplog):
         assert (await next_snapshot(browser))["sequence"] > first["sequence"]
 
     assert "the page reads the database meanwhile" in caplog.text
+
+
+async def test_it_does_not_take_a_silent_monitor_for_a_lost_redis(viewer_cookie, monkeypatch, caplog):
+    receive, silences = RedisChannelLayer.receive, []
+
+    async def silent_at_first(self, channel):
+        if len(silences) < 3:
+            silences.append(channel)
+            raise RedisTimeoutError("Timeout reading")
+        return await receive(self, channel)
+
+    monkeypatch.setattr(RedisChannelLayer, "receive", silent_at_first)
+    async with socket(viewer_cookie) as browser:
+        await acknowledge(browser, await next_snapshot(browser))
+        await until_listening(browser)
+
+    assert len(silences) == 3
+    assert "Redis does not answer" not in caplog.text
 
 
 async def test_it_goes_on_after_the_database_was_away(viewer_cookie, monkeypatch, caplog):
