@@ -339,7 +339,8 @@ async def test_it_survives_a_lost_redis(viewer_cookie, settings, caplog):
 
 
 async def test_it_does_not_take_a_silent_monitor_for_a_lost_redis(viewer_cookie, monkeypatch, caplog):
-    receive, silences = RedisChannelLayer.receive, []
+    receive = RedisChannelLayer.receive
+    silences: list[str] = []
 
     async def silent_at_first(self, channel):
         if len(silences) < 3:
