@@ -57,7 +57,8 @@ class WorkerSession:
         """One transaction; the session is dropped when the database fails in it."""
         try:
             self.open()
-            with transaction.atomic():
+            # COPY is psycopg's own and raises psycopg's errors; only statements are translated by Django.
+            with transaction.atomic(), connection.wrap_database_errors:
                 yield
         except DATABASE_LOST:
             self.drop()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from offsets.models import JournalEntry, PartitionCheckpoint, Worker
-from tests.faults.conftest import Case
+from tests.cases import Case
 from tests.harness import assert_exactly_once, background, manage_json, resume, stopped, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

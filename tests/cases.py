@@ -1,4 +1,4 @@
-"""Every fault test has a topic and a group of its own, and a backlog whose truth is known."""
+"""Tests of workers have a topic and a group each, and a backlog whose truth is known."""
 
 import random
 import uuid

@@ -1,0 +1,164 @@
+"""What the coordinator does with logs that change under it, on a real broker."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from offsets.models import LedgerRange, PartitionCheckpoint
+from tests.cases import Case
+from tests.harness import assert_exactly_once, background, manage, manage_json, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MakeCase = Callable[..., Case]
+
+
+@cache
+def _client(servers: str) -> AdminClient:
+    """Kept: the futures of a client that is collected fail."""
+    return AdminClient({"bootstrap.servers": servers})
+
+
+def _admin(case: Case) -> AdminClient:
+    return _client(case.env["KAFKA_BOOTSTRAP_SERVERS"])
+
+
+def _checkpoints(case: Case) -> dict[int, PartitionCheckpoint]:
+    return {row.partition: row for row in PartitionCheckpoint.objects.filter(group_id=case.group)}
+
+
+def test_it_halts_only_the_partition_whose_unread_records_were_deleted(case: MakeCase) -> None:
+    this = case(3_000, partitions=3)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    truth = this.truth.read_bytes()
+    manage_json(this.env, "produce_events", "--count", "3000", "--topic", this.topic)
+    # Kafka's own deletion, as retention does it, but now: everything before the end of partition 0.
+    next(iter(_admin(this).delete_records([TopicPartition(this.topic, 0, -1)]).values())).result(10)
+    with background(this.env, this.folder / "worker.log", *this.run_consumer()) as worker:
+        halted = wait_for("partition 0 halts", lambda: _checkpoints(this)[0].halt_reason and _checkpoints(this)[0])
+        assert halted.halt_reason == "expired"
+        assert str(halted.next_offset) in halted.halt_detail
+        counted = wait_for("the others go on", lambda: _all_read(this, {1, 2}))
+        assert counted
+        assert worker.end() == 0, worker.output()
+    done = manage(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert done.returncode == 1, "a halted partition cannot be caught up"
+    assert "is halted" in done.stderr
+    assert truth
+    assert manage_json(this.env, "verify_offsets", "--group", this.group)["ok"]
+
+
+def _all_read(case: Case, partitions: set[int]) -> bool:
+    status = manage_json(case.env, "offsets_status", "--group", case.group)
+    return all(row["lag"] == 0 for row in status["partitions"] if row["partition"] in partitions)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_it_halts_when_the_topic_is_recreated_while_it_runs(case: MakeCase, protocol: str) -> None:
+    this = case(1_000, partitions=2, GROUP_PROTOCOL=protocol)
+    with background(this.env, this.folder / "worker.log", *this.run_consumer()) as worker:
+        wait_for("all is counted", lambda: _checkpoints(this) and _all_read(this, {0, 1}))
+        _admin(this).delete_topics([this.topic])[this.topic].result(10)
+        wait_for("the topic is gone", lambda: this.topic not in _admin(this).list_topics(timeout=5).topics)
+        manage_json(this.env, "produce_events", "--count", "1000", "--topic", this.topic, "--partitions", "2")
+        wait_for(
+            "both partitions halt",
+            lambda: {row.halt_reason for row in _checkpoints(this).values()} == {"recreated"},
+        )
+        assert worker.end() == 0, worker.output()
+    assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
+
+
+def test_it_counts_from_the_start_of_partitions_by_which_the_topic_grew(case: MakeCase) -> None:
+    this = case(1_000, partitions=1, poison=0.0, OFFSET_BASELINE="latest")
+    with background(this.env, this.folder / "worker.log", *this.run_consumer()) as worker:
+        wait_for("the partition is claimed", lambda: _checkpoints(this))
+        assert _checkpoints(this)[0].next_offset == 1_000
+        _admin(this).create_partitions([NewPartitions(this.topic, 2)])[this.topic].result(10)
+        wait_for("Kafka knows it", lambda: len(_admin(this).list_topics(timeout=5).topics[this.topic].partitions) == 2)
+        producer = Producer({"bootstrap.servers": this.env["KAFKA_BOOTSTRAP_SERVERS"]})
+        event = b'{"event_type":"like","user_id":1,"content_id":1,"occurred_at":1}'
+        for _ in range(7):
+            producer.produce(this.topic, event, partition=1)
+        producer.flush(10)
+        wait_for(
+            "the new partition is counted", lambda: 1 in _checkpoints(this) and _checkpoints(this)[1].next_offset == 7
+        )
+        assert _checkpoints(this)[1].baseline_kind == "grown"
+        assert worker.end() == 0, worker.output()
+
+
+def test_it_covers_transaction_markers_and_leaves_out_aborted_records(case: MakeCase) -> None:
+    """Markers take offsets that are never delivered: they lie inside the range, and lag still reaches zero."""
+    this = case(100, partitions=1, poison=0.0)
+    producer = Producer(
+        {"bootstrap.servers": this.env["KAFKA_BOOTSTRAP_SERVERS"], "transactional.id": f"tx-{this.topic}"}
+    )
+    producer.init_transactions(10)
+    event = b'{"event_type":"share","user_id":1,"content_id":1,"occurred_at":1}'
+    for end in (producer.commit_transaction, producer.abort_transaction, producer.commit_transaction):
+        producer.begin_transaction()
+        for _ in range(3):
+            producer.produce(this.topic, event, partition=0)
+        producer.flush(10)  # an abort purges what was not sent yet
+        end()
+    summary = manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert summary["events"] == 106
+    row = manage_json(this.env, "offsets_status", "--group", this.group)["partitions"][0]
+    assert (row["next_offset"], row["lag"]) == (112, 0)
+    only = LedgerRange.objects.get(checkpoint__group_id=this.group)
+    assert (only.offsets.lower, only.offsets.upper, only.records) == (0, 112, 106)
+    assert manage_json(this.env, "verify_offsets", "--group", this.group)["ok"]
+
+
+def test_it_adopts_the_commits_of_an_existing_group(case: MakeCase) -> None:
+    this = case(300, partitions=1, poison=0.0, OFFSET_BASELINE="group")
+    consumer = Consumer({"bootstrap.servers": this.env["KAFKA_BOOTSTRAP_SERVERS"], "group.id": this.group})
+    consumer.commit(offsets=[TopicPartition(this.topic, 0, 120)], asynchronous=False)
+    consumer.close()
+    summary = manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert summary["events"] == 180
+    assert _checkpoints(this)[0].baseline_kind == "group"
+
+
+def test_it_exits_with_one_when_a_partition_is_paused(case: MakeCase) -> None:
+    this = case(300, partitions=2, poison=0.0)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    paused = manage(
+        this.env,
+        "pause_partitions",
+        "--group",
+        this.group,
+        "--topic",
+        f"{this.topic}:0",
+        "--reason",
+        "a test",
+        "--execute",
+    )
+    assert paused.returncode == 0, paused.stderr
+    manage_json(this.env, "produce_events", "--count", "300", "--topic", this.topic)
+    done = manage(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert done.returncode == 1
+    assert f"{this.topic}-0 is paused" in done.stderr
+    assert _all_read(this, {1})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--topic", "no-such-topic"], "does not exist"),
+        (["--semantics", "at_least_once"], "not offered"),
+        (["--store", "redis"], "cannot keep"),
+        (["--nonsense"], "unrecognized"),
+    ],
+)
+def test_it_refuses_what_it_cannot_do(case: MakeCase, options: list[str], says: str) -> None:
+    this = case(1, partitions=1)
+    done = manage(this.env, "run_consumer", "--group", this.group, *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not _checkpoints(this)
