@@ -16,6 +16,7 @@ import pytest
 from streamsocial.environment import BASE_DIR, SERVICE_VARIABLES
 from streamsocial.stack import Stack
 from streamsocial.stack.processes import Identity
+from streamsocial.stack.state import MARKER
 
 _PREFIX = "streamsocial-test-"
 _OWNER = "owner"
@@ -47,13 +48,14 @@ class _Run:
         self.stack = Stack(self.folder / "stack", environ={}, usual_ports=False)
 
     def end(self) -> None:
-        _remove(self.folder, self.stack)
+        _remove(self.folder)
 
 
-def _remove(folder: Path, stack: Stack) -> None:
-    if folder.exists():
-        stack.down(immediate=True)
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path) -> None:
+    """Stop every stack in the folder (tests of the stack itself make more than one) and delete it."""
+    for marker in folder.glob(f"*/{MARKER}"):
+        Stack(marker.parent, environ={}).down(immediate=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers() -> None:
@@ -65,7 +67,7 @@ def _remove_leftovers() -> None:
         except (OSError, ValueError):
             continue
         if mine and not Identity(int(pid), float(created)).is_alive():
-            _remove(folder, Stack(folder / "stack", environ={}, usual_ports=False))
+            _remove(folder)
 
 
 _run_key = pytest.StashKey[_Run]()
@@ -97,6 +99,12 @@ def stack(request: pytest.FixtureRequest) -> Stack:
     run = request.config.stash[_run_key]
     run.stack.up()
     return run.stack
+
+
+@pytest.fixture(scope="session")
+def run_folder(request: pytest.FixtureRequest) -> Path:
+    """Stacks that are started in folders of this one are stopped with the run, even if the run is killed."""
+    return request.config.stash[_run_key].folder
 
 
 @pytest.fixture

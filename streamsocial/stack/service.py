@@ -115,7 +115,7 @@ class Service(ABC):
             process = spawn(self.command(), self.log, self.environ())
             self.record.write(process)
         except OSError as error:
-            raise self._failed(f"could not be started: {error}.") from error
+            raise StackError(f"{self.title} could not be started: {error}.") from error
         except subprocess.TimeoutExpired as error:
             raise self._failed(f"could not be prepared within {error.timeout:.0f} seconds.") from error
         if not self.wait_until_it_serves(process, START_SECONDS):

@@ -70,7 +70,7 @@ class Stack:
 
     def plan(self) -> dict[str, str]:
         """Choose ports and passwords, write them to `env`, and return what to use. Starts nothing."""
-        with self._locked():
+        with self.alone():
             services = self._load()
             self._choose_ports(services)
             return self._save(services)
@@ -102,7 +102,7 @@ class Stack:
         Raises StackError if a service fails; those that came up stay up.
         """
         report = progress or Silent()
-        with self._locked(report):
+        with self.alone(report):
             if wipe and self.directory.exists():
                 self._wipe(report)
             services = self._load()
@@ -125,7 +125,7 @@ class Stack:
         """
         if not self.directory.exists():
             return ()
-        with self._locked(progress or Silent()):
+        with self.alone(progress or Silent()):
             return self._stop_all(progress or Silent(), only=only, immediate=immediate)
 
     def status(self) -> StackStatus:
@@ -184,17 +184,17 @@ class Stack:
     def start_service(self, name: str) -> None:
         """Start one service on the port it had, and wait until it answers."""
         service = self._service(name)
-        with self._locked():
+        with self.alone():
             if service.running() is None:
                 service.start(Silent())
 
     def stop_service(self, name: str) -> None:
-        with self._locked():
+        with self.alone():
             self._service(name).stop()
 
     def kill_service(self, name: str) -> None:
         """SIGKILL, as the system's out-of-memory killer would."""
-        with self._locked():
+        with self.alone():
             process = self._service(name).running()
             if process is None:
                 raise StackError(f"{name} is not running.")
@@ -203,7 +203,7 @@ class Stack:
     def restart_service(self, name: str, *, immediate: bool = False) -> None:
         """Stop and start; `immediate` gives it no time to tidy up, so that it has to recover."""
         service = self._service(name)
-        with self._locked():
+        with self.alone():
             service.stop(immediate=immediate)
             service.start(Silent())
 
@@ -243,8 +243,8 @@ class Stack:
     # --- One at a time ---------------------------------------------------------------------------
 
     @contextmanager
-    def _locked(self, report: Reporter | None = None) -> Iterator[None]:
-        """One starter or stopper at a time in this folder; a dead holder's lock is free at once."""
+    def alone(self, report: Reporter | None = None) -> Iterator[None]:
+        """Hold this folder's lock: one starter or stopper at a time; a dead holder's lock is free at once."""
         try:
             filelock = importlib.import_module("filelock")
         except ImportError as error:

@@ -26,9 +26,9 @@ TOPIC = "kept"
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def one(run_folder: Path) -> Iterator[Stack]:
     """A stack beside the one of the run, so that what is done to it disturbs nobody."""
-    stack = Stack(tmp_path_factory.mktemp("lifecycle") / "stack", environ={}, usual_ports=False)
+    stack = Stack(run_folder / "lifecycle", environ={}, usual_ports=False)
     stack.up()
     yield stack
     stack.down(immediate=True)
@@ -185,9 +185,9 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(up: Stack) -> None:
             taken_socket.close()
 
 
-def test_a_users_service_is_not_started(tmp_path: Path) -> None:
+def test_a_users_service_is_not_started(run_folder: Path) -> None:
     theirs = {"KAFKA_BOOTSTRAP_SERVERS": "broker.example:9092", "DATABASE_URL": "postgresql://db.example/mine"}
-    stack = Stack(tmp_path / "stack", environ=theirs, usual_ports=False)
+    stack = Stack(run_folder / "users", environ=theirs, usual_ports=False)
     try:
         status = stack.up()
         assert status.started == ("valkey",)
@@ -278,10 +278,10 @@ class TestRootWithoutUserNamespaces:
     def _forbidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(accounts, "_namespace_prefix", lambda uid, gid: ())
 
-    def test_postgres_runs_as_nobody(self, tmp_path: Path) -> None:
-        folder = Path(f"/tmp/streamsocial-nobody-{os.getpid()}")
+    def test_postgres_runs_as_nobody(self, run_folder: Path) -> None:
+        run_folder.chmod(0o711)
         theirs = {"KAFKA_BOOTSTRAP_SERVERS": "broker.example:9092", "REDIS_URL": "redis://cache.example"}
-        stack = Stack(folder, environ=theirs, usual_ports=False)
+        stack = Stack(run_folder / "nobody", environ=theirs, usual_ports=False)
         try:
             status = stack.up()
             assert psutil.Process(status["postgres"].pid).username() == "nobody"
@@ -289,7 +289,6 @@ class TestRootWithoutUserNamespaces:
             assert stack.up().started == ("postgres",)
         finally:
             stack.down(immediate=True)
-            subprocess.run(["rm", "-rf", str(folder)], check=True)
 
     def test_a_folder_that_nobody_cannot_enter_is_told(self, tmp_path: Path) -> None:
         tmp_path.chmod(0o700)

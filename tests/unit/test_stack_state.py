@@ -3,6 +3,7 @@
 import socket
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,3 +150,12 @@ def test_a_damaged_state_file_says_what_to_do(tmp_path: Path) -> None:
     (stack.directory.root / "state.json").write_text("{")
     with pytest.raises(StackError, match="stack up --wipe"):
         stack.plan()
+
+
+def test_a_full_disk_is_told_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {name: value for name, value in OTHERS.items() if name != "REDIS_URL"}
+    stack = Stack(tmp_path / "stack", environ=theirs, usual_ports=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1024))
+    with pytest.raises(StackError, match=r"Valkey could not be started.*256 MiB"):
+        stack.up()
+    assert stack.status()["valkey"].state == "stopped"

@@ -91,7 +91,8 @@ class Command(BaseCommand):
         with TerminalReporter() as report:
             status = stack.up(report, wipe=wipe)
             if with_frontend:
-                frontend.ensure(report)
+                with stack.alone(report):
+                    frontend.ensure(report)
         if not status.started:
             self.stdout.write("The stack is up already.")
         self._print(status)
