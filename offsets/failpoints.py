@@ -7,6 +7,7 @@ token file acts, so that one fault happens once among many workers. Actions: `ki
 
 import os
 import signal
+import threading
 from collections import Counter
 
 from django.db import OperationalError
@@ -42,4 +43,5 @@ def failpoint(name: str) -> None:
             return
     if action == "error":
         raise OperationalError(f"failpoint {name}")
-    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+    # To this very thread: sent to the process, another thread may take a stop while this one goes on to its COMMIT.
+    signal.pthread_kill(threading.get_ident(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)

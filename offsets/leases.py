@@ -51,6 +51,15 @@ def release(token: LeaseToken) -> None:
         )
 
 
+def drop(name: str) -> None:
+    """Free a lease whoever holds it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_lease SET holder = '', expires_at = clock_timestamp() - interval '1 second' WHERE name = %s",
+            [name],
+        )
+
+
 def live(names: list[str]) -> set[str]:
     """Those of `names` that somebody holds now."""
     with connection.cursor() as cursor:

@@ -110,6 +110,12 @@ class Pipeline:
                 self._records += len(batch.records)
             self._changed.notify_all()
 
+    def settle(self, deadline: Deadline) -> None:
+        """Wait until nothing at all is in flight, or the deadline."""
+        with self._changed:
+            in_flight = list(self._in_flight)
+        self.drain(in_flight, deadline)
+
     def drain(self, checkpoint_ids: Iterable[int], deadline: Deadline) -> set[int]:
         """Wait until nothing of these checkpoints is in flight, or the deadline. Returns those with nothing left."""
         wanted = set(checkpoint_ids)

@@ -33,6 +33,8 @@ POLL_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 #: Without any partition for this long a worker that wants to exit gives up: another member has them all.
 NO_ASSIGNMENT_SECONDS = 30.0
+#: How long a cancelled worker waits to learn what became of its last transaction.
+SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,9 @@ class StreamProcessor:
         if self._cancelled.is_set():
             # No right to write any more: what is in hand is dropped, like lost partitions.
             self.coordinator.on_lost(list(self.coordinator.partitions))
+            # What the database says of a commit under way is still worth hearing: a refusal is told.
+            self.pipeline.settle(Deadline(SETTLE_SECONDS))
+            self._serve_events()
         else:
             self.coordinator.on_revoke(list(self.coordinator.partitions))
         self._stopping.set()

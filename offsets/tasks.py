@@ -26,6 +26,10 @@ def slot_name(group_id: str, slot: int) -> str:
     return f"slot:{group_id}:{slot}"
 
 
+def _start_name(slot: str) -> str:
+    return f"start:{slot}"
+
+
 @contextmanager
 def survives_outage(what: str) -> Iterator[None]:
     """A tick that meets a lost database says so in one line; the next tick goes on by itself."""
@@ -60,6 +64,7 @@ def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
     if token is None:
         logger.info("%s is live elsewhere; this task ends.", name)
         return
+    leases.drop(_start_name(name))  # started: the next failure must not wait for this lease to run out
     parent = os.getppid()
     try:
         run_worker(
@@ -104,7 +109,7 @@ def supervise() -> None:
         wanted = {slot_name(group_id, slot): slot for slot in range(settings.CONSUMER_SLOTS)}
         for name in sorted(wanted.keys() - leases.live(list(wanted))):
             # The short lease keeps starts from piling up while no slots worker runs.
-            if leases.acquire(f"start:{name}", secrets.token_hex(8), START_SECONDS):
+            if leases.acquire(_start_name(name), secrets.token_hex(8), START_SECONDS):
                 logger.info("%s is not held; starting it.", name)
                 run_slot.apply_async((group_id, wanted[name]), expires=START_SECONDS)
 

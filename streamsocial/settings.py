@@ -160,8 +160,10 @@ CELERY_TASK_ACKS_LATE = False  # a slot would be redelivered after the visibilit
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_TASK_DEFAULT_QUEUE = "control"
-CELERY_TASK_ROUTES = {"offsets.tasks.run_slot": {"queue": "slots"}}
+#: Lets several deployments share one Redis.
+CELERY_QUEUE_SUFFIX = env.text("CELERY_QUEUE_SUFFIX")
+CELERY_TASK_DEFAULT_QUEUE = f"control{CELERY_QUEUE_SUFFIX}"
+CELERY_TASK_ROUTES = {"offsets.tasks.run_slot": {"queue": f"slots{CELERY_QUEUE_SUFFIX}"}}
 
 # --- Logging --------------------------------------------------------------------------------------
 LOGGING: dict[str, Any] = {

@@ -37,8 +37,7 @@ def test_it_goes_on_after_postgresql_restarts(slow: Case, stack: Stack) -> None:
 def test_it_goes_on_after_its_sessions_are_cut_again_and_again(slow: Case) -> None:
     with background(slow.env, slow.folder / "worker.log", *slow.run_consumer()) as worker:
         for _ in range(20):
-            progress = _progress(slow.group)
-            wait_for("it goes on", lambda before=progress: _progress(slow.group) > before or _done(slow, 60_000))
+            _wait_for_progress(slow, 60_000)
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'w-%%'"
@@ -85,6 +84,11 @@ def _progress(group: str) -> int:
     except Exception:
         connection.close()
         return 0
+
+
+def _wait_for_progress(case: Case, events: int) -> None:
+    before = _progress(case.group)
+    wait_for("it goes on", lambda: _progress(case.group) > before or _done(case, events))
 
 
 def _done(case: Case, events: int) -> bool:
