@@ -57,4 +57,4 @@ lock: $(VENV)/dev.stamp  ## Compile requirements*.in into requirements*.txt
 
 clean:  ## Stop the embedded services and remove everything that was built
 	@if [ -x $(BIN)/python ] && [ -d .stack ]; then $(BIN)/python manage.py stack down || true; fi
-	rm -rf $(VENV) .stack node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .stack node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

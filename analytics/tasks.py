@@ -13,9 +13,7 @@ from offsets import journal, lag, workers
 from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.models import PartitionCheckpoint
 from offsets.tasks import only_one, survives_outage
-from offsets.types import TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +34,8 @@ def monitor() -> None:
     with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 5) as mine:
         if not mine:
             return
-        live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True)
-        partitions = [TopicPartition(*row) for row in live.values_list("topic", "partition")]
         try:
-            lag.sample(group_id, _admin().log_bounds(partitions))
+            lag.sample_group(group_id, "monitor", _admin())
         except OffsetsError as error:
             logger.warning("Log ends are unknown: %s", error)
         send_snapshot(group_id)

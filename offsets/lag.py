@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 from django.db import connection
 
-from offsets.kafka.admin import LogBounds
+from offsets import leases
+from offsets.kafka.admin import KafkaAdmin, LogBounds
+from offsets.models import PartitionCheckpoint
 from offsets.types import TopicPartition
 
+#: How long the page waits for the next sampler after one has died.
+SAMPLER_SECONDS = 3.0
 DENSE_SECONDS = 300
 KEPT_HOURS = 24
 #: How far back `thin` looks for dense rows. Those left by a monitor that stopped for longer go with their day.
@@ -39,6 +43,20 @@ def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int
             ],
         )
         return int(cursor.rowcount)
+
+
+def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
+    """Sample all live partitions of a group, unless another process does; False then.
+
+    Monitors and workers all offer to do it, so that lag is known with either of them; a short lease makes it one.
+    Raises OffsetsError while Kafka does not answer.
+    """
+    if leases.acquire(f"sampler:{group_id}", holder, SAMPLER_SECONDS) is None:
+        return False
+    live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True)
+    partitions = [TopicPartition(*row) for row in live.values_list("topic", "partition")]
+    sample(group_id, admin.log_bounds(partitions))
+    return True
 
 
 def thin() -> int:

@@ -14,7 +14,7 @@ import psutil
 from django.conf import settings
 from django.db import connection
 
-from offsets import ledger, workers
+from offsets import lag, ledger, workers
 from offsets.clock import Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
@@ -24,7 +24,7 @@ from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline
 from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.types import BatchHandler, Claim, HaltReason, PartitionCommit, RecordBatch, TopicPartition
+from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -411,24 +411,30 @@ class StreamProcessor:
             self._cancelled.set()
 
     def _watch_loop(self) -> None:
-        """Compare topic ids every second (R16), on a thread of its own: Kafka's silence must not delay heartbeats."""
+        """Every second: compare topic ids (R16), offer to sample lag. On a thread of its own: Kafka's silence must not
+        delay heartbeats.
+        """
+        session = WorkerSession(f"{self.options.worker_id}:watch")
         while not self._stopping.wait(WATCH_SECONDS):
-            owned = [local.claim for local in list(self.coordinator.partitions.values())]
             try:
-                described = self._admin.describe_topics(self.options.topics, timeout_seconds=5.0)
+                self._watch()
+                with session.transaction():
+                    lag.sample_group(self.options.group_id, self.options.worker_id, self._admin)
+                self._trouble("kafka", "")
             except OffsetsError as error:
                 self._trouble("kafka", str(error))
-                continue
-            self._trouble("kafka", "")
-            foreign = {
-                claim.topic_partition
-                for claim in owned
-                if claim.halt_reason is HaltReason.NONE
-                and claim.topic in described
-                and described[claim.topic].topic_id != claim.topic_id
-            }
-            if foreign:
-                self._watched.append(foreign)
+            except DATABASE_LOST as error:
+                logger.debug("Lag is not sampled: %s", error)
+
+    def _watch(self) -> None:
+        described = self._admin.describe_topics(self.options.topics, timeout_seconds=5.0)
+        foreign = set()
+        for local in list(self.coordinator.partitions.values()):
+            description = described.get(local.claim.topic)
+            if description is not None and description.topic_id != local.claim.topic_id and not local.halted:
+                foreign.add(local.claim.topic_partition)
+        if foreign:
+            self._watched.append(foreign)
 
     def _trouble(self, source: str, text: str) -> None:
         """Remember what is wrong for the Worker row; say it once when it begins and once when it is over."""
