@@ -1,0 +1,134 @@
+// Pause and resume: preview in words, a reason, the deed, and then what the ledger says, not what was wished.
+import { ActionError, apply, preview } from "./action-api.js";
+import { announce } from "./announcer.js";
+import { byId, make, setAttribute, setHidden, setText } from "./dom.js";
+import { clock, exact, UNKNOWN } from "./format.js";
+import { nameOf } from "./statuses.js";
+
+const CONFIRM_MS = 8000;
+const WORDS = { pause: "Pause", resume: "Resume" };
+const DONE = { pause: "paused", resume: "running" };
+const FACTS = { desired_state: "Wanted state", next_offset: "Next offset", epoch: "Epoch", owner: "Owner" };
+
+export class Actions {
+  #find;
+  #current = null; // { id, kind, seen, step: "loading" | "ready" | "sending" | "waiting" | "done" }
+  #timer = 0;
+
+  /** `find(checkpointId)` gives the partition as the last snapshot has it. */
+  constructor(find) {
+    this.#find = find;
+    byId("action-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    byId("action-close").addEventListener("click", () => byId("action").close());
+    byId("action-again").addEventListener("click", () => this.#look());
+    byId("action").addEventListener("close", () => {
+      clearTimeout(this.#timer);
+      this.#current = null;
+    });
+  }
+
+  open(kind, id) {
+    const partition = this.#find(id);
+    if (!partition || byId("action").open) return;
+    this.#current = { id, kind, name: nameOf(partition), seen: null, step: "loading" };
+    byId("action-reason").value = "";
+    setText(byId("action-title"), `${WORDS[kind]} ${this.#current.name}`);
+    setText(byId("action-apply"), `${WORDS[kind]} ${this.#current.name}`);
+    byId("action").showModal();
+    byId("action-reason").focus();
+    this.#look();
+  }
+
+  /** Each snapshot may be the one that shows the outcome. */
+  confirm() {
+    const current = this.#current;
+    if (current?.step !== "waiting") return;
+    const partition = this.#find(current.id);
+    if (partition?.desired_state !== DONE[current.kind]) return;
+    clearTimeout(this.#timer);
+    const words = `Done: the ledger shows ${current.name} as ${partition.status} at ${clock(new Date())}, at offset ${exact(partition.next_offset)}.`;
+    this.#step("done", words, "done");
+    announce(words);
+  }
+
+  async #look() {
+    const current = this.#current;
+    this.#step("loading", "");
+    setText(byId("action-text"), "Asking what it would do …");
+    try {
+      const shown = await preview(current.id, current.kind);
+      if (current !== this.#current) return;
+      current.seen = shown.seen;
+      setText(byId("action-text"), shown.text);
+      fillChange(shown.before, shown.after);
+      this.#step("ready", "");
+    } catch (error) {
+      if (current === this.#current) this.#failed(error, "No preview, so nothing to apply.");
+    }
+  }
+
+  async #submit() {
+    const current = this.#current;
+    if (current?.step !== "ready") return;
+    const reason = byId("action-reason").value.trim();
+    if (!reason) {
+      this.#step("ready", "Say why: a reason is required, and kept with the action.", "error");
+      byId("action-reason").focus();
+      return;
+    }
+    this.#step("sending", "");
+    try {
+      const answer = await apply(current.id, current.kind, reason, current.seen);
+      if (current !== this.#current) return;
+      this.#step("waiting", `Recorded as ${answer.outcome}. Waiting for the ledger to show it …`);
+      this.#timer = setTimeout(() => this.#unconfirmed(), CONFIRM_MS);
+      this.confirm();
+    } catch (error) {
+      if (current === this.#current) this.#failed(error);
+    }
+  }
+
+  #unconfirmed() {
+    this.#step("done", "It was recorded, but no snapshot has shown it yet: the page may be stale. Close this and watch the row; do not press twice.", "warning");
+  }
+
+  #failed(error, lead) {
+    if (!(error instanceof ActionError)) throw error;
+    if (lead) setText(byId("action-text"), lead);
+    // What was seen is no longer true, or was never known: only a new look leads on. Otherwise it may be tried again.
+    const lookFirst = !this.#current.seen || error.status === 409 || error.status === 0;
+    this.#step(lookFirst ? "refused" : "ready", error.message, "error");
+    if (lookFirst) byId("action-again").focus();
+  }
+
+  #step(step, note, level) {
+    this.#current.step = step;
+    const over = step === "waiting" || step === "done";
+    byId("action-apply").disabled = step !== "ready";
+    setHidden(byId("action-apply"), over);
+    setHidden(byId("action-again"), step !== "refused");
+    setHidden(byId("action-field"), over);
+    setHidden(byId("action-change"), !this.#current.seen || over);
+    setText(byId("action-close"), over ? "Close" : "Cancel");
+    setAttribute(byId("action-close"), "data-kind", step === "done" ? "primary" : null);
+    const box = byId("action-note");
+    setAttribute(box, "data-level", level ?? null);
+    setText(box, note);
+    setHidden(box, !note);
+    if (over) byId("action-close").focus();
+  }
+}
+
+function fillChange(before, after) {
+  const say = (value) => (typeof value === "number" ? exact(value) : (value ?? UNKNOWN));
+  const rows = Object.keys(FACTS).map((name) => {
+    const same = before[name] === after[name];
+    const now = make("td", {}, say(before[name]));
+    const then = make("td", {}, same ? "stays" : say(after[name]));
+    return make("tr", { "data-same": same }, make("th", { scope: "row" }, FACTS[name]), now, then);
+  });
+  byId("action-rows").replaceChildren(...rows);
+}

@@ -1,0 +1,133 @@
+// Events per minute, stacked by type: one bar for each minute, drawn by uPlot.
+import { byId, make, setHidden, setText } from "./dom.js";
+import { brief, exact, hourMinute } from "./format.js";
+import { colour, onTheme } from "./theme.js";
+
+const TYPES = ["view", "like", "comment", "share"];
+const AXIS_WIDTH = 56;
+const BAR_SHARE = 0.78;
+
+/** `[minutes, all four, the first three, …]`: each bar covers the lower part of the one drawn before it. */
+function stacked(minutes) {
+  const at = minutes.map((one) => Date.parse(one.minute) / 1000);
+  const sums = TYPES.map(() => []);
+  for (const { counts } of minutes) {
+    let sum = 0;
+    TYPES.forEach((type, index) => sums[index].push((sum += counts[type])));
+  }
+  return [at, ...sums.reverse()];
+}
+
+export class MinutesChart {
+  #plot = null;
+  #library = null;
+  #minutes = [];
+  #shown = "";
+  #colours = {};
+  #place = byId("minutes-chart");
+
+  constructor() {
+    this.#readColours();
+    onTheme(() => {
+      this.#readColours();
+      this.#plot?.redraw();
+    });
+    this.#place.addEventListener("keydown", (event) => this.#key(event));
+    // Loaded on its own: without the library everything else on the page still works.
+    import("../uplot/uPlot.esm.js").then(
+      ({ default: library }) => {
+        this.#library = library;
+        this.#draw();
+      },
+      () => {
+        setText(byId("minutes-note"), "The chart library is not installed, so no chart is drawn. Run npm ci, then reload; all numbers are still live.");
+        setHidden(byId("minutes-note"), false);
+      },
+    );
+  }
+
+  show({ minutes }) {
+    const key = JSON.stringify(minutes);
+    if (key === this.#shown) return;
+    this.#shown = key;
+    this.#minutes = minutes;
+    this.#draw();
+  }
+
+  #draw() {
+    if (!this.#library || !this.#minutes.length) return;
+    const data = stacked(this.#minutes);
+    if (this.#plot) {
+      this.#plot.setData(data);
+    } else {
+      this.#plot = new this.#library(this.#options(), data, this.#place);
+      new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(this.#place);
+    }
+    this.#read(this.#plot.cursor.idx);
+  }
+
+  #size() {
+    return { width: Math.max(200, this.#place.clientWidth), height: Math.max(120, this.#place.clientHeight) };
+  }
+
+  #readColours() {
+    for (const name of ["text-3", "line", "surface"]) this.#colours[name] = colour(name);
+    for (const type of TYPES) this.#colours[type] = colour(`type-${type}`);
+  }
+
+  #options() {
+    const font = `12px ${getComputedStyle(this.#place).fontFamily}`;
+    const axis = { stroke: () => this.#colours["text-3"], font, ticks: { show: false } };
+    const grid = { stroke: () => this.#colours.line, width: 1 };
+    const bars = this.#library.paths.bars({ size: [BAR_SHARE, 24], align: 1 });
+    const series = [...TYPES].reverse().map((type) => ({
+      label: type,
+      paths: bars,
+      points: { show: false },
+      width: 0,
+      fill: () => this.#colours[type],
+    }));
+    return {
+      ...this.#size(),
+      padding: [8, 4, 0, 0],
+      legend: { show: false },
+      cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
+      // A bar begins at its minute and lies to the right of it.
+      scales: { x: { range: (_plot, first, last) => [first, last + 60] }, y: { range: (_plot, _lowest, highest) => [0, Math.max(10, (highest ?? 0) * 1.08)] } },
+      axes: [
+        { ...axis, grid: { show: false }, size: 24, space: 72, values: (_plot, ticks) => ticks.map((tick) => hourMinute(tick * 1000)) },
+        { ...axis, grid, size: AXIS_WIDTH, space: 40, values: (_plot, ticks) => ticks.map(brief) },
+      ],
+      series: [{}, ...series],
+      hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },
+    };
+  }
+
+  /** The numbers under the cursor; otherwise those of the last whole minute, since the running one is not over. */
+  #read(index) {
+    const last = this.#minutes.length - 1;
+    const chosen = this.#minutes[index ?? Math.max(0, last - 1)];
+    if (!chosen) return;
+    const when = hourMinute(Date.parse(chosen.minute)) + (chosen === this.#minutes[last] ? " so far" : "");
+    const readout = byId("minutes-readout");
+    if (!readout.childElementCount) readout.append(...readoutParts());
+    setText(byId("minutes-when"), when);
+    TYPES.forEach((type, place) => setText(readout.children[place].lastElementChild, exact(chosen.counts[type])));
+  }
+
+  #key(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || !this.#plot) return;
+    event.preventDefault();
+    const last = this.#minutes.length - 1;
+    const index = Math.min(last, Math.max(0, (this.#plot.cursor.idx ?? last) + step));
+    const left = this.#plot.valToPos(this.#plot.data[0][index], "x");
+    this.#plot.setCursor({ left, top: 0 });
+  }
+}
+
+function readoutParts() {
+  return TYPES.map((type) =>
+    make("span", { class: "readout-type" }, make("span", { class: "swatch", "data-type": type, "aria-hidden": "true" }), type, " ", make("b")),
+  );
+}

@@ -1,0 +1,94 @@
+// The websocket: one snapshot per message, each acknowledged after it was rendered; reconnects by itself.
+
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 15_000;
+// A connection that vanished without a goodbye never closes by itself: neither while it opens nor while it is open.
+const SILENCE_MS = 20_000;
+
+const NOT_LOGGED_IN = 4401;
+const FINAL = new Map([
+  [NOT_LOGGED_IN, "You are logged out."],
+  [4400, "The server did not understand this page; it may be older than the server. Reload it."],
+  [4403, "You may no longer see this page. Ask an administrator for the group viewer, then reload."],
+  [4404, "The server does not know this page's live feed; it may have been updated. Reload the page."],
+]);
+
+/** Calls `onSnapshot(snapshot)` for each newer one, and `onState({kind, …})` as the connection comes and goes. */
+export class Feed {
+  #url;
+  #onSnapshot;
+  #onState;
+  #socket = null;
+  #timer = 0;
+  #watchdog = 0;
+  #attempts = 0;
+  #sequence = 0;
+  #over = false;
+
+  constructor(path, onSnapshot, onState) {
+    const url = new URL(path, location.href);
+    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    this.#url = url;
+    this.#onSnapshot = onSnapshot;
+    this.#onState = onState;
+    window.addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
+  }
+
+  connect() {
+    clearTimeout(this.#timer);
+    const socket = (this.#socket = new WebSocket(this.#url));
+    this.#onState({ kind: "connecting", attempts: this.#attempts });
+    this.#listenFor();
+    socket.onopen = () => this.#onState({ kind: "open" });
+    socket.onmessage = (event) => this.#receive(socket, event.data);
+    socket.onclose = (event) => socket === this.#socket && this.#closed(event.code);
+  }
+
+  /** Somebody looks again, or the network came back: no reason to wait longer. */
+  retryNow() {
+    if (!this.#socket && !this.#over && this.#timer) this.connect();
+  }
+
+  #receive(socket, text) {
+    if (socket !== this.#socket) return;
+    this.#listenFor();
+    const snapshot = JSON.parse(text);
+    this.#attempts = 0;
+    try {
+      if (snapshot.sequence > this.#sequence) {
+        this.#sequence = snapshot.sequence;
+        this.#onSnapshot(snapshot);
+      }
+    } finally {
+      // Also an older one: the server sends the next only after an answer.
+      socket.send(JSON.stringify({ type: "ack", sequence: snapshot.sequence }));
+    }
+  }
+
+  #listenFor() {
+    clearTimeout(this.#watchdog);
+    this.#watchdog = setTimeout(() => {
+      const silent = this.#socket;
+      if (!silent) return;
+      this.#closed(0);
+      silent.close();
+    }, SILENCE_MS);
+  }
+
+  #closed(code) {
+    this.#socket = null;
+    clearTimeout(this.#watchdog);
+    if (FINAL.has(code)) {
+      this.#over = true;
+      this.#onState({ kind: code === NOT_LOGGED_IN ? "logged-out" : "over", reason: FINAL.get(code) });
+      return;
+    }
+    const longest = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#attempts);
+    // Jitter: a restarted server must not meet all its pages in the same moment.
+    const wait = longest * (0.5 + Math.random() / 2);
+    this.#attempts += 1;
+    this.#timer = setTimeout(() => this.connect(), wait);
+    this.#onState({ kind: "waiting", attempts: this.#attempts, until: Date.now() + wait });
+  }
+}

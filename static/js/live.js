@@ -1,0 +1,72 @@
+// The age of what is shown. Past 3 s the page says so and greys, past 10 s it offers to reload.
+import { byId, setAttribute, setHidden, setText } from "./dom.js";
+import { announce } from "./announcer.js";
+import { age, clock, duration } from "./format.js";
+import { RELOAD_SECONDS, STALE_SECONDS } from "./freshness.js";
+import { showAdvice, showNothing } from "./headline.js";
+
+const TICK_MS = 200;
+
+export class Live {
+  #freshness;
+  #connection = { kind: "connecting", attempts: 0 };
+  #opened = Date.now();
+  #stale = false;
+
+  constructor(freshness) {
+    this.#freshness = freshness;
+    byId("reload").addEventListener("click", () => location.reload());
+    setInterval(() => this.tick(), TICK_MS);
+  }
+
+  connection(state) {
+    this.#connection = state;
+    this.tick();
+  }
+
+  tick() {
+    const seconds = this.#freshness.age;
+    if (seconds === null) this.#waiting((Date.now() - this.#opened) / 1000);
+    else this.#aged(seconds);
+  }
+
+  #waiting(seconds) {
+    const late = seconds > STALE_SECONDS || this.#connection.kind === "over";
+    this.#show(late ? "stale" : "connecting", late ? `no data for ${age(seconds)}` : "connecting", seconds);
+    if (late) {
+      showNothing("No numbers have arrived yet.");
+      showAdvice(this.#trouble(new Date(this.#opened)), "NO DATA · ");
+    }
+  }
+
+  #aged(seconds) {
+    const stale = seconds > STALE_SECONDS || this.#connection.kind === "over";
+    this.#show(stale ? "stale" : "fresh", stale ? `stale for ${age(seconds)}` : duration(seconds), seconds);
+    showAdvice(stale ? this.#trouble(this.#freshness.takenAt) : "", stale ? "STALE · " : "");
+    if (stale === this.#stale) return;
+    this.#stale = stale;
+    announce(stale ? "The page is stale: no news from the server." : "The page is live again.");
+  }
+
+  #show(state, words, seconds) {
+    setAttribute(document.documentElement, "data-live", state);
+    setAttribute(byId("live"), "data-state", state);
+    setText(byId("live-text"), words);
+    setHidden(byId("reload"), !(seconds > RELOAD_SECONDS || this.#connection.kind === "over"));
+  }
+
+  /** What failed, since when, and what still works. */
+  #trouble(since) {
+    const { kind, reason, until } = this.#connection;
+    const known = `Shown is what was true at ${clock(since)}.`;
+    const first = this.#freshness.age === null ? "" : `${known} `;
+    if (kind === "over") return `${first}${reason}`;
+    const retry =
+      kind === "waiting"
+        ? `The server does not answer; next try in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s.`
+        : kind === "connecting"
+          ? "The server does not answer yet; trying."
+          : "The server is connected but sends nothing; its database may be away.";
+    return `${first}${retry} Workers count without this page; see manage.py offsets_status.`;
+  }
+}

@@ -1,0 +1,75 @@
+// Below a partition's row, on demand: what its status means, the strip at full width, and every range exactly.
+import { make, setAttribute, setText } from "./dom.js";
+import { count, exact, moment, percent, UNKNOWN } from "./format.js";
+import { drawStrip, extent, inWords } from "./strip.js";
+
+const COLUMNS = 11;
+const HEADS = ["What became of them", "From offset", "To before", "Offsets", "Records counted", "Records failed"];
+
+const FACTS = {
+  state: "Wanted state",
+  committed: "Last commit",
+  letters: "Dead letters waiting",
+  read: "Read of the log",
+};
+
+export class PartitionDetails {
+  #key = "";
+
+  constructor(id) {
+    this.sentence = make("p", { class: "details-sentence" });
+    this.strip = make("canvas", { class: "strip strip-wide", role: "img", "data-id": id });
+    this.from = make("span");
+    this.to = make("span");
+    this.facts = Object.fromEntries(Object.keys(FACTS).map((name) => [name, make("dd")]));
+    const facts = Object.entries(FACTS).map(([name, title]) => make("div", {}, make("dt", {}, title), this.facts[name]));
+    this.body = make("tbody");
+    const heads = HEADS.map((title, index) => make("th", { scope: "col", class: index ? "num" : null }, title));
+    const table = make("table", { class: "ranges" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
+    const scroll = make("div", { class: "scroll ranges-scroll", tabindex: 0, role: "group", "aria-label": "Ranges of the ledger" }, table);
+    const axis = make("p", { class: "strip-axis" }, this.from, this.to);
+    const inner = make("div", { class: "details" }, this.sentence, make("div", {}, this.strip, axis), make("dl", { class: "facts" }, ...facts), scroll);
+    this.root = make("tr", { role: "row", id: `details-${id}`, class: "details-row", hidden: true }, make("td", { role: "cell", colspan: COLUMNS }, inner));
+  }
+
+  update(partition, paint) {
+    const { start, end } = extent(partition);
+    setText(this.sentence, partition.status_detail);
+    setText(this.from, `log starts at ${exact(partition.log_start_offset)}`);
+    setText(this.to, `ends at ${exact(partition.log_end_offset)}`);
+    setText(this.facts.state, partition.desired_state + (partition.halt_reason ? `, halted (${partition.halt_reason})` : ""));
+    setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
+    setAttribute(this.facts.committed, "title", partition.committed_at);
+    setText(this.facts.letters, exact(partition.dead_letters));
+    const known = partition.log_end_offset !== null && end > start;
+    setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
+    drawStrip(this.strip, partition, paint);
+    setAttribute(this.strip, "aria-label", inWords(partition));
+    this.#updateRanges(partition);
+  }
+
+  #updateRanges(partition) {
+    const { ranges, log_end_offset: logEnd, next_offset: next } = partition;
+    const read = Math.max(next, ranges.at(-1)?.end ?? 0);
+    const rows = ranges.map((range) => [range.kind, range.start, range.end, range.records, range.failed_records]);
+    if (logEnd !== null && logEnd > read) rows.push(["unread", read, logEnd, null, null]);
+    // Newest first: what happens now is at the end of the log.
+    rows.reverse();
+    const key = rows.map((row) => row[0]).join();
+    if (key !== this.#key) {
+      this.#key = key;
+      this.body.replaceChildren(...rows.map(([kind]) => rangeRow(kind)));
+    }
+    rows.forEach(([, from, to, records, failed], index) => {
+      const cells = this.body.rows[index].cells;
+      [from, to, to - from, records, failed].forEach((value, column) => setText(cells[column + 1], exact(value)));
+      setAttribute(this.body.rows[index], "title", count(to - from, "offset"));
+    });
+  }
+}
+
+function rangeRow(kind) {
+  const swatch = make("span", { class: "swatch", "data-kind": kind, "aria-hidden": "true" });
+  const numbers = HEADS.slice(1).map(() => make("td", { class: "num" }));
+  return make("tr", {}, make("th", { scope: "row" }, swatch, kind), ...numbers);
+}

@@ -1,0 +1,109 @@
+// One partition of the table: its cells are made once, and only what changed is written.
+import { PartitionDetails } from "./partition-details.js";
+import { icon, make, setAttribute, setHidden, setIcon, setText } from "./dom.js";
+import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "./format.js";
+import { familyOf, nameOf, shapeOf } from "./statuses.js";
+import { drawStrip, inWords } from "./strip.js";
+
+// Owners send a heartbeat each second; some missed in a row are worth a look.
+const HEARTBEAT_LATE_SECONDS = 5;
+
+const cell = (name, label, ...children) => make("td", { role: "cell", class: name, "data-label": label }, ...children);
+const number = (name, label) => cell(`num ${name}`, label);
+
+export class PartitionRow {
+  constructor(partition, canOperate) {
+    this.id = partition.checkpoint_id;
+    this.visible = false;
+    const name = nameOf(partition);
+    this.expand = make("button", { type: "button", class: "expand", "aria-expanded": "false", "aria-controls": `details-${this.id}` }, icon("icon-right"), make("span", { class: "ellipsis" }, name));
+    this.statusIcon = icon("status-none");
+    this.statusText = make("span", { class: "ellipsis" });
+    this.owner = make("span", { class: "ellipsis" });
+    this.heartbeat = make("span", { class: "heartbeat" }, icon("icon-heart"), make("span"));
+    this.strip = make("canvas", { class: "strip", role: "img" });
+    this.cells = {
+      partition: make("th", { role: "rowheader", scope: "row", class: "partition", title: name }, this.expand),
+      status: cell("status", "Status", make("span", { class: "badge" }, this.statusIcon, this.statusText)),
+      owner: cell("owner", "Owner", make("span", { class: "owner-line" }, this.owner, this.heartbeat)),
+      epoch: number("epoch", "Epoch"),
+      next_offset: number("next", "Next offset"),
+      log_end_offset: number("end", "Log end"),
+      lag: number("lag", "Lag"),
+      lag_seconds: number("behind", "Behind"),
+      events_per_second: number("rate", "Events/s"),
+      ledger: cell("ledger", "Ledger", this.strip),
+      action: cell("action", ""),
+    };
+    this.button = canOperate ? this.#makeButton() : null;
+    this.row = make("tr", { role: "row" }, ...Object.values(this.cells));
+    this.details = new PartitionDetails(this.id);
+    this.root = make("tbody", { role: "rowgroup", "data-id": this.id }, this.row, this.details.root);
+    this.expand.addEventListener("click", () => this.toggle());
+  }
+
+  #makeButton() {
+    const label = make("span", { class: "action-word" });
+    const button = make("button", { type: "button", class: "icon-button act" }, icon("icon-pause"), label);
+    this.cells.action.append(button);
+    return button;
+  }
+
+  toggle() {
+    const open = this.expand.getAttribute("aria-expanded") !== "true";
+    setAttribute(this.expand, "aria-expanded", open ? "true" : "false");
+    setHidden(this.details.root, !open);
+    if (open) this.details.update(this.partition, this.paint);
+  }
+
+  get open() {
+    return !this.details.root.hidden;
+  }
+
+  update(partition, paint) {
+    this.partition = partition;
+    this.paint = paint;
+    const { cells } = this;
+    setAttribute(this.root, "data-status", familyOf(partition.status));
+    setIcon(this.statusIcon, shapeOf(partition.status));
+    setText(this.statusText, partition.status);
+    setAttribute(cells.status, "title", partition.status_detail);
+    this.#updateOwner(partition);
+    setText(cells.epoch, exact(partition.epoch));
+    setText(cells.next_offset, exact(partition.next_offset));
+    setText(cells.log_end_offset, exact(partition.log_end_offset));
+    setText(cells.lag, brief(partition.lag));
+    setAttribute(cells.lag, "title", inFull(partition.lag, "records to read"));
+    setText(cells.lag_seconds, duration(partition.lag_seconds));
+    setText(cells.events_per_second, rate(partition.events_per_second));
+    setAttribute(cells.events_per_second, "title", inFull(partition.events_per_second, "offsets a second"));
+    if (this.button) this.#updateButton(partition);
+    this.draw();
+    if (this.open) this.details.update(partition, paint);
+  }
+
+  #updateOwner({ owner, owner_heartbeat_age_seconds: seconds }) {
+    setText(this.owner, owner ?? UNKNOWN);
+    setAttribute(this.cells.owner, "title", owner ? `${owner}, heartbeat ${duration(seconds)} ago` : "Nobody owns it");
+    setHidden(this.heartbeat, !owner);
+    setText(this.heartbeat.lastChild, age(seconds));
+    setAttribute(this.heartbeat, "data-late", owner && !(seconds <= HEARTBEAT_LATE_SECONDS));
+  }
+
+  #updateButton(partition) {
+    const kind = partition.desired_state === "paused" ? "resume" : "pause";
+    const word = kind === "pause" ? "Pause" : "Resume";
+    setAttribute(this.button, "data-action", kind);
+    setAttribute(this.button, "aria-label", `${word} ${nameOf(partition)}`);
+    setAttribute(this.button, "title", `${word} ${nameOf(partition)} …`);
+    setIcon(this.button.firstChild, `icon-${kind}`);
+    setText(this.button.lastChild, word);
+  }
+
+  /** Strips out of sight wait until they are looked at. */
+  draw() {
+    if (!this.visible || !this.partition) return;
+    drawStrip(this.strip, this.partition, this.paint);
+    setAttribute(this.strip, "aria-label", inWords(this.partition));
+  }
+}

@@ -1,0 +1,18 @@
+// One tooltip for all strips. The same numbers stand in each partition's details, for keyboards and fingers.
+import { byId, make, setHidden } from "./dom.js";
+
+const GAP = 12;
+const MARGIN = 8;
+
+export function showTooltip(event, [title, detail]) {
+  const tooltip = byId("tooltip");
+  tooltip.replaceChildren(make("strong", {}, title), make("span", {}, detail));
+  setHidden(tooltip, false);
+  const { offsetWidth: width, offsetHeight: height } = tooltip;
+  const left = Math.min(event.clientX + GAP, innerWidth - width - MARGIN);
+  const below = event.clientY + GAP + height < innerHeight - MARGIN;
+  tooltip.style.left = `${Math.max(MARGIN, left)}px`;
+  tooltip.style.top = `${below ? event.clientY + GAP : event.clientY - GAP - height}px`;
+}
+
+export const hideTooltip = () => setHidden(byId("tooltip"), true);
