@@ -55,7 +55,8 @@ def drop(name: str) -> None:
     """Free a lease whoever holds it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE offsets_lease SET holder = '', expires_at = clock_timestamp() - interval '1 second' WHERE name = %s",
+            "UPDATE offsets_lease SET holder = '', expires_at = clock_timestamp() - interval '1 second'"
+            " WHERE name = %s",
             [name],
         )
 

@@ -15,14 +15,14 @@ from django.conf import settings
 from django.db import connection
 
 from offsets import lag, ledger, workers
-from offsets.clock import Deadline, monotonic
+from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
 from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
-from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline
+from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.sessions import DATABASE_LOST, WorkerSession
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, TopicPartition
 
@@ -344,11 +344,37 @@ class StreamProcessor:
             unit = self.pipeline.take_unit(1.0)
             if unit:
                 try:
+                    unit = self._of_known_topics(unit)
                     self._settle(unit, committer.commit([commit for _, commit in unit]))
                 finally:
                     self.pipeline.unit_done()
 
-    def _settle(self, unit: list[tuple[Pending, PartitionCommit]], outcome: CommitOutcome) -> None:
+    def _of_known_topics(self, unit: Unit) -> Unit:
+        """Leave out what was read from a topic that was recreated since its claim (docs/adr/0004).
+
+        Asked after the fetch: so nothing of the new topic is ever counted at the old one's offsets.
+        """
+        foreign = self._foreign_once_known(unit)
+        kept = [] if foreign is None else [entry for entry in unit if entry[0].claim.topic_partition not in foreign]
+        for entry in unit:
+            if entry not in kept:
+                self._drop(entry[0])
+        if foreign:
+            self._watched.append(foreign)
+        return kept
+
+    def _foreign_once_known(self, unit: Unit) -> set[TopicPartition] | None:
+        """Waits while Kafka does not answer; None when the unit is not wanted any more."""
+        backoff = Backoff()
+        while not self.pipeline.closed and any(self.coordinator.fences.is_current(held.claim) for held, _ in unit):
+            try:
+                return self._foreign(held.claim for held, _ in unit)
+            except OffsetsError as error:
+                self._trouble("kafka", str(error))
+                self.pipeline.wait(backoff.next_seconds())
+        return None
+
+    def _settle(self, unit: Unit, outcome: CommitOutcome) -> None:
         applied = {commit.claim.checkpoint_id for commit in outcome.applied}
         accounts = self.pipeline.accounts
         for held, commit in unit:
@@ -427,14 +453,19 @@ class StreamProcessor:
                 logger.debug("Lag is not sampled: %s", error)
 
     def _watch(self) -> None:
-        described = self._admin.describe_topics(self.options.topics, timeout_seconds=5.0)
-        foreign = set()
-        for local in list(self.coordinator.partitions.values()):
-            description = described.get(local.claim.topic)
-            if description is not None and description.topic_id != local.claim.topic_id and not local.halted:
-                foreign.add(local.claim.topic_partition)
+        owned = list(self.coordinator.partitions.values())
+        foreign = self._foreign(local.claim for local in owned if not local.halted)
         if foreign:
             self._watched.append(foreign)
+
+    def _foreign(self, claims: Iterable[Claim]) -> set[TopicPartition]:
+        """Partitions whose topic is not the one that was claimed any more."""
+        described = self._admin.describe_topics(self.options.topics, timeout_seconds=5.0)
+        return {
+            claim.topic_partition
+            for claim in claims
+            if claim.topic in described and described[claim.topic].topic_id != claim.topic_id
+        }
 
     def _trouble(self, source: str, text: str) -> None:
         """Remember what is wrong for the Worker row; say it once when it begins and once when it is over."""
