@@ -110,6 +110,8 @@ export class Actions {
     byId("action-apply").disabled = step !== "ready";
     setHidden(byId("action-apply"), over);
     setHidden(byId("action-again"), step !== "refused");
+    // A preview speaks of the future; once it is done, the outcome alone counts.
+    setHidden(byId("action-text"), step === "done");
     setHidden(byId("action-field"), over);
     setHidden(byId("action-change"), !this.#current.seen || over);
     setText(byId("action-close"), over ? "Close" : "Cancel");

@@ -9,7 +9,8 @@ const BAR_SHARE = 0.78;
 
 /** `[minutes, all four, the first three, …]`: each bar covers the lower part of the one drawn before it. */
 function stacked(minutes) {
-  const at = minutes.map((one) => Date.parse(one.minute) / 1000);
+  // The middle of each minute: a bar then lies over its minute, and the nearest bar is the one under the pointer.
+  const at = minutes.map((one) => Date.parse(one.minute) / 1000 + 30);
   const sums = TYPES.map(() => []);
   for (const { counts } of minutes) {
     let sum = 0;
@@ -79,7 +80,7 @@ export class MinutesChart {
     const font = `12px ${getComputedStyle(this.#place).fontFamily}`;
     const axis = { stroke: () => this.#colours["text-3"], font, ticks: { show: false } };
     const grid = { stroke: () => this.#colours.line, width: 1 };
-    const bars = this.#library.paths.bars({ size: [BAR_SHARE, 24], align: 1 });
+    const bars = this.#library.paths.bars({ size: [BAR_SHARE, 24] });
     const series = [...TYPES].reverse().map((type) => ({
       label: type,
       paths: bars,
@@ -89,11 +90,10 @@ export class MinutesChart {
     }));
     return {
       ...this.#size(),
-      padding: [8, 4, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      // A bar begins at its minute and lies to the right of it.
-      scales: { x: { range: (_plot, first, last) => [first, last + 60] }, y: { range: (_plot, _lowest, highest) => [0, Math.max(10, (highest ?? 0) * 1.08)] } },
+      scales: { x: { range: (_plot, first, last) => [first - 30, last + 30] }, y: { range: (_plot, _lowest, highest) => [0, Math.max(10, (highest ?? 0) * 1.08)] } },
       axes: [
         { ...axis, grid: { show: false }, size: 24, space: 72, values: (_plot, ticks) => ticks.map((tick) => hourMinute(tick * 1000)) },
         { ...axis, grid, size: AXIS_WIDTH, space: 40, values: (_plot, ticks) => ticks.map(brief) },

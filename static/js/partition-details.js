@@ -32,7 +32,7 @@ export class PartitionDetails {
     this.root = make("tr", { role: "row", id: `details-${id}`, class: "details-row", hidden: true }, make("td", { role: "cell", colspan: COLUMNS }, inner));
   }
 
-  update(partition, paint) {
+  update(partition) {
     const { start, end } = extent(partition);
     setText(this.sentence, partition.status_detail);
     setText(this.from, `log starts at ${exact(partition.log_start_offset)}`);
@@ -43,9 +43,12 @@ export class PartitionDetails {
     setText(this.facts.letters, exact(partition.dead_letters));
     const known = partition.log_end_offset !== null && end > start;
     setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
-    drawStrip(this.strip, partition, paint);
     setAttribute(this.strip, "aria-label", inWords(partition));
     this.#updateRanges(partition);
+  }
+
+  draw(partition, paint) {
+    drawStrip(this.strip, partition, paint);
   }
 
   #updateRanges(partition) {

@@ -53,7 +53,9 @@ export class PartitionRow {
     const open = this.expand.getAttribute("aria-expanded") !== "true";
     setAttribute(this.expand, "aria-expanded", open ? "true" : "false");
     setHidden(this.details.root, !open);
-    if (open) this.details.update(this.partition, this.paint);
+    if (!open) return;
+    this.details.update(this.partition);
+    this.draw();
   }
 
   get open() {
@@ -78,8 +80,7 @@ export class PartitionRow {
     setText(cells.events_per_second, rate(partition.events_per_second));
     setAttribute(cells.events_per_second, "title", inFull(partition.events_per_second, "offsets a second"));
     if (this.button) this.#updateButton(partition);
-    this.draw();
-    if (this.open) this.details.update(partition, paint);
+    if (this.open) this.details.update(partition);
   }
 
   #updateOwner({ owner, owner_heartbeat_age_seconds: seconds }) {
@@ -100,10 +101,11 @@ export class PartitionRow {
     setText(this.button.lastChild, word);
   }
 
-  /** Strips out of sight wait until they are looked at. */
+  /** Apart from `update`, since it measures: all rows are written first. Out of sight it waits until looked at. */
   draw() {
     if (!this.visible || !this.partition) return;
     drawStrip(this.strip, this.partition, this.paint);
+    if (this.open) this.details.draw(this.partition, this.paint);
     setAttribute(this.strip, "aria-label", inWords(this.partition));
   }
 }

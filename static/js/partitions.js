@@ -50,6 +50,7 @@ export class Partitions {
     }
     for (const id of gone) this.#remove(id);
     this.#summarise(partitions);
+    for (const row of this.#rows.values()) row.draw();
     if (byId("filter").value) this.#filter();
   }
 
@@ -149,6 +150,7 @@ export class Partitions {
   #redraw() {
     if (!this.#rows.size) return;
     this.#paint ??= makePaint();
-    for (const row of this.#rows.values()) if (row.partition) row.update(row.partition, this.#paint);
+    for (const row of this.#rows.values()) row.update(row.partition, this.#paint);
+    for (const row of this.#rows.values()) row.draw();
   }
 }

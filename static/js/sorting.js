@@ -1,12 +1,17 @@
 // The order of the table: worst first at first; afterwards it changes only when somebody asks.
-import { nameOf, severityOf } from "./statuses.js";
+import { isFine, nameOf, severityOf } from "./statuses.js";
 
 const byName = (a, b) => a.topic.localeCompare(b.topic) || a.partition - b.partition;
+
+/** Among the troubled the larger lag is the worse; the others keep their places. */
+function byStatus(a, b) {
+  return severityOf(a.status) - severityOf(b.status) || (isFine(a.status) ? 0 : (a.lag ?? 0) - (b.lag ?? 0));
+}
 
 /** What is compared, and whether the first press sorts the largest first. */
 const KEYS = {
   partition: { compare: byName, descending: false },
-  status: { compare: (a, b) => severityOf(a.status) - severityOf(b.status) || (a.lag ?? 0) - (b.lag ?? 0), descending: true },
+  status: { compare: byStatus, descending: true },
   owner: { value: (one) => one.owner, descending: false },
   epoch: { value: (one) => one.epoch, descending: true },
   next_offset: { value: (one) => one.next_offset, descending: true },

@@ -23,13 +23,14 @@ function before(partition, start) {
   return unusual.length ? { kind: unusual.map((range) => range.kind).reduce(worse), ranges: unusual } : null;
 }
 
-/** Where everything goes on `width` pixels: pieces in the order of painting. Pure. */
-export function layOut(partition, width) {
+/** Where everything goes on `width` pixels: pieces in the order of painting. Edges lie on device pixels: no seams. */
+export function layOut(partition, width, ratio = 1) {
   const { start, end } = extent(partition);
   const stub = before(partition, start);
   const left = stub ? STUB + STUB_GAP : 0;
   const scale = end > start ? (width - left) / (end - start) : 0;
-  const x = (offset) => left + (Math.min(Math.max(offset, start), end) - start) * scale;
+  const snap = (pixel) => Math.round(pixel * ratio) / ratio;
+  const x = (offset) => snap(left + (Math.min(Math.max(offset, start), end) - start) * scale);
   const piece = (range, kind) => {
     const wide = Math.max(LEAST, x(range.end) - x(range.start));
     return { ...range, kind, x: Math.min(x(range.start), width - wide), width: wide };
@@ -54,7 +55,7 @@ export function drawStrip(canvas, partition, paint) {
   const ready = prepare(canvas, paint);
   if (!ready) return;
   const { context, width, height } = ready;
-  const plan = layOut(partition, width);
+  const plan = layOut(partition, width, paint.ratio);
   const [top, tall] = [INSET, height - 2 * INSET];
   context.fillStyle = paint.unread;
   context.fillRect(plan.left, top, width - plan.left, tall);

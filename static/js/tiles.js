@@ -19,8 +19,8 @@ function show(name, value, title, note) {
 export function samplingTrouble(snapshot) {
   const seconds = snapshot.log_sampled_age_seconds;
   if (!snapshot.partitions.length) return "";
-  if (seconds === null) return "Kafka's log ends are unknown: nobody has asked yet";
-  return seconds > SAMPLE_OLD_SECONDS ? `Kafka's log ends unknown for ${age(seconds)}` : "";
+  if (seconds === null) return "log ends unknown so far";
+  return seconds > SAMPLE_OLD_SECONDS ? `log ends unknown for ${age(seconds)}` : "";
 }
 
 function longestWait(partitions) {
@@ -36,9 +36,9 @@ function showLog(snapshot) {
   show("rate", rate(speed), inFull(speed, "events a second"), "events a second");
   const whose = behind > 0 && slowest ? `longest: ${nameOf(slowest)}` : "behind the log";
   const unknown = lag > 0 && behind === null ? "longer than the samples reach" : whose;
-  show("freshness", duration(behind), behind === null ? "Unknown" : `${behind} s`, trouble ? "log ends unknown" : unknown);
+  show("freshness", duration(behind), behind === null ? "Unknown" : `${behind} s`, trouble || unknown);
   for (const name of ["lag", "freshness"]) setAttribute(byId(`tile-${name}`), "data-old", Boolean(trouble));
-  setAttribute(byId("lag-note"), "title", trouble || null);
+  setAttribute(byId("partitions"), "data-old", Boolean(trouble));
   setAttribute(byId("freshness-note"), "title", slowest ? whose : null);
   drawSparkline(byId("lag-spark"), series.at, series.lag, exact);
   drawSparkline(byId("rate-spark"), series.at, series.events_per_second, rate);
