@@ -25,8 +25,6 @@ from streamsocial.stack.state import write_private
 
 LOGINS = ("viewer", "operator", "admin")
 READY_SECONDS = 90.0
-#: The page sends acknowledgements only; anything long is refused before it is read.
-DAPHNE = ("--websocket-max-message-size", "4096", "--no-server-name")
 
 
 class Command(BaseCommand):
@@ -99,7 +97,7 @@ class Command(BaseCommand):
         children.start(
             Child(
                 "web",
-                module("daphne", "-b", "127.0.0.1", "-p", str(port), *DAPHNE, "streamsocial.asgi:application"),
+                module("daphne", "-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application"),
                 logs / "web.log",
             )
         )
