@@ -97,7 +97,9 @@ class Command(BaseCommand):
         children.start(
             Child(
                 "web",
-                module("daphne", "-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application"),
+                module(
+                    "daphne", "-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application"
+                ),
                 logs / "web.log",
             )
         )
