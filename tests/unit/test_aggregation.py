@@ -1,0 +1,133 @@
+"""Batches become exact counts, and bad records are set apart whole."""
+
+import base64
+import json
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analytics.aggregation import DecodingOptions, combine, decode
+from analytics.events import EVENT_TYPES
+from offsets.types import Claim, PartitionCommit, RecordBatch
+
+OPTIONS = DecodingOptions(max_bytes=1024, time_tolerance_seconds=3600)
+CLAIM = Claim(42, "t", 0, 1, 0, ("content", "user"))
+HOUR = 3_600_000
+
+
+@dataclass
+class Record:
+    """A consumed message, as far as handlers look at it."""
+
+    at: int
+    data: bytes | None
+    time: int = 10 * HOUR
+    named: list[tuple[str, bytes | None]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.data or b"")
+
+    def value(self) -> bytes | None:
+        return self.data
+
+    def key(self) -> bytes | None:
+        return b"key"
+
+    def offset(self) -> int:
+        return self.at
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, self.time)
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return self.named
+
+    def leader_epoch(self) -> int | None:
+        return 3
+
+
+def event(kind: str, user: int, content: int, at: int = 10 * HOUR) -> bytes:
+    return json.dumps({"event_type": kind, "user_id": user, "content_id": content, "occurred_at": at}).encode()
+
+
+def batch(records: list[Record], start: int = 0, claim: Claim = CLAIM) -> RecordBatch:
+    end = records[-1].at + 1 if records else start + 5
+    return RecordBatch(claim, start, end, records, 0)
+
+
+def decoded_rows(commit: PartitionCommit) -> Counter[tuple[int, int, str]]:
+    """The COPY bytes, read back by PostgreSQL's format: (dimension, entity, type) → count."""
+    rows: Counter[tuple[int, int, str]] = Counter()
+    form = struct.Struct(">h iq ih iq" + " iq" * 4)
+    data = commit.work.delta_rows
+    assert len(data) == form.size * commit.work.delta_count
+    for fields, *values in form.iter_unpack(data):
+        lengths, numbers = values[::2], values[1::2]
+        assert (fields, lengths) == (7, [8, 2, 8, 8, 8, 8, 8])
+        assert numbers[0] == 42
+        for name, count in zip(EVENT_TYPES, numbers[3:], strict=True):
+            rows[(numbers[1], numbers[2], name)] += count
+    return +rows
+
+
+events = st.tuples(
+    st.sampled_from(EVENT_TYPES), st.integers(0, 3), st.integers(2**63 - 3, 2**63 - 1), st.integers(9, 11)
+)
+maybe_events = st.one_of(events, events, st.none())
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(maybe_events, max_size=8), min_size=1, max_size=4))
+def test_it_counts_like_a_plain_loop(batches: list[list[tuple[str, int, int, int] | None]]) -> None:
+    """None stands for a poisoned record."""
+    entities: Counter[tuple[int, int, str]] = Counter()
+    by_minute: Counter[int] = Counter()
+    decoded, offset, poisoned = [], 0, []
+    for rows in batches:
+        records, start = [], offset
+        for row in rows:
+            records.append(Record(offset, b"poison" if row is None else event(*row[:3], at=row[3] * HOUR)))
+            if row is None:
+                poisoned.append(offset)
+            else:
+                entities[(1, row[2], row[0])] += 1
+                entities[(2, row[1], row[0])] += 1
+                by_minute[row[3] * 60] += 1
+            offset += 2  # compacted logs have holes
+        one = batch(records, start)
+        decoded.append(decode(one, OPTIONS))
+        offset = one.end
+    commit = combine(decoded)
+    assert decoded_rows(commit) == entities
+    assert {row[0]: sum(row[1:]) for row in commit.work.minutes.tolist()} == by_minute
+    assert [one.offset for one in commit.failures] == poisoned
+    assert (commit.stats.records, commit.stats.failed_records) == (by_minute.total(), len(poisoned))
+    assert sum(commit.stats.by_type.values()) == by_minute.total()
+    assert (commit.start, commit.end) == (0, offset)
+
+
+@pytest.mark.parametrize(("dimensions", "kept"), [(("content",), {1}), (("user",), {2}), ((), set())])
+def test_it_keeps_the_dimensions_frozen_on_the_checkpoint(dimensions: tuple[str, ...], kept: set[int]) -> None:
+    claim = Claim(42, "t", 0, 1, 0, dimensions)
+    commit = combine([decode(batch([Record(0, event("like", 1, 2))], claim=claim), OPTIONS)])
+    assert {dimension for dimension, _, _ in decoded_rows(commit)} == kept
+    assert commit.work.minutes.tolist() == [[600, 0, 1, 0, 0]]
+
+
+def test_it_sets_bad_records_apart_whole() -> None:
+    named: list[tuple[str, bytes | None]] = [("trace\x00", b"\x00\xff"), ("none", None)]
+    decoded = decode(batch([Record(7, b"\x00bad", named=named)]), OPTIONS)
+    (failure,) = decoded.failures
+    assert (failure.offset, failure.key, failure.value) == (7, b"key", b"\x00bad")
+    assert failure.error_code == "malformed"
+    assert json.loads(failure.headers) == [["trace\x00", base64.b64encode(b"\x00\xff").decode()], ["none", None]]
+    assert failure.timestamp_ms == 10 * HOUR
+
+
+def test_it_commits_a_stretch_without_records() -> None:
+    commit = combine([decode(batch([]), OPTIONS)])
+    assert (commit.start, commit.end, commit.stats.records, commit.work.delta_count) == (0, 5, 0, 0)

@@ -1,0 +1,108 @@
+"""One writer per table: what imports cannot show, read from the syntax trees."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from streamsocial.environment import BASE_DIR
+
+#: Table → the one module that writes it, as the models' docstrings say.
+WRITERS = {
+    "offsets_worker": "offsets/workers.py",
+    "offsets_partitioncheckpoint": "offsets/ledger.py",
+    "offsets_ledgerrange": "offsets/ledger.py",
+    "offsets_deadletter": "offsets/ledger.py",
+    "offsets_lease": "offsets/leases.py",
+    "offsets_operatoraction": "offsets/recovery/actions.py",
+    "offsets_lagsample": "offsets/lag.py",
+    "offsets_journalentry": "offsets/journal.py",
+    "offsets_invariantreport": "offsets/invariants.py",
+    "analytics_engagementdelta": "analytics/metrics_store.py",
+    "analytics_engagementtotal": "analytics/metrics_store.py",
+    "analytics_engagementminute": "analytics/metrics_store.py",
+}
+MODELS = {
+    "Worker": "offsets_worker",
+    "PartitionCheckpoint": "offsets_partitioncheckpoint",
+    "LedgerRange": "offsets_ledgerrange",
+    "DeadLetter": "offsets_deadletter",
+    "Lease": "offsets_lease",
+    "OperatorAction": "offsets_operatoraction",
+    "LagSample": "offsets_lagsample",
+    "JournalEntry": "offsets_journalentry",
+    "InvariantReport": "offsets_invariantreport",
+    "EngagementDelta": "analytics_engagementdelta",
+    "EngagementTotal": "analytics_engagementtotal",
+    "EngagementMinute": "analytics_engagementminute",
+}
+WRITING_SQL = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM|TRUNCATE|COPY)\s+((?:offsets|analytics)_\w+)")
+WRITING_METHODS = {
+    "create",
+    "bulk_create",
+    "update",
+    "bulk_update",
+    "delete",
+    "get_or_create",
+    "update_or_create",
+    "save",
+}
+
+
+def _modules() -> list[Path]:
+    found = []
+    for package in ("offsets", "analytics", "streamsocial"):
+        found += [p for p in (BASE_DIR / package).rglob("*.py") if "migrations" not in p.parts]
+    return found
+
+
+def _root(node: ast.expr) -> str:
+    """The name at the left end of `Model.objects.filter(…).update`."""
+    while True:
+        if isinstance(node, ast.Call):
+            node = node.func
+        elif isinstance(node, ast.Attribute):
+            node = node.value
+        else:
+            return node.id if isinstance(node, ast.Name) else ""
+
+
+def _written(tree: ast.Module) -> set[str]:
+    tables = set()
+    variables: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            root = _root(node.value)
+            if root in MODELS:
+                variables[node.targets[0].id] = root
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            tables |= set(WRITING_SQL.findall(node.value))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITING_METHODS:
+            root = _root(node.func)
+            root = variables.get(root, root)
+            if root in MODELS:
+                tables.add(MODELS[root])
+    return tables
+
+
+def test_it_writes_each_table_in_one_module() -> None:
+    writers = defaultdict(set)
+    for path in _modules():
+        for table in _written(ast.parse(path.read_text(encoding="utf-8"))):
+            writers[table].add(str(path.relative_to(BASE_DIR)))
+    assert dict(writers) == {table: {module} for table, module in WRITERS.items()}
+
+
+@pytest.mark.parametrize("code", ["Worker.objects.filter(pk=1).update(state='x')", "'UPDATE offsets_worker SET x'"])
+def test_it_would_notice_a_second_writer(code: str) -> None:
+    assert _written(ast.parse(code)) == {"offsets_worker"}
+
+
+def test_it_knows_every_table() -> None:
+    from django.apps import apps
+
+    ours = {m._meta.db_table for name in ("offsets", "analytics") for m in apps.get_app_config(name).get_models()}
+    assert ours == set(WRITERS) == set(MODELS.values())
