@@ -31,7 +31,7 @@ def _admin() -> KafkaAdmin:
 def monitor() -> None:
     """Sample the log bounds of all partitions in one request, then send the page its snapshot."""
     group_id = settings.ENGAGEMENT_GROUP
-    with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 5) as mine:
+    with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 10) as mine:
         if not mine:
             return
         try:

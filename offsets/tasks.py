@@ -1,25 +1,43 @@
 """Celery tasks: consumer slots, their supervision, and housekeeping of the ledger."""
 
 import logging
+import mmap
 import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
-from celery import Task, shared_task
+from celery import Task, current_app, shared_task
 from django.conf import settings
 from django.db import connection
+from django.db.models import Value
+from kombu.exceptions import OperationalError as BrokerError
 
 from offsets import invariants, journal, lag, leases, workers
-from offsets.models import Worker
+from offsets.clock import monotonic
+from offsets.errors import OffsetsError
+from offsets.models import DatabaseTime, JournalEntry, Worker
 from offsets.sessions import DATABASE_LOST
 from offsets.worker import WorkerOptions, run_worker
 
 logger = logging.getLogger(__name__)
 
-#: How long a sent start is waited for before the slot is tried again.
+#: How long a sent start is waited for before the slot is tried again; also the pause after a slot that failed.
 START_SECONDS = 10
+#: Supervision that did not tick for this long was without a database, and so, perhaps, were the workers.
+GAP_SECONDS = 6
+SLOT_FAILED = "slot_failed"
+#: A slot that fails again and again for one reason enters it into the journal this seldom.
+TOLD_FOR = timedelta(minutes=5)
+#: A check of the invariants is followed by a rest of this many times its own length.
+VERIFY_REST = 9
+
+#: One byte that the pool processes share with their Celery parent, which sets it when it shuts down. Shared memory
+#: rather than a row, which needs the database, or an Event, whose lock a killed process would keep.
+_shutting_down = mmap.mmap(-1, 1)
 
 
 def slot_name(group_id: str, slot: int) -> str:
@@ -60,22 +78,41 @@ def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
     """
     name = slot_name(group_id, slot)
     ttl = settings.HEARTBEAT_TIMEOUT_SECONDS
-    token = leases.acquire(name, f"{self.request.id}", ttl)
-    if token is None:
-        logger.info("%s is live elsewhere; this task ends.", name)
-        return
-    leases.drop(_start_name(name))  # started: the next failure must not wait for this lease to run out
+    with survives_outage(name):
+        token = leases.acquire(name, str(self.request.id), ttl)
+        if token is None:
+            logger.info("%s is live elsewhere; this task ends.", name)
+            return
+        leases.drop(_start_name(name))  # started: the next failure must not wait for this lease to run out
+        options = WorkerOptions(group_id, (settings.ENGAGEMENT_TOPIC,), name, str(self.request.hostname or ""))
+        try:
+            run_worker(options, should_stop=_stop_flag(), on_heartbeat=_keep(token, ttl))
+        except DATABASE_LOST:
+            raise
+        except Exception as error:
+            _hold_off(token, group_id, error)
+            if not isinstance(error, OffsetsError):
+                raise
+        finally:
+            with survives_outage(f"Releasing {name}"):
+                leases.release(token)
+
+
+def _stop_flag() -> Callable[[], bool]:
+    """What a slot asks between fetches: whether its Celery parent shuts down, or is gone."""
     parent = os.getppid()
-    try:
-        run_worker(
-            WorkerOptions(group_id, (settings.ENGAGEMENT_TOPIC,), slot=name, node=str(self.request.hostname or "")),
-            # The second way to stop, when the database is down at shutdown: the Celery parent is gone.
-            should_stop=lambda: os.getppid() != parent,
-            on_heartbeat=_keep(token, ttl),
-        )
-    finally:
-        with survives_outage("Releasing a slot"):
-            leases.release(token)
+    return lambda: bool(_shutting_down[0]) or os.getppid() != parent
+
+
+def _hold_off(token: leases.LeaseToken, group_id: str, error: Exception) -> None:
+    """Say why a slot failed, and keep supervision from starting it again at once."""
+    leases.acquire(_start_name(token.name), token.holder, START_SECONDS)
+    message = f"{token.name} ended: {' '.join(str(error).split()) or type(error).__name__}"
+    told = JournalEntry.objects.filter(group_id=group_id, kind=SLOT_FAILED, message=message)
+    if told.filter(created_at__gt=DatabaseTime() - Value(TOLD_FOR)).exists():
+        logger.error("%s", message)
+    else:
+        journal.record(group_id, SLOT_FAILED, message, level="error")
 
 
 def _keep(token: leases.LeaseToken, ttl_seconds: float) -> Callable[[], bool]:
@@ -92,10 +129,11 @@ def _keep(token: leases.LeaseToken, ttl_seconds: float) -> Callable[[], bool]:
 
 def stop_node(node: str) -> None:
     """Ask the slots of a Celery node to finish the batch in hand and end. Called in the parent process."""
+    _shutting_down[0] = 1
     try:
-        workers.request_stop(node=node)
+        workers.request_stop(node=node)  # so that the page shows it
     except DATABASE_LOST as error:
-        logger.warning("The slots of %s could not be asked to stop: %s", node, error)
+        logger.warning("The page is not told that %s stops: %s", node, " ".join(str(error).split()))
     finally:
         connection.close()
 
@@ -105,13 +143,57 @@ def supervise() -> None:
     """Start each slot that nobody holds; bury workers whose heartbeats have stopped."""
     with survives_outage("Supervision"):
         group_id = settings.ENGAGEMENT_GROUP
-        _bury_dead_workers()
+        if _silence_means_death(group_id):
+            _bury_dead_workers()
         wanted = {slot_name(group_id, slot): slot for slot in range(settings.CONSUMER_SLOTS)}
-        for name in sorted(wanted.keys() - leases.live(list(wanted))):
-            # The short lease keeps starts from piling up while no slots worker runs.
-            if leases.acquire(_start_name(name), secrets.token_hex(8), START_SECONDS):
-                logger.info("%s is not held; starting it.", name)
-                run_slot.apply_async((group_id, wanted[name]), expires=START_SECONDS)
+        missing = sorted(wanted.keys() - leases.live(list(wanted)))
+        try:
+            if missing and _waiting_starts() < settings.CONSUMER_SLOTS:
+                for name in missing:
+                    _start(group_id, name, wanted[name])
+        except BrokerError as error:
+            logger.warning("Slots cannot be started: Redis does not answer (%s).", error)
+
+
+def _start(group_id: str, name: str, slot: int) -> None:
+    """Send the slot's task, unless a start is under way. Raises BrokerError."""
+    if leases.acquire(_start_name(name), secrets.token_hex(8), START_SECONDS) is None:
+        return
+    logger.info("%s is not held; starting it.", name)
+    try:
+        run_slot.apply_async((group_id, slot), expires=START_SECONDS)
+    except BrokerError:
+        leases.drop(_start_name(name))
+        raise
+
+
+def _waiting_starts() -> int:
+    """How many starts nobody has taken yet. Without a slots worker they would pile up: only a consumer drops what has
+    expired. Raises BrokerError.
+    """
+    queue = settings.CELERY_TASK_ROUTES[run_slot.name]["queue"]
+    with current_app.connection_for_write() as broker:
+        broker.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        channel: Any = broker.default_channel
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except broker.channel_errors:  # an empty queue does not exist
+            return 0
+
+
+def _silence_means_death(group_id: str) -> bool:
+    """Whether missing heartbeats may be held against workers.
+
+    Not right after a gap in this very supervision: a database that was away for it was away for them, too. They get
+    one heartbeat timeout to report back.
+    """
+    ticking, grace = f"supervision:{group_id}", f"supervision-grace:{group_id}"
+    live = leases.live([ticking, grace])
+    leases.acquire(ticking, "supervise", GAP_SECONDS)
+    if ticking not in live:
+        leases.acquire(grace, "supervise", settings.HEARTBEAT_TIMEOUT_SECONDS)
+        return False
+    return grace not in live
 
 
 def _bury_dead_workers() -> None:
@@ -129,12 +211,17 @@ def _bury_dead_workers() -> None:
 
 @shared_task(name="offsets.tasks.verify")
 def verify() -> None:
-    """Check the invariants for the page's badge."""
-    with survives_outage("Checking the invariants"), only_one(f"verify:{settings.ENGAGEMENT_GROUP}", 60) as mine:
-        if mine:
-            result = invariants.check_and_store(settings.ENGAGEMENT_GROUP)
-            if not result.ok:
-                logger.error("Invariants do not hold: %s", result)
+    """Check the invariants for the page's badge. A check that took long is followed by a rest that is longer."""
+    group_id = settings.ENGAGEMENT_GROUP
+    rest = f"verify-rest:{group_id}"
+    with survives_outage("Checking the invariants"), only_one(f"verify:{group_id}", 300) as mine:
+        if not mine or leases.live([rest]):
+            return
+        began = monotonic()
+        result = invariants.check_and_store(group_id)
+        leases.acquire(rest, "verify", VERIFY_REST * (monotonic() - began))
+        if not result.ok:
+            logger.error("Invariants do not hold: %s", result)
 
 
 @shared_task(name="offsets.tasks.thin")

@@ -13,6 +13,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
 app = Celery("streamsocial")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+# Celery gives a lost broker up after a hundred attempts; a worker that ends then would not come back with Redis.
+app.conf.broker_connection_max_retries = None
 
 # `expires` bounds what piles up while no control worker runs: a tick that is late is worth nothing.
 app.conf.beat_schedule = {

@@ -1,0 +1,82 @@
+"""Celery while Redis, PostgreSQL or Celery's own parent process is away: slots count on, and stop when they must."""
+
+from collections.abc import Callable
+
+import psutil
+import pytest
+import redis
+from django.db import connection
+
+from offsets import leases
+from streamsocial.stack import Stack
+from tests.cases import Case
+from tests.celery_workers import both_slots, celery, committed, running_slots, slots_worker
+from tests.harness import Background, assert_exactly_once, manage_json, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MakeCase = Callable[..., Case]
+EVENTS = 20_000
+MORE = 5_000
+
+
+def test_it_counts_on_while_redis_is_away_and_supervises_again_when_it_is_back(case: MakeCase, stack: Stack) -> None:
+    this = case(EVENTS, COMMIT_MAX_RECORDS="300", COMMIT_INTERVAL_MS="10")
+    with celery(this) as processes:
+        wait_for("both slots run and commit", lambda: len(running_slots(this)) == 2 and committed(this))
+        stack.stop_service("valkey")
+        try:
+            wait_for("Celery notices", lambda: "connection to broker" in processes.slots.output().lower())
+            manage_json(this.env, "produce_events", "--count", str(MORE), "--topic", this.topic, "--seed", "77")
+            wait_for("events are counted without Redis", lambda: committed(this) == EVENTS + MORE, 90)
+        finally:
+            stack.start_service("valkey")
+        victim = this.random.choice(running_slots(this))
+        psutil.Process(victim.process_id).kill()
+        wait_for(
+            "the slot runs again", lambda: {w.slot for w in running_slots(this) if w != victim} == both_slots(this)
+        )
+        for process in (processes.slots, processes.control):
+            assert process.end() == 0, process.output()
+        assert processes.beat.end() == 0, processes.beat.output()
+    verified = manage_json(this.env, "verify_offsets", "--group", this.group, "--topic", this.topic)
+    assert verified["ok"], verified
+
+
+def test_it_shuts_down_warm_while_postgresql_is_away(case: MakeCase, stack: Stack) -> None:
+    this = case(EVENTS, COMMIT_MAX_RECORDS="300", COMMIT_INTERVAL_MS="10")
+    with celery(this) as processes:
+        wait_for("both slots run and commit", lambda: len(running_slots(this)) == 2 and committed(this))
+        pool = psutil.Process(processes.slots.pid).children(recursive=True)
+        connection.close()
+        stack.stop_service("postgres")
+        try:
+            assert processes.slots.end(45) == 0, processes.slots.output()
+            assert not [child for child in pool if child.is_running()]
+        finally:
+            stack.start_service("postgres")
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
+
+
+def test_it_queues_few_starts_without_a_slots_worker_and_takes_over_with_the_next(case: MakeCase) -> None:
+    this = case(EVENTS, COMMIT_MAX_RECORDS="300", COMMIT_INTERVAL_MS="10")
+    with celery(this) as processes:
+        wait_for("both slots run and commit", lambda: len(running_slots(this)) == 2 and committed(this))
+        starts = [f"start:{slot}" for slot in sorted(both_slots(this))]
+        pool = psutil.Process(processes.slots.pid).children(recursive=True)
+        psutil.Process(processes.slots.pid).kill()
+        wait_for("its pool ends with it", lambda: not [child for child in pool if child.is_running()])
+        wait_for("starts were sent", lambda: leases.live(starts) == set(starts))
+        wait_for("they have expired", lambda: not leases.live(starts))
+        ticks = _supervisions(processes.control)
+        wait_for("supervision ticks on", lambda: _supervisions(processes.control) >= ticks + 2)
+        with redis.Redis.from_url(this.env["REDIS_URL"]) as client:
+            assert client.llen(f"slots-{this.group}") == 2, "one start a slot, however long nobody takes them"
+        with slots_worker(this, "successor"):
+            wait_for("everything is counted", lambda: committed(this) == EVENTS, 90)
+    assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
+
+
+def _supervisions(control: Background) -> int:
+    return control.output().count("Task offsets.tasks.supervise")

@@ -1,0 +1,443 @@
+"""Celery tasks, called as functions: what they start, what they leave alone, and how they take an outage."""
+
+import logging
+import mmap
+import os
+
+import pytest
+import redis
+from celery import current_app
+from django.conf import settings
+from django.db import OperationalError, connection
+from kombu.exceptions import OperationalError as BrokerError
+
+from analytics import tasks as control
+from analytics.models import EngagementTotal
+from offsets import invariants, lag, leases, tasks, workers
+from offsets.errors import LedgerConflictError, ServiceUnavailableError, TopicNotFoundError
+from offsets.models import JournalEntry, Lease, Worker
+from offsets.worker import WorkerOptions
+from tests.page_rows import GROUP, make_worker
+
+pytestmark = pytest.mark.django_db
+
+SLOT = tasks.slot_name(GROUP, 0)
+START = f"start:{SLOT}"
+
+
+@pytest.fixture(autouse=True)
+def _own_flag(monkeypatch):
+    """The flag is the process's, and this process goes on after the test."""
+    monkeypatch.setattr(tasks, "_shutting_down", mmap.mmap(-1, 1))
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The slots whose start was sent, instead of sending it."""
+    calls = []
+    monkeypatch.setattr(tasks.run_slot, "apply_async", lambda args, **options: calls.append((*args, options)))
+    monkeypatch.setattr(tasks, "_waiting_starts", lambda: 0)
+    return calls
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """Stands in for the worker: remembers how it was run, and does what `behaves` says."""
+
+    class Stub:
+        runs: tuple[WorkerOptions, ...] = ()
+        behaves = staticmethod(lambda should_stop, on_heartbeat: None)
+
+        def __call__(self, options, *, should_stop, on_heartbeat):
+            self.runs = (*self.runs, options)
+            return self.behaves(should_stop, on_heartbeat)
+
+    stub = Stub()
+    monkeypatch.setattr(tasks, "run_worker", stub)
+    return stub
+
+
+def fail_with(error):
+    def behave(should_stop, on_heartbeat):
+        raise error
+
+    return behave
+
+
+# --- Slots ----------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_runs_a_worker_under_its_lease_and_frees_it_afterwards(worker):
+    held = []
+    worker.behaves = lambda should_stop, on_heartbeat: held.append((leases.live([SLOT]), on_heartbeat(), should_stop()))
+
+    tasks.run_slot.apply((GROUP, 0), task_id="task-1")
+
+    assert held == [({SLOT}, True, False)]
+    assert [(run.group_id, run.topics, run.slot) for run in worker.runs] == [
+        (GROUP, (settings.ENGAGEMENT_TOPIC,), SLOT)
+    ]
+    assert not leases.live([SLOT])
+
+
+def test_a_second_task_for_a_live_slot_ends_at_once(worker):
+    leases.acquire(SLOT, "the first", 60)
+
+    tasks.run_slot.apply((GROUP, 0))
+
+    assert worker.runs == ()
+    assert Lease.objects.get(pk=SLOT).holder == "the first"
+
+
+def test_a_worker_hears_that_its_slot_was_taken(worker):
+    answers = []
+
+    def behave(should_stop, on_heartbeat):
+        answers.append(on_heartbeat())
+        leases.drop(SLOT)
+        leases.acquire(SLOT, "another", 60)
+        answers.append(on_heartbeat())
+
+    worker.behaves = behave
+    tasks.run_slot.apply((GROUP, 0))
+
+    assert answers == [True, False]
+    assert Lease.objects.get(pk=SLOT).holder == "another", "it must not free what is another's"
+
+
+def test_a_database_that_is_away_does_not_cost_a_worker_its_slot(worker, monkeypatch):
+    answers = []
+
+    def behave(should_stop, on_heartbeat):
+        with monkeypatch.context() as patch:
+            patch.setattr(leases, "renew", lambda *_: fail_with(OperationalError("away"))(None, None))
+            patch.setattr(connection, "close", lambda: None)
+            answers.append(on_heartbeat())
+
+    worker.behaves = behave
+    tasks.run_slot.apply((GROUP, 0))
+
+    assert answers == [True]
+
+
+def test_its_start_is_no_longer_pending_once_a_slot_runs(worker):
+    leases.acquire(START, "supervise", 60)
+    worker.behaves = lambda *_: None
+
+    tasks.run_slot.apply((GROUP, 0))
+
+    assert not leases.live([START])
+
+
+@pytest.mark.parametrize(
+    ("error", "raises"),
+    [
+        (TopicNotFoundError("Topic 'engagement' does not exist."), False),
+        (ServiceUnavailableError("Kafka did not answer."), False),
+        (LedgerConflictError("A row was not as it must be."), False),
+        (RuntimeError("a bug"), True),
+    ],
+)
+def test_a_slot_that_fails_says_why_and_is_not_started_again_at_once(worker, sent, error, raises):
+    worker.behaves = fail_with(error)
+
+    result = tasks.run_slot.apply((GROUP, 0))
+
+    assert result.failed() == raises
+    assert not leases.live([SLOT])
+    assert JournalEntry.objects.get().message == f"{SLOT} ended: {error}"
+    tasks.supervise()
+    assert 0 not in [slot for _, slot, _ in sent]
+
+
+def test_a_slot_that_fails_again_and_again_fills_no_journal(worker):
+    worker.behaves = fail_with(TopicNotFoundError("missing"))
+    for _ in range(3):
+        tasks.run_slot.apply((GROUP, 0))
+    worker.behaves = fail_with(TopicNotFoundError("something else"))
+    tasks.run_slot.apply((GROUP, 0))
+
+    assert JournalEntry.objects.filter(kind=tasks.SLOT_FAILED).count() == 2
+
+
+def test_a_slot_that_starts_without_a_database_ends_with_one_line(monkeypatch, worker, caplog):
+    monkeypatch.setattr(leases, "acquire", lambda *_: fail_with(OperationalError("connection\nrefused"))(None, None))
+    monkeypatch.setattr(connection, "close", lambda: None)
+
+    assert tasks.run_slot.apply((GROUP, 0)).successful()
+    assert f"{SLOT} waits for the database: connection refused" in caplog.messages
+    assert worker.runs == ()
+
+
+# --- Shutdown -------------------------------------------------------------------------------------------------
+
+
+def test_a_shutdown_stops_the_slots_of_its_node_and_no_others(monkeypatch):
+    monkeypatch.setattr(connection, "close", lambda: None)
+    mine, other = make_worker("w-1", node="slots@here"), make_worker("w-2", node="slots@there")
+    should_stop = tasks._stop_flag()
+    assert not should_stop()
+
+    tasks.stop_node("slots@here")
+
+    assert Worker.objects.get(pk=mine.pk).stop_requested
+    assert not Worker.objects.get(pk=other.pk).stop_requested
+    assert should_stop()
+
+
+def test_a_shutdown_reaches_the_slots_without_a_database(monkeypatch, caplog):
+    monkeypatch.setattr(connection, "close", lambda: None)
+    monkeypatch.setattr(workers, "request_stop", lambda **_: fail_with(OperationalError("away"))(None, None))
+    should_stop = tasks._stop_flag()
+
+    tasks.stop_node("slots@here")
+
+    assert should_stop()
+    assert "slots@here" in caplog.text
+
+
+def test_a_slot_whose_celery_parent_is_gone_stops(monkeypatch):
+    should_stop = tasks._stop_flag()
+    assert not should_stop()
+
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+
+    assert should_stop()
+
+
+# --- Supervision ----------------------------------------------------------------------------------------------
+
+
+def test_each_slot_that_nobody_holds_is_started_once(sent, settings):
+    settings.CONSUMER_SLOTS = 3
+    leases.acquire(tasks.slot_name(GROUP, 1), "somebody", 60)
+
+    tasks.supervise()
+    tasks.supervise()
+
+    assert [(group, slot) for group, slot, _ in sent] == [(GROUP, 0), (GROUP, 2)]
+    assert all(options["expires"] == tasks.START_SECONDS for _, _, options in sent)
+
+
+def test_a_start_that_came_to_nothing_is_sent_again(sent, settings):
+    settings.CONSUMER_SLOTS = 1
+    tasks.supervise()
+    leases.drop(START)
+
+    tasks.supervise()
+
+    assert len(sent) == 2
+
+
+def test_no_start_is_sent_while_nobody_takes_those_that_wait(sent, settings, monkeypatch):
+    settings.CONSUMER_SLOTS = 2
+    monkeypatch.setattr(tasks, "_waiting_starts", lambda: 2)
+
+    tasks.supervise()
+
+    assert sent == []
+
+
+def test_a_start_that_could_not_be_sent_is_tried_at_the_next_tick(sent, settings, monkeypatch, caplog):
+    settings.CONSUMER_SLOTS = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks.run_slot, "apply_async", lambda *_, **__: fail_with(BrokerError("refused"))(None, None))
+        tasks.supervise()
+    assert "Redis does not answer" in caplog.text
+
+    tasks.supervise()
+
+    assert len(sent) == 1
+
+
+def test_starts_that_wait_are_counted_and_an_empty_queue_holds_none():
+    assert tasks._waiting_starts() == 0
+
+    tasks.run_slot.apply_async((GROUP, 0), expires=60)
+    try:
+        assert tasks._waiting_starts() == 1
+    finally:
+        with redis.Redis.from_url(settings.REDIS_URL) as client:
+            client.delete("slots")
+
+
+def test_a_broker_that_is_away_is_reported_and_not_waited_for(settings, monkeypatch):
+    monkeypatch.setattr(current_app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
+
+    with pytest.raises(BrokerError):
+        tasks._waiting_starts()
+
+
+# --- Dead workers ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _supervised(sent):
+    """Supervision has ticked for longer than a heartbeat timeout."""
+    leases.acquire(f"supervision:{GROUP}", "supervise", 60)
+
+
+@pytest.mark.usefixtures("_supervised")
+def test_a_silent_worker_is_told_dead_once():
+    make_worker("w-silent", silent_for=60)
+    make_worker("w-alive", silent_for=1)
+
+    tasks.supervise()
+    tasks.supervise()
+
+    assert [entry.worker_id for entry in JournalEntry.objects.filter(kind="worker_dead")] == ["w-silent"]
+    assert Worker.objects.get(pk="w-alive").state == Worker.State.RUNNING
+
+
+@pytest.mark.usefixtures("sent")
+def test_silence_is_not_held_against_a_worker_right_after_a_gap():
+    """The database was away for supervision; it was away for the worker, too."""
+    make_worker("w-silent", silent_for=60)
+
+    tasks.supervise()
+    tasks.supervise()
+    assert not JournalEntry.objects.filter(kind="worker_dead").exists()
+
+    leases.drop(f"supervision-grace:{GROUP}")  # as after one heartbeat timeout
+    tasks.supervise()
+    assert JournalEntry.objects.filter(kind="worker_dead").count() == 1
+
+
+# --- Housekeeping ---------------------------------------------------------------------------------------------
+
+
+class Folds:
+    """A store with `chunks` left to fold."""
+
+    def __init__(self, *chunks):
+        self.left = list(chunks)
+
+    def fold(self, limit):
+        return self.left.pop(0)
+
+
+def test_a_fold_goes_on_until_a_chunk_is_not_full(monkeypatch):
+    store = Folds(control.FOLD_CHUNK, control.FOLD_CHUNK, 7, 1)
+    monkeypatch.setattr(control, "MetricsStore", lambda: store)
+
+    control.fold()
+
+    assert store.left == [1]
+    assert not leases.live(["fold"])
+
+
+def test_a_fold_ends_in_time_and_leaves_the_rest_to_the_next(monkeypatch):
+    store = Folds(*[control.FOLD_CHUNK] * 3)
+    monkeypatch.setattr(control, "MetricsStore", lambda: store)
+    monkeypatch.setattr(control, "FOLD_SECONDS", 0.0)
+
+    control.fold()
+
+    assert len(store.left) == 3
+
+
+def test_one_fold_runs_at_a_time(monkeypatch):
+    leases.acquire("fold", "another", 60)
+    store = Folds(1)
+    monkeypatch.setattr(control, "MetricsStore", lambda: store)
+
+    control.fold()
+
+    assert store.left == [1]
+
+
+def test_the_real_fold_has_nothing_to_do_without_deltas():
+    control.fold()
+
+    assert not EngagementTotal.objects.exists()
+
+
+def test_the_monitor_sends_a_snapshot_even_while_kafka_is_away(monkeypatch, caplog):
+    monkeypatch.setattr(control, "_admin", lambda: None)
+    monkeypatch.setattr(lag, "sample_group", lambda *_: fail_with(ServiceUnavailableError("no Kafka"))(0, 0))
+    told: list[str] = []
+    monkeypatch.setattr(control, "send_snapshot", told.append)
+
+    control.monitor()
+
+    assert told == [GROUP]
+    assert "Log ends are unknown: no Kafka" in caplog.messages
+
+
+def test_one_monitor_ticks_at_a_time(monkeypatch):
+    leases.acquire(f"monitor:{GROUP}", "another", 60)
+    told: list[str] = []
+    monkeypatch.setattr(control, "send_snapshot", told.append)
+
+    control.monitor()
+
+    assert told == []
+
+
+def test_a_check_that_took_long_is_followed_by_a_rest(monkeypatch):
+    checks = []
+
+    def check(group):
+        checks.append(group)
+        return invariants.InvariantsResult(group, {})
+
+    monkeypatch.setattr(invariants, "check_and_store", check)
+    moments = iter([0.0, 20.0])
+    monkeypatch.setattr(tasks, "monotonic", lambda: next(moments))
+
+    tasks.verify()
+    tasks.verify()
+    assert checks == [GROUP]
+    rest = Lease.objects.get(pk=f"verify-rest:{GROUP}")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT extract(epoch FROM %s - clock_timestamp())", [rest.expires_at])
+        assert 170 < cursor.fetchone()[0] <= 180
+
+
+def test_invariants_that_do_not_hold_are_logged_as_an_error(monkeypatch, caplog):
+    broken = invariants.InvariantsResult(GROUP, {"I1": invariants.InvariantResult(ok=False, detail="a hole")})
+    monkeypatch.setattr(invariants, "check_and_store", lambda group: broken)
+
+    tasks.verify()
+
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "a hole" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "tick", [tasks.supervise, tasks.verify, tasks.thin, control.monitor, control.fold, control.purge]
+)
+def test_every_tick_meets_a_lost_database_with_one_line(tick, monkeypatch, caplog):
+    monkeypatch.setattr(connection, "cursor", lambda *_: fail_with(OperationalError("connection\n  refused"))(0, 0))
+    monkeypatch.setattr(connection, "close", lambda: None)
+
+    tick()
+
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == ["connection refused"]
+
+
+# --- Wiring ---------------------------------------------------------------------------------------------------
+
+
+def test_every_scheduled_task_exists_and_expires():
+    schedule = current_app.conf.beat_schedule
+
+    assert {entry["task"] for entry in schedule.values()} <= set(current_app.tasks)
+    assert all(entry["options"]["expires"] >= entry["schedule"] for entry in schedule.values())
+
+
+def test_slots_have_a_queue_of_their_own():
+    routes = {name: current_app.amqp.router.route({}, name)["queue"].name for name in current_app.tasks}
+    ours = {name: queue for name, queue in routes.items() if not name.startswith("celery.")}
+
+    assert ours.pop("offsets.tasks.run_slot") == "slots"
+    assert set(ours.values()) == {"control"}
+
+
+def test_slots_are_acknowledged_early_and_never_timed_out():
+    task = tasks.run_slot
+
+    assert not task.acks_late
+    assert task.ignore_result
+    assert task.time_limit is None
+    assert task.soft_time_limit is None
