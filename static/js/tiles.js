@@ -19,7 +19,7 @@ function show(name, value, title, note) {
 export function samplingTrouble(snapshot) {
   const seconds = snapshot.log_sampled_age_seconds;
   if (!snapshot.partitions.length) return "";
-  if (seconds === null) return "log ends unknown so far";
+  if (seconds === null || snapshot.partitions.every((one) => one.log_end_offset === null)) return "log ends unknown so far";
   return seconds > SAMPLE_OLD_SECONDS ? `log ends unknown for ${age(seconds)}` : "";
 }
 

@@ -1,0 +1,514 @@
+"""The live page, in a real browser, against the real server: what an operator sees and does."""
+
+import re
+
+import pytest
+from django.contrib.sessions.models import Session
+from playwright.sync_api import expect
+
+from analytics.models import EngagementMinute
+from offsets.models import InvariantReport, JournalEntry, OperatorAction, PartitionCheckpoint, Worker
+from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+PASSWORD = "correct horse"
+MINUTE_SECONDS = 60
+
+
+def make_partition(partition, *, owner, next_offset=1000, log_end=None, **fields):
+    """A partition that is read up to `next_offset` of a log that was sampled just now and a minute ago."""
+    checkpoint = make_checkpoint(partition, next_offset=next_offset, owner=owner, committed_at=ago(1), **fields)
+    make_range(checkpoint, 0, next_offset)
+    end = next_offset if log_end is None else log_end
+    make_sample(checkpoint, MINUTE_SECONDS, next_offset, next_offset)
+    sample(checkpoint, end)
+    return checkpoint
+
+
+def sample(checkpoint, log_end):
+    # A little in the future, so that it stays fresh however slow the machine is.
+    make_sample(checkpoint, -60, log_end, checkpoint.next_offset)
+
+
+@pytest.fixture
+def group(transactional_db):
+    """Three partitions: two keep up, one is paused far behind."""
+    worker = make_worker("w-7f2a91bc", silent_for=-60, events_per_second=1234.5, memory_bytes=412 * 2**20, records=5000)
+    paused = make_partition(2, owner=worker, next_offset=790_000, log_end=801_118, desired_state="paused", epoch=14)
+    return {
+        "worker": worker,
+        "paused": paused,
+        "first": make_partition(0, owner=worker),
+        "second": make_partition(1, owner=worker, next_offset=2000, log_end=2000),
+    }
+
+
+def row(page, partition):
+    return page.locator(".partitions > tbody", has=page.get_by_role("rowheader", name=f"engagement-{partition}"))
+
+
+def names(page):
+    return page.locator(".partitions > tbody th.partition").all_inner_texts()
+
+
+def cell(page, partition, name):
+    return row(page, partition).locator(f"td.{name}").first
+
+
+# --- Looking --------------------------------------------------------------------------------------
+
+
+def test_it_asks_strangers_to_log_in(visits):
+    make_user("olga", "operator", password=PASSWORD)
+    page = visits.page()
+
+    page.goto(visits.server.url)
+    page.get_by_label("Username").fill("olga")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("correct username and password")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("No partition has been claimed yet")
+
+
+def test_it_explains_who_may_look(visits):
+    make_user("nobody", password=PASSWORD)
+    page = visits.page()
+
+    page.goto(visits.server.url)
+    page.get_by_label("Username").fill("nobody")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("You may not see this page")
+    page.get_by_role("button", name="Log in as somebody else").click()
+    expect(page.get_by_label("Username")).to_be_visible()
+    # The answer 403 is meant; the browser reports it all the same.
+    visits.complaints[:] = [text for text in visits.complaints if "403" not in text]
+
+
+def test_it_shows_where_each_partition_stands(group, operator):
+    page = operator()
+
+    expect(page.get_by_role("heading", level=1)).to_contain_text("engagement-2 is paused; the other 2 are fine.")
+    expect(page.locator("#headline-advice")).to_contain_text("engagement-2: Paused by an operator at offset 790,000")
+    assert names(page) == ["engagement-2", "engagement-0", "engagement-1"], "the worst comes first"
+    expect(cell(page, 2, "status")).to_have_text("PAUSED")
+    expect(cell(page, 2, "epoch")).to_have_text("14")
+    expect(cell(page, 2, "next")).to_have_text("790,000")
+    expect(cell(page, 2, "end")).to_have_text("801,118")
+    expect(cell(page, 2, "lag")).to_have_text("11,118")
+    expect(cell(page, 0, "lag")).to_have_text("0")
+    expect(cell(page, 0, "owner")).to_contain_text("w-7f2a91bc")
+    expect(page.locator("#lag-value")).to_have_text("11,118")
+    expect(page.locator("#partitions-sum")).to_have_text("3 partitions · 1 PAUSED · 2 OK")
+    expect(page).to_have_title(re.compile("^PAUSED · "))
+
+
+def test_it_shows_workers_totals_invariants_and_journal(group, operator):
+    make_worker("w-dead", silent_for=90, fenced_commits=3, last_error="OperationalError: gone")
+    minute = {"checkpoint": group["first"], "minute": ago(120)}
+    EngagementMinute.objects.create(views=1_000_000, likes=200, comments=30, shares=4, **minute)
+    detail = {f"I{number}": {"ok": number != 3, "detail": f"Detail {number}."} for number in range(1, 7)}
+    InvariantReport.objects.create(group_id=GROUP, ok=False, invariants=detail, duration_ms=5)
+    message = "Refused a stale commit of w-dead on engagement-1"
+    JournalEntry.objects.create(group_id=GROUP, level="warning", kind="fenced", message=message)
+    page = operator()
+
+    expect(page.locator("#counted-value")).to_have_text("1,000,234")
+    expect(page.locator("#counted-view")).to_have_text("1,000,000")
+    expect(page.locator("#invariants-value")).to_have_text("I3 broken")
+    expect(page.locator("#journal li")).to_contain_text(message)
+    dead = page.locator("#workers tbody", has_text="w-dead")
+    expect(dead).to_contain_text("Dead")
+    expect(dead).to_contain_text("OperationalError: gone")
+    expect(page.locator("#workers tbody", has_text="w-7f2a91bc")).to_contain_text("412 MiB")
+    page.get_by_role("button", name="What they say").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Broken. Detail 3.")
+
+
+def test_it_follows_the_rows_without_a_reload(group, operator):
+    page = operator()
+    page.evaluate("window.untouched = true")
+
+    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1500, ledger_end=1500)
+    late = make_partition(7, owner=group["worker"], next_offset=7000)
+
+    expect(cell(page, 0, "next")).to_have_text("1,500")
+    expect(cell(page, 7, "next")).to_have_text("7,000")
+    assert names(page)[-1] == "engagement-7", "a new one is appended"
+    late.retired_at = late.created_at
+    late.save()
+    expect(row(page, 7)).to_have_count(0)
+    assert page.evaluate("window.untouched")
+
+
+def test_it_keeps_the_order_until_it_is_asked(group, operator):
+    page = operator()
+    before = names(page)
+
+    PartitionCheckpoint.objects.filter(pk=group["second"].pk).update(halt_reason="truncated")
+
+    expect(cell(page, 1, "status")).to_have_text("HALTED")
+    assert names(page) == before, "nothing jumps under the pointer"
+    page.get_by_role("button", name="Sort worst first again").click()
+    assert names(page) == ["engagement-1", "engagement-2", "engagement-0"]
+    expect(page.get_by_role("button", name="Sort worst first again")).to_be_hidden()
+
+
+def test_it_touches_only_what_changed(group, operator):
+    page = operator()
+    page.evaluate(
+        """() => {
+            window.touched = new Set();
+            const cells = (node) => (node.nodeType === 1 ? node : node.parentElement).closest("td, th");
+            new MutationObserver((found) => found.forEach(({ target }) => window.touched.add(cells(target)?.className)))
+                .observe(document.querySelector("#partitions"), { subtree: true, childList: true, characterData: true })
+        }"""
+    )
+
+    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(epoch=4)
+
+    expect(cell(page, 0, "epoch")).to_have_text("4")
+    touched = set(page.evaluate("[...window.touched]"))
+    assert touched <= {"num epoch", "owner"}, "the heartbeat's age ticks, the epoch changed, all else stays"
+
+
+def test_it_draws_and_lists_what_became_of_each_offset(group, operator):
+    checkpoint = make_checkpoint(5, next_offset=1_000_000, owner=group["worker"])
+    make_range(checkpoint, 0, 400_000, failed_records=2)
+    make_range(checkpoint, 400_000, 400_001, "skipped")
+    make_range(checkpoint, 400_001, 1_000_000)
+    sample(checkpoint, 1_000_010)
+    page = operator()
+
+    page.get_by_role("button", name="engagement-5", exact=True).click()
+
+    listed = row(page, 5).locator(".ranges tbody tr")
+    expect(listed).to_have_count(4)
+    expect(listed.nth(0)).to_have_text(re.compile(r"unread.*1,000,000.*1,000,010.*10.*–.*–"))
+    expect(listed.nth(2)).to_have_text(re.compile(r"skipped.*400,000.*400,001.*1.*0.*0"))
+    strip = row(page, 5).locator("canvas.strip").first
+    expect(strip).to_have_attribute("aria-label", re.compile("1 skipped, 10 unread"))
+    # One offset in a million is less than a thousandth of a pixel, and is seen and found all the same.
+    width = strip.evaluate("canvas => canvas.clientWidth")
+    strip.hover(position={"x": width * 0.4 + 1, "y": 8})
+    expect(page.locator("#tooltip")).to_contain_text("skipped [400,000, 400,001)")
+
+
+def test_it_tells_unknown_from_zero(operator):
+    make_checkpoint(0)
+    page = operator()
+
+    expect(cell(page, 0, "lag")).to_have_text("–")
+    expect(cell(page, 0, "end")).to_have_text("–")
+    expect(page.locator("#lag-value")).to_have_text("–")
+    expect(page.locator("#lag-note")).to_have_text("log ends unknown so far")
+    expect(cell(page, 0, "status")).to_have_text("UNOWNED")
+
+
+def test_it_reads_the_chart_by_keyboard(group, operator):
+    EngagementMinute.objects.create(checkpoint=group["first"], minute=ago(0), views=4321)
+    page = operator()
+    # The row's minute need not begin with a minute: the page's own buckets do.
+    chart = page.locator("#minutes-chart")
+
+    chart.focus()
+    page.keyboard.press("ArrowLeft")
+
+    expect(page.locator("#minutes-when")).not_to_contain_text("so far")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#minutes-when")).to_contain_text("so far")
+
+
+# --- Acting ---------------------------------------------------------------------------------------
+
+
+def test_it_pauses_with_a_preview_and_a_reason_and_shows_what_the_ledger_says(group, operator):
+    page = operator()
+
+    page.get_by_role("button", name="Pause engagement-0").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Pause engagement-0 at offset 1,000: its worker w-7f2a91bc stops within 1.0 s")
+    dialog.get_by_role("button", name="Pause engagement-0").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("a reason is required")
+    assert not OperatorAction.objects.exists()
+    dialog.get_by_label("Reason").fill("Deploying the new schema")
+    dialog.get_by_role("button", name="Pause engagement-0").click()
+
+    expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows engagement-0 as PAUSED")
+    action = OperatorAction.objects.get()
+    assert (action.kind, action.username, action.reason, action.outcome) == (
+        "pause",
+        "olga",
+        "Deploying the new schema",
+        "applied",
+    )
+    assert PartitionCheckpoint.objects.get(pk=group["first"].pk).desired_state == "paused"
+    dialog.get_by_role("button", name="Close").click()
+    expect(cell(page, 0, "status")).to_have_text("PAUSED")
+    expect(page.get_by_role("button", name="Resume engagement-0")).to_be_focused()
+    expect(page.locator("#journal li").first).to_contain_text("paused by olga: Deploying the new schema")
+
+
+def test_it_resumes(group, operator):
+    page = operator()
+
+    page.get_by_role("button", name="Resume engagement-2").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("11,118 records wait")
+    dialog.get_by_label("Reason").fill("Done")
+    dialog.get_by_role("button", name="Resume engagement-2").click()
+
+    expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows engagement-2")
+    assert PartitionCheckpoint.objects.get(pk=group["paused"].pk).desired_state == "running"
+
+
+def test_it_refuses_what_is_no_longer_as_it_was_seen_and_looks_again(group, operator, visits):
+    page = operator()
+    page.get_by_role("button", name="Pause engagement-0").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("at offset 1,000")
+    dialog.get_by_label("Reason").fill("Deploying")
+
+    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(epoch=9)
+    dialog.get_by_role("button", name="Pause engagement-0").click()
+
+    expect(dialog.get_by_role("alert")).to_contain_text("has changed since you looked: epoch was 3, is 9")
+    expect(dialog.get_by_role("button", name="Pause engagement-0")).to_be_disabled()
+    assert PartitionCheckpoint.objects.get(pk=group["first"].pk).desired_state == "running"
+    dialog.get_by_role("button", name="Look again").click()
+    expect(dialog.locator("#action-change")).to_contain_text("9")
+    dialog.get_by_role("button", name="Pause engagement-0").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Done")
+    # The answer 409 is meant; the browser reports it all the same.
+    visits.complaints[:] = [text for text in visits.complaints if "409" not in text]
+
+
+def test_it_gives_viewers_no_buttons(group, visits):
+    page = visits.log_in(visits.page(), make_user("victor", "viewer"))
+
+    expect(cell(page, 0, "next")).to_have_text("1,000")
+    expect(page.get_by_role("button", name=re.compile("^(Pause|Resume) "))).to_have_count(0)
+
+
+def test_it_logs_out(group, operator):
+    page = operator()
+
+    page.locator("#menu summary").click()
+    page.get_by_role("button", name="Log out").click()
+
+    expect(page.get_by_label("Username")).to_be_visible()
+    assert not Session.objects.exists()
+
+
+# --- When things fail -----------------------------------------------------------------------------
+
+
+def test_it_says_how_stale_it_is_and_recovers(group, operator, visits):
+    page = operator()
+    live = page.locator("html")
+
+    visits.server.stop()
+
+    expect(page.locator("#live-text")).to_have_text(re.compile(r"stale for \d+ s"))
+    expect(live).to_have_attribute("data-live", "stale")
+    expect(page.locator("#headline-advice")).to_contain_text("Shown is what was true at")
+    expect(page.locator("#announcer")).to_contain_text("stale")
+    expect(page.get_by_role("button", name="Reload")).to_be_visible()
+    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1700, ledger_end=1700)
+    visits.server.go_on()
+    expect(live).to_have_attribute("data-live", "fresh")
+    expect(cell(page, 0, "next")).to_have_text("1,700")
+    expect(page.get_by_role("button", name="Reload")).to_be_hidden()
+    expect(page.locator("#announcer")).to_contain_text("live again")
+
+
+def test_it_reconnects_by_itself(group, operator, visits):
+    page = operator()
+    page.evaluate("window.untouched = true")
+
+    visits.server.end()
+    expect(page.locator("#headline-advice")).to_contain_text("The server does not answer")
+    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1800, ledger_end=1800)
+    visits.server.start()
+
+    expect(page.locator("html")).to_have_attribute("data-live", "fresh")
+    expect(cell(page, 0, "next")).to_have_text("1,800")
+    assert page.evaluate("window.untouched"), "the page was not loaded again"
+    # Each attempt that fails is reported by the browser.
+    visits.complaints[:] = [text for text in visits.complaints if "ERR_CONNECTION" not in text]
+
+
+def test_it_goes_to_the_login_when_the_session_has_ended(group, operator):
+    page = operator()
+    held = []
+    page.route("**/js/main.js", lambda route: held.append(route))
+
+    # The page is served, its script is not yet: the socket is refused with the code that says why.
+    page.reload(wait_until="commit")
+    while not held:
+        page.wait_for_timeout(10)
+    Session.objects.all().delete()
+    held[0].continue_()
+
+    expect(page).to_have_url(re.compile(r"/accounts/login/\?next=%2F"))
+
+
+def test_it_works_without_the_chart_library(group, operator, visits):
+    page = operator()
+    page.route("**/uPlot.esm.js", lambda route: route.fulfill(status=404))
+
+    page.reload()
+
+    expect(page.locator("#minutes-note")).to_contain_text("npm ci")
+    expect(cell(page, 0, "next")).to_have_text("1,000")
+    visits.complaints[:] = [text for text in visits.complaints if "404" not in text]
+
+
+def test_it_announces_a_change_of_status_and_nothing_else(group, operator):
+    page = operator()
+    page.evaluate(
+        """() => {
+            window.said = [];
+            const announcer = document.querySelector("#announcer");
+            new MutationObserver(() => window.said.push(announcer.textContent))
+                .observe(announcer, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+
+    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1100, ledger_end=1100)
+    expect(cell(page, 0, "next")).to_have_text("1,100")
+    Worker.objects.filter(pk="w-7f2a91bc").update(heartbeat_at=ago(60))
+
+    expect(page.locator("#announcer")).to_contain_text("engagement-0 is UNOWNED")
+    assert len(page.evaluate("window.said")) == 1
+
+
+# --- Hands, eyes and screens ----------------------------------------------------------------------
+
+
+def test_it_can_be_worked_by_keyboard_alone(group, operator):
+    page = operator()
+    lag = page.get_by_role("columnheader", name="Lag")
+
+    lag.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(lag).to_have_attribute("aria-sort", "descending")
+    page.keyboard.press("Enter")
+    expect(lag).to_have_attribute("aria-sort", "ascending")
+    assert names(page)[-1] == "engagement-2"
+    seen = []
+    page.get_by_role("button", name="engagement-2", exact=True).focus()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.getAttribute('aria-label')"))
+    assert "Resume engagement-2" in seen
+    page.get_by_role("button", name="Resume engagement-2").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Reason")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name="Resume engagement-2")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_the_screen(group, operator, scheme, width):
+    page = operator(viewport={"width": width, "height": 844}, color_scheme=scheme)
+
+    page.get_by_role("button", name="engagement-2", exact=True).click()
+    expect(row(page, 2).locator(".ranges")).to_be_visible()
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("status", "lag", "next", "action"):
+        box = cell(page, 2, name).bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+CONTRASTS = """() => {
+    const channels = (text) => text.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b]
+        .map((one) => one / 255)
+        .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, one, index) => sum + one * [0.2126, 0.7152, 0.0722][index], 0);
+    const ground = (node) => {
+        for (; node; node = node.parentElement) {
+            const found = channels(getComputedStyle(node).backgroundColor);
+            if (found.length < 4 || found[3] > 0) return found;
+        }
+        return [255, 255, 255];
+    };
+    const faint = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const node = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
+        const [a, b] = [light(channels(getComputedStyle(node).color)), light(ground(node))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < 4.5) faint.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+    }
+    return faint;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_its_words_can_be_read(group, operator, scheme):
+    worker = make_worker("w-dead", silent_for=90, last_error="OperationalError: gone")
+    make_partition(8, owner=worker)
+    make_partition(9, owner=group["worker"], halt_reason="expired")
+    for level in ("info", "warning", "error"):
+        JournalEntry.objects.create(group_id=GROUP, level=level, kind="test", message=f"At level {level}")
+    page = operator(color_scheme=scheme)
+
+    page.get_by_role("button", name="engagement-2", exact=True).click()
+    expect(row(page, 2).locator(".ranges")).to_be_visible()
+
+    assert page.evaluate(CONTRASTS) == []
+
+
+def test_it_switches_the_theme_and_remembers(group, operator):
+    page = operator(color_scheme="light")
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    before = page.evaluate(ground)
+
+    page.get_by_role("button", name="Switch between dark and light").click()
+
+    dark = page.evaluate(ground)
+    assert dark != before
+    page.reload()
+    assert page.evaluate(ground) == dark
+
+
+def test_it_stays_smooth_with_many_partitions(operator):
+    worker = make_worker("w-many", silent_for=-60)
+    PartitionCheckpoint.objects.bulk_create(
+        PartitionCheckpoint(
+            group_id=GROUP,
+            topic="engagement",
+            partition=number,
+            topic_id="topic-id",
+            baseline_offset=0,
+            baseline_kind="earliest",
+            next_offset=1000,
+            ledger_end=1000,
+            epoch=1,
+            owner=worker,
+        )
+        for number in range(500)
+    )
+    page = operator()
+    expect(page.locator(".partitions > tbody")).to_have_count(500)
+    rows = page.evaluate("window.rows = [...document.querySelectorAll('.partitions > tbody')]; rows.length")
+
+    PartitionCheckpoint.objects.filter(group_id=GROUP).update(next_offset=2000, ledger_end=2000)
+
+    expect(cell(page, 499, "next")).to_have_text("2,000")
+    assert page.evaluate("rows.every((row) => row.isConnected)"), rows
+    page.get_by_label("Filter by partition, status or owner").fill("engagement-49")
+    expect(page.locator(".partitions > tbody:visible")).to_have_count(11)
