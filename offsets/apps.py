@@ -7,6 +7,9 @@ class OffsetsConfig(AppConfig):
     verbose_name = "Offsets"
 
     def ready(self) -> None:
-        from offsets import permissions
+        from offsets import (
+            checks,  # noqa: F401 - registers them
+            permissions,
+        )
 
         post_migrate.connect(permissions.grant_groups, sender=self, dispatch_uid="offsets.grant_groups")

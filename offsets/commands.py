@@ -1,5 +1,6 @@
 """What every management command of ours shares: exit statuses, `--json`, plain words for errors."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -76,15 +77,19 @@ class OperatorCommand(BaseCommand):
 
 def positive(text: str) -> int:
     """An argparse type: a whole number above zero."""
-    number = non_negative(text)
-    if number == 0:
-        raise ValueError
-    return number
+    return _whole(text, 1)
 
 
 def non_negative(text: str) -> int:
     """An argparse type: a whole number from zero, at most 2^62."""
-    number = int(text)
-    if not 0 <= number <= 2**62:
-        raise ValueError
+    return _whole(text, 0)
+
+
+def _whole(text: str, minimum: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not minimum <= number <= 2**62:
+        raise argparse.ArgumentTypeError(f"it must be at least {minimum} and at most 2^62, not {number}")
     return number

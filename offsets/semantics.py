@@ -5,6 +5,8 @@ from offsets.errors import RefusedError
 #: Offered now. The other modes and stores of the design are refused rather than half kept.
 SEMANTICS = ("exactly_once",)
 STORES = ("postgres",)
+GROUP_PROTOCOLS = ("classic", "consumer")
+BASELINES = ("earliest", "latest", "group")
 
 
 def refusal(semantics: str, store: str) -> str:
@@ -19,8 +21,16 @@ def refusal(semantics: str, store: str) -> str:
     return ""
 
 
-def refuse_unsupported(semantics: str, store: str) -> None:
-    """Raises RefusedError with the reason."""
-    reason = refusal(semantics, store)
-    if reason:
+def misconfiguration(group_protocol: str, baseline: str) -> str:
+    """What is wrong with how the group is set up; empty when nothing is. Pure."""
+    if group_protocol not in GROUP_PROTOCOLS:
+        return f"GROUP_PROTOCOL is {group_protocol!r}; it must be one of: {', '.join(GROUP_PROTOCOLS)}."
+    if baseline not in BASELINES:
+        return f"OFFSET_BASELINE is {baseline!r}; it must be one of: {', '.join(BASELINES)}."
+    return ""
+
+
+def refuse(*reasons: str) -> None:
+    """Raises RefusedError with the first reason that there is."""
+    for reason in filter(None, reasons):
         raise RefusedError(reason)

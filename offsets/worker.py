@@ -13,7 +13,7 @@ from offsets import journal, workers
 from offsets.clock import monotonic
 from offsets.kafka.admin import KafkaAdmin
 from offsets.processor import ProcessorOptions, StreamProcessor
-from offsets.semantics import refuse_unsupported
+from offsets.semantics import misconfiguration, refusal, refuse
 from offsets.sessions import DATABASE_LOST
 from offsets.types import BatchHandler
 
@@ -63,7 +63,10 @@ def run_worker(
     Raises RefusedError for a topic that does not exist or a mode that is not offered, ServiceUnavailableError and
     OperationalError when a service is down at the start. Later outages are waited out.
     """
-    refuse_unsupported(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE)
+    refuse(
+        refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
+        misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE),
+    )
     admin = KafkaAdmin()
     for topic in options.topics:
         admin.describe_topic(topic)

@@ -1,0 +1,33 @@
+"""Django system checks: a setup that cannot keep its promise is refused before it starts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+
+from offsets.semantics import misconfiguration, refusal
+
+
+@register("offsets")
+def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Semantics with their store, the group protocol and the baseline."""
+    reasons = [
+        ("offsets.E001", refusal(settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE)),
+        ("offsets.E002", misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE)),
+    ]
+    return [Error(reason, id=number) for number, reason in reasons if reason]
+
+
+@register(Tags.security, deploy=True)
+def check_hosts(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """`*` would switch off the websocket's check of its origin."""
+    if "*" in settings.ALLOWED_HOSTS:
+        return [
+            Error(
+                "ALLOWED_HOSTS contains '*': any site could open the dashboard's websocket. Name your hosts.",
+                id="offsets.E003",
+            )
+        ]
+    return []

@@ -1,0 +1,29 @@
+"""What is refused before it starts."""
+
+import pytest
+from django.core.checks import run_checks
+from pytest_django.fixtures import SettingsWrapper
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PROCESSING_SEMANTICS", "at_most_once", "not offered"),
+        ("OFFSET_STORE", "redis", "cannot keep exactly_once"),
+        ("GROUP_PROTOCOL", "telepathy", "classic, consumer"),
+        ("OFFSET_BASELINE", "middle", "earliest, latest, group"),
+    ],
+)
+def test_it_refuses_a_setup_that_cannot_keep_its_promise(
+    settings: SettingsWrapper, name: str, value: str, says: str
+) -> None:
+    assert run_checks(tags=["offsets"]) == []
+    setattr(settings, name, value)
+    (error,) = run_checks(tags=["offsets"])
+    assert says in error.msg
+
+
+def test_it_refuses_to_deploy_with_every_host_allowed(settings: SettingsWrapper) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    found = run_checks(tags=["security"], include_deployment_checks=True)
+    assert "offsets.E003" in {message.id for message in found}
