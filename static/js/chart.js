@@ -1,6 +1,6 @@
 // Events per minute, stacked by type: one bar for each minute, drawn by uPlot.
 import { byId, make, setHidden, setText } from "./dom.js";
-import { brief, exact, hourMinute } from "./format.js";
+import { exact, hourMinute, HUMANISE_FROM, inThousands } from "./format.js";
 import { colour, onTheme } from "./theme.js";
 
 const TYPES = ["view", "like", "comment", "share"];
@@ -96,7 +96,7 @@ export class MinutesChart {
       scales: { x: { range: (_plot, first, last) => [first - 30, last + 30] }, y: { range: (_plot, _lowest, highest) => [0, Math.max(10, (highest ?? 0) * 1.08)] } },
       axes: [
         { ...axis, grid: { show: false }, size: 24, space: 72, values: (_plot, ticks) => ticks.map((tick) => hourMinute(tick * 1000)) },
-        { ...axis, grid, size: AXIS_WIDTH, space: 40, values: (_plot, ticks) => ticks.map(brief) },
+        { ...axis, grid, size: AXIS_WIDTH, space: 40, values: (_plot, ticks) => ticks.map(ticks.at(-1) < HUMANISE_FROM ? exact : inThousands) },
       ],
       series: [{}, ...series],
       hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },

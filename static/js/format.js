@@ -1,7 +1,7 @@
 // Numbers and times as a person reads them. Unknown is an en dash, never 0.
 
 export const UNKNOWN = "–";
-const HUMANISE_FROM = 100_000;
+export const HUMANISE_FROM = 100_000;
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -17,6 +17,9 @@ export const exact = (value) => (known(value) ? whole.format(value) : UNKNOWN);
 
 /** Lag: exact below 100,000, three digits above; the caller puts `exact` in the title. */
 export const brief = (value) => (known(value) && value >= HUMANISE_FROM ? short.format(value) : exact(value));
+
+/** For an axis, where all numbers must be written alike. */
+export const inThousands = (value) => short.format(value);
 
 /** A rate: a tenth matters below ten a second only. */
 export function rate(value) {

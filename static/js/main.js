@@ -16,6 +16,7 @@ import { startTheme } from "./theme.js";
 import { showTiles } from "./tiles.js";
 import { showWorkers } from "./workers.js";
 
+const VERSION = 1; // of the snapshot
 const { websocketPath, loginUrl, servedAt, canOperate } = byId("page").dataset;
 
 startTheme();
@@ -52,6 +53,10 @@ function failed(index, error) {
 }
 
 function show(snapshot) {
+  if (snapshot.version !== VERSION) {
+    live.connection({ kind: "over", reason: "The server was updated and says more than this page understands. Reload it." });
+    return;
+  }
   freshness.heard(snapshot.taken_at);
   for (const [index, [, part]] of parts.entries()) {
     try {

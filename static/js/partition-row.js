@@ -11,6 +11,11 @@ const HEARTBEAT_LATE_SECONDS = 5;
 const cell = (name, label, ...children) => make("td", { role: "cell", class: name, "data-label": label }, ...children);
 const number = (name, label) => cell(`num ${name}`, label);
 
+/** The end is sampled once a second; a worker that has read past the sample proves that the log reaches that far. */
+function knownEnd({ log_end_offset: sampled, next_offset: next, halt_reason: halted }) {
+  return sampled === null || halted ? sampled : Math.max(sampled, next);
+}
+
 export class PartitionRow {
   constructor(partition, canOperate) {
     this.id = partition.checkpoint_id;
@@ -73,7 +78,7 @@ export class PartitionRow {
     this.#updateOwner(partition);
     setText(cells.epoch, exact(partition.epoch));
     setText(cells.next_offset, exact(partition.next_offset));
-    setText(cells.log_end_offset, exact(partition.log_end_offset));
+    setText(cells.log_end_offset, exact(knownEnd(partition)));
     setText(cells.lag, brief(partition.lag));
     setAttribute(cells.lag, "title", inFull(partition.lag, "records to read"));
     setText(cells.lag_seconds, duration(partition.lag_seconds));

@@ -7,12 +7,20 @@ const WIDTH = 100;
 const HEIGHT = 28;
 const HEADROOM = 2;
 
+/** A longer silence is a gap as well: a line across it would claim to know. */
+function longestStep(at) {
+  const steps = at.slice(1).map((second, index) => second - at[index]);
+  return Math.max(10, 3 * Math.min(...steps));
+}
+
 /** Runs of neighbouring known points, as `[[x, y], …]` in the picture's own units. */
 function runs(at, values, highest) {
   const found = [];
   const from = at.at(-1) - WINDOW_SECONDS;
+  const longest = longestStep(at);
   let open = null;
   at.forEach((second, index) => {
+    if (index && second - at[index - 1] > longest) open = null;
     const value = values[index];
     if (value === null || second < from) {
       open = null;

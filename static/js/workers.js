@@ -69,9 +69,9 @@ function ordered(workers) {
 }
 
 export function showWorkers({ workers, fenced_commits: fenced }) {
+  const states = workers.map((one) => look(one)[1].toLowerCase());
+  const parts = [...new Set(states)].map((word) => `${exact(states.filter((one) => one === word).length)} ${word}`);
   const alive = workers.filter((one) => one.state === "running").length;
-  const parts = [`${exact(alive)} running`];
-  if (alive < workers.length) parts.push(`${exact(workers.length - alive)} not`);
   if (fenced) parts.push(`${count(fenced, "stale commit")} refused`);
   setText(byId("workers-sum"), workers.length ? parts.join(" · ") : "");
   setHidden(byId("workers-empty"), alive > 0);

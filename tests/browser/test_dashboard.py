@@ -358,6 +358,45 @@ def test_it_goes_to_the_login_when_the_session_has_ended(group, operator):
     expect(page).to_have_url(re.compile(r"/accounts/login/\?next=%2F"))
 
 
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (None, "You may no longer see this page."),
+        ('{"version": 2, "sequence": 1}', "The server was updated"),
+    ],
+    ids=["no longer allowed", "another version"],
+)
+def test_it_says_why_there_is_nothing_to_see(visits, message, words):
+    def answer(socket):
+        if message is None:
+            socket.close(code=4403)
+        else:
+            socket.send(message)
+
+    page = visits.page()
+    page.route_web_socket("**/ws/dashboard/", answer)
+    visits.let_in(page, make_user("victor", "viewer"))
+
+    expect(page.locator("#headline-advice")).to_contain_text(words)
+    expect(page.get_by_role("button", name="Reload")).to_be_visible()
+
+
+def test_it_shows_no_log_that_ends_before_what_was_read(group, operator):
+    sample(group["first"], 900)
+    page = operator()
+
+    expect(cell(page, 0, "end")).to_have_text("1,000")
+
+
+def test_it_says_when_its_script_did_not_start(visits):
+    page = visits.page()
+    page.route("**/js/feed.js", lambda route: route.fulfill(status=404))
+    visits.let_in(page, make_user("victor", "viewer"))
+
+    expect(page.locator("#headline-text")).to_have_text("This page has not started.")
+    visits.complaints[:] = [text for text in visits.complaints if "404" not in text]
+
+
 def test_it_works_without_the_chart_library(group, operator, visits):
     page = operator()
     page.route("**/uPlot.esm.js", lambda route: route.fulfill(status=404))

@@ -2,7 +2,7 @@
 
 import pytest
 from django.core.checks import run_checks
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 
 @pytest.mark.parametrize(
@@ -14,16 +14,14 @@ from pytest_django.fixtures import SettingsWrapper
         ("OFFSET_BASELINE", "middle", "earliest, latest, group"),
     ],
 )
-def test_it_refuses_a_setup_that_cannot_keep_its_promise(
-    settings: SettingsWrapper, name: str, value: str, says: str
-) -> None:
+def test_it_refuses_a_setup_that_cannot_keep_its_promise(settings: Settings, name: str, value: str, says: str) -> None:
     assert run_checks(tags=["offsets"]) == []
     setattr(settings, name, value)
     (error,) = run_checks(tags=["offsets"])
     assert says in error.msg
 
 
-def test_it_refuses_to_deploy_with_every_host_allowed(settings: SettingsWrapper) -> None:
+def test_it_refuses_to_deploy_with_every_host_allowed(settings: Settings) -> None:
     settings.ALLOWED_HOSTS = ["*"]
     found = run_checks(tags=["security"], include_deployment_checks=True)
     assert "offsets.E003" in {message.id for message in found}
