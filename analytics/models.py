@@ -22,27 +22,10 @@ class Counts(models.Model):
         abstract = True
 
 
-class EngagementDelta(Counts):
-    """Counts of one commit for one entity, not yet folded into its total. Append-only until folded."""
+class EntityCounts(Counts):
+    """Counts of one entity in one checkpoint."""
 
-    # No constraint and no index but the key: this is the hot path's table, and fold is its only reader by key.
-    checkpoint = models.ForeignKey(
-        PartitionCheckpoint,
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
-    dimension = models.SmallIntegerField(choices=Dimension.choices)
-    entity_id = models.BigIntegerField()
-
-    def __str__(self) -> str:
-        return f"{self.get_dimension_display()} {self.entity_id}"
-
-
-class EngagementTotal(Counts):
-    """Folded counts of one entity in one checkpoint. An entity's total is the sum over checkpoints, plus deltas."""
-
+    # No foreign key in the database: the check would cost the hot path, and retired checkpoints are purged later.
     checkpoint = models.ForeignKey(
         PartitionCheckpoint,
         on_delete=models.DO_NOTHING,
@@ -54,13 +37,24 @@ class EngagementTotal(Counts):
     entity_id = models.BigIntegerField()
 
     class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.get_dimension_display()} {self.entity_id}"
+
+
+class EngagementDelta(EntityCounts):
+    """Counts of one commit, not yet folded into their totals. Append-only until folded; no index but the key."""
+
+
+class EngagementTotal(EntityCounts):
+    """Folded counts of one entity in one checkpoint. An entity's total is the sum over checkpoints, plus deltas."""
+
+    class Meta:
         constraints = [
             models.UniqueConstraint(fields=["checkpoint", "dimension", "entity_id"], name="engagement_total_once")
         ]
         indexes = [models.Index(fields=["dimension", "entity_id"], name="engagement_total_entity")]
-
-    def __str__(self) -> str:
-        return f"{self.get_dimension_display()} {self.entity_id}"
 
 
 class EngagementMinute(Counts):

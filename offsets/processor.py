@@ -83,6 +83,8 @@ class StreamProcessor:
         self._watched: deque[set[TopicPartition]] = deque(maxlen=1)
         self._troubles: dict[str, str] = {}
         self._failures: list[BaseException] = []
+        #: Claims under which the database refused a batch as data; the partition is claimed afresh.
+        self._refused: set[Claim] = set()
         self._targets: dict[TopicPartition, int] = {}
         self._blocked_since: float | None = None
         self._backpressured: set[TopicPartition] = set()
@@ -335,7 +337,7 @@ class StreamProcessor:
         committer = BatchCommitter(
             WorkerSession(self.options.worker_id),
             self.handler,
-            is_current=lambda commit: self.coordinator.fences.is_current(commit.claim),
+            is_current=lambda commit: self._wanted(commit.claim),
             wait=self.pipeline.wait,
             closed=lambda: self.pipeline.closed,
             on_trouble=lambda text: self._trouble("database", text),
@@ -355,7 +357,11 @@ class StreamProcessor:
         Asked after the fetch: so nothing of the new topic is ever counted at the old one's offsets.
         """
         foreign = self._foreign_once_known(unit)
-        kept = [] if foreign is None else [entry for entry in unit if entry[0].claim.topic_partition not in foreign]
+        kept = [
+            entry
+            for entry in unit
+            if foreign is not None and entry[0].claim.topic_partition not in foreign and self._wanted(entry[0].claim)
+        ]
         for entry in unit:
             if entry not in kept:
                 self._drop(entry[0])
@@ -366,13 +372,17 @@ class StreamProcessor:
     def _foreign_once_known(self, unit: Unit) -> set[TopicPartition] | None:
         """Waits while Kafka does not answer; None when the unit is not wanted any more."""
         backoff = Backoff()
-        while not self.pipeline.closed and any(self.coordinator.fences.is_current(held.claim) for held, _ in unit):
+        while not self.pipeline.closed and any(self._wanted(held.claim) for held, _ in unit):
             try:
                 return self._foreign(held.claim for held, _ in unit)
             except OffsetsError as error:
                 self._trouble("kafka", str(error))
                 self.pipeline.wait(backoff.next_seconds())
         return None
+
+    def _wanted(self, claim: Claim) -> bool:
+        """Not after a refusal: what follows a batch that was not applied cannot be, and is no fenced commit either."""
+        return self.coordinator.fences.is_current(claim) and claim not in self._refused
 
     def _settle(self, unit: Unit, outcome: CommitOutcome) -> None:
         applied = {commit.claim.checkpoint_id for commit in outcome.applied}
@@ -387,6 +397,8 @@ class StreamProcessor:
                 kind = "fenced"
             else:
                 kind = "refused" if detail else "cancelled"
+            if kind == "refused":
+                self._refused.add(commit.claim)
             if kind != "cancelled":
                 self.pipeline.events.append(Event(commit.claim, kind, commit.start, commit.end, detail))
             self._drop(held)

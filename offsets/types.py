@@ -175,16 +175,8 @@ class DecodedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionCommit:
-    """Everything one transaction writes for one partition: `[start, end)` of its log."""
-
-    claim: Claim
-    start: int
-    end: int
-    stats: BatchStats
-    failures: Sequence[RecordFailure]
-    work: Any
-    leader_epoch: int | None = None
+class PartitionCommit(DecodedBatch):
+    """Everything one transaction writes for one partition: decoded batches merged, `[start, end)` of its log."""
 
 
 class BatchHandler(Protocol):
