@@ -250,6 +250,7 @@ class StreamProcessor:
             else:
                 self._trouble(str(event.claim.topic_partition), event.detail)
                 self.coordinator.restart(event.claim, retry_seconds=5.0)
+                self._refused.discard(event.claim)  # not current any more: the fences keep it out from now on
 
     def _caught_up(self, elapsed_seconds: float) -> bool | None:
         """R19: True when the ends at the start are committed, False when they cannot be, None while it goes on."""
