@@ -1,6 +1,7 @@
 """The demo's own processes: started, watched, restarted, and ended in order."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -11,12 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from streamsocial.environment import BASE_DIR
 from streamsocial.stack.processes import Identity
+from streamsocial.stack.state import write_private
 
 #: A child that lived this long before it died is restarted at once; one that dies young waits longer each time.
 STEADY_SECONDS = 30.0
 MAX_DELAY_SECONDS = 15.0
+LEFTOVER_SECONDS = 40.0
+_LOG_MAX_BYTES = 10 * 1024 * 1024
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
@@ -26,6 +33,8 @@ class Child:
     log: Path
     stop_seconds: float = 15.0
     process: "subprocess.Popen[bytes] | None" = None
+    #: Noted at the start: looking a dead child up later would collect it, and its exit status with it.
+    identity: Identity | None = None
     started_at: float = 0.0
     restart_at: float | None = None
     delay: float = 1.0
@@ -34,30 +43,38 @@ class Child:
 @dataclass(slots=True)
 class Children:
     """Processes in sessions of their own, so that Ctrl-C in the terminal reaches only the demo, which ends them in
-    order. Their pids are on disk: a demo that was killed leaves them to the next one to clean up.
+    order.
+
+    A demo that is killed takes them with it where the system can do that (Linux). Elsewhere, and where one takes its
+    time to end, the pids on disk let the next demo clean up.
     """
 
     record: Path
     environ: Mapping[str, str]
     say: Callable[[str], None]
+    #: Asked while a child takes its time to stop: whether it shall be killed now.
+    in_a_hurry: Callable[[], bool] = lambda: False
     _children: list[Child] = field(default_factory=list)
 
     def clean_leftovers(self) -> None:
         """End what a killed demo left behind; only processes with the recorded start time."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             left = [Identity(entry["pid"], entry["created"]) for entry in json.loads(self.record.read_text())]
             alive = [identity for identity in left if identity.is_alive()]
             if alive:
                 self.say(f"Ending {len(alive)} processes that a killed demo left behind …")
             for identity in alive:
                 identity.send(signal.SIGTERM)
+            deadline = time.monotonic() + LEFTOVER_SECONDS
             for identity in alive:
-                if not identity.wait_gone(15):
-                    identity.kill_now()
+                if not identity.wait_gone(max(0.0, deadline - time.monotonic())):
+                    _kill_session(identity.pid)
+                    identity.wait_gone(10)
         self.record.unlink(missing_ok=True)
 
     def start(self, child: Child) -> None:
         self._children.append(child)
+        _rotate(child.log)
         self._spawn(child)
 
     def _spawn(self, child: Child) -> None:
@@ -71,15 +88,18 @@ class Children:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent(),
             )
+        pid = child.process.pid
+        child.identity = Identity(pid, psutil.Process(pid).create_time())
         child.started_at = time.monotonic()
         child.restart_at = None
         self._save()
 
     def _save(self) -> None:
-        identities = [Identity.of(c.process.pid) for c in self._children if c.process and c.process.poll() is None]
-        data = [{"pid": one.pid, "created": one.created} for one in identities if one]
-        self.record.write_text(json.dumps(data))
+        running = [c.identity for c in self._children if c.identity and c.process and c.process.returncode is None]
+        data = [{"pid": one.pid, "created": one.created} for one in running]
+        write_private(self.record, json.dumps(data))
 
     def watch(self) -> None:
         """Restart what has died; call it about once a second."""
@@ -89,30 +109,68 @@ class Children:
                 if now >= child.restart_at:
                     self._spawn(child)
             elif child.process is not None and (status := child.process.poll()) is not None:
+                # What it started must not run beside its successor. The ledger's fence makes killing harmless.
+                _kill_session(child.process.pid)
                 if now - child.started_at > STEADY_SECONDS:
                     child.delay = 1.0
-                self.say(
-                    f"{child.name} ended with status {status}; restarting in {child.delay:.0f} s. Log: {child.log}"
-                )
+                self.say(f"{child.name} {_ended(status)}; restarting in {child.delay:.0f} s. Log: {child.log}")
                 child.restart_at = now + child.delay
                 child.delay = min(MAX_DELAY_SECONDS, child.delay * 2)
 
     def stop(self) -> None:
         """End all, last started first, each within its deadline."""
         for child in reversed(self._children):
-            if child.process is None or child.process.poll() is not None:
+            process = child.process
+            if process is None or process.returncode is not None:
                 continue
             self.say(f"Stopping {child.name} …")
-            child.process.terminate()
-            try:
-                child.process.wait(child.stop_seconds)
-            except subprocess.TimeoutExpired:
-                self.say(f"{child.name} did not end within {child.stop_seconds:.0f} s; killing it.")
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            if not self._has_ended(process, child.stop_seconds):
+                self.say(f"{child.name} has not ended; killing it.")
             # Also what the child itself started (Celery's pool): the whole session goes.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.process.pid, signal.SIGKILL)
-            child.process.wait()
+            _kill_session(process.pid)
+            process.wait()
         self.record.unlink(missing_ok=True)
+
+    def _has_ended(self, process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while process.poll() is None:
+            if time.monotonic() > deadline or self.in_a_hurry():
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def _kill_session(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _ended(status: int) -> str:
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def _rotate(log: Path) -> None:
+    """Keep one former log; demos are left running for days."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > _LOG_MAX_BYTES:
+            log.replace(log.with_suffix(".old.log"))
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """What a child does before it becomes its program: ask for SIGTERM when the demo dies, even by SIGKILL."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # loaded here: between fork and exec as little as possible
+    parent = os.getpid()
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died just before
+            os._exit(1)
+
+    return ask
 
 
 def manage(*arguments: str) -> list[str]:

@@ -1,15 +1,14 @@
 """`manage.py demo`: services, workers, page and events, in the foreground until Ctrl-C."""
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
-import signal
-import socket
-import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,19 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
 from offsets.commands import EXIT_REFUSED, EXIT_UNAVAILABLE, positive
-from streamsocial.demo.children import Child, Children, manage, module
+from streamsocial.demo.children import Children, manage
+from streamsocial.demo.interruption import Interrupted, Interruption
+from streamsocial.demo.plan import free_port, processes, slot_count
+from streamsocial.demo.steps import StepFailed, run_step
 from streamsocial.environment import Environment, stack_dir
-from streamsocial.management.commands.stack import TerminalReporter
-from streamsocial.stack import Stack, StackError, StackStatus, frontend
+from streamsocial.stack import Stack, StackError
 from streamsocial.stack.state import write_private
 
 LOGINS = ("viewer", "operator", "admin")
-READY_SECONDS = 90.0
+READY_SECONDS = 120.0
+COMMAND_SECONDS = 120.0
+#: With a slow line the first fetch takes its time.
+SERVICES_SECONDS = 1800.0
 
 
 class Command(BaseCommand):
@@ -42,132 +46,140 @@ class Command(BaseCommand):
         if options["port"] > 65535:
             raise CommandError("--port must be at most 65535.", returncode=EXIT_REFUSED)
         self.console = Console(highlight=False)
-        self.stopping = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.stopping.set())
-        folder = stack_dir()
-        stack = Stack(folder, environ=os.environ)
-        started: StackStatus | None = None
-        children: Children | None = None
+        self.interruption = Interruption()
+        self.interruption.listen()
+        self.began = time.monotonic()
+        stack = Stack(stack_dir(), environ=os.environ)
         try:
-            with TerminalReporter() as reporter:
-                started = stack.up(reporter)
-                frontend.ensure(reporter)
-            environ = {**os.environ, **stack.plan()}
-            children = Children(folder / "demo.json", environ, self._say)
-            children.clean_leftovers()
-            self._prepare(folder, environ, options)
-            self._run(children, folder, environ, options)
-        except StackError as error:
+            stack.directory.create()
+            with _the_only_demo(stack.directory.root / "demo.lock"), self._services(stack) as environ:
+                self._run(stack.directory.root, environ, options)
+        except Interrupted:
+            self._say("Stopped before it was ready.")
+        except (StackError, StepFailed, OSError) as error:
             raise CommandError(str(error), returncode=EXIT_UNAVAILABLE) from error
-        finally:
-            if children is not None:
-                children.stop()
-            if started is not None and started.started:
-                self._say("Stopping the services that this demo started; their data stays …")
-                stack.down(only=started.started)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        with contextlib.suppress(OSError):  # a terminal that was closed must not keep the processes from being ended
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _services(self, stack: Stack) -> Iterator[dict[str, str]]:
+        """The stack up, and down again as far as it was down before; gives the environment of all processes."""
+        self._say(
+            "Starting Kafka, PostgreSQL and Valkey; the first time they are fetched, which takes a minute or two …"
+        )
+        ours = {service.name for service in stack.status().services if service.state in ("stopped", "unresponsive")}
+        try:
+            run_step(
+                "Starting the services",
+                manage("stack", "up"),
+                os.environ,
+                self.interruption,
+                seconds=SERVICES_SECONDS,
+                shows_progress=True,
+            )
+            yield {**stack.plan(), **{name: value for name, value in os.environ.items() if value}}
+        finally:
+            if ours and stack.down(only=ours):
+                self._say("Stopped the services that this demo had started; their data stays.")
+
+    def _run(self, folder: Path, environ: dict[str, str], options: dict[str, Any]) -> None:
+        children = Children(folder / "demo.json", environ, self._say, in_a_hurry=lambda: self.interruption.impatient)
+        children.clean_leftovers()
+        self._prepare(folder, environ, options)
+        counted_before = self._counted(environ)
+        port = free_port(options["port"])
+        if port is None:
+            raise CommandError("No port is free for the page.", returncode=EXIT_UNAVAILABLE)
+        if port != options["port"]:
+            self._say(f"Port {options['port']} is taken; the page is on {port}.")
+        rate = None if options["no_generator"] else options["rate"]
+        self._say(f"Starting the page, {slot_count(environ)} consumer slots, control and beat …")
+        try:
+            for child in processes(folder, environ, port=port, rate=rate):
+                children.start(child)
+            url = f"http://127.0.0.1:{port}/"
+            counted = self._wait_until_ready(children, environ, url, counted_before if rate else -1)
+            if counted is not None:
+                self._tell(folder, url, counted, rate)
+                while not self.interruption.wait(1.0):
+                    children.watch()
+        finally:
+            children.stop()
 
     def _prepare(self, folder: Path, environ: dict[str, str], options: dict[str, Any]) -> None:
-        self._say("Preparing database, topic and logins …")
+        self._say("Preparing database, logins and topic …")
         self._manage(environ, "migrate", "--verbosity", "0")
-        passwords = _passwords(folder / "demo-logins")
-        self._manage(environ, "demo_logins", stdin=json.dumps(passwords))
+        self._manage(environ, "demo_logins", stdin=json.dumps(_passwords(folder / "demo-logins")))
         topic = Environment(environ).text("ENGAGEMENT_TOPIC", "engagement")
         self._manage(environ, "ensure_topic", topic, "--partitions", str(options["partitions"]))
 
     def _manage(self, environ: dict[str, str], *arguments: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            manage(*arguments), env=environ, input=stdin, text=True, capture_output=True, check=False, timeout=120
+        return run_step(
+            f"`manage.py {arguments[0]}`",
+            manage(*arguments),
+            environ,
+            self.interruption,
+            seconds=COMMAND_SECONDS,
+            stdin=stdin,
         )
-        if done.returncode:
-            raise CommandError(
-                f"`manage.py {arguments[0]}` failed:\n{done.stderr.strip()[-2000:]}", returncode=EXIT_UNAVAILABLE
-            )
-        return done.stdout
 
-    def _run(self, children: Children, folder: Path, environ: dict[str, str], options: dict[str, Any]) -> None:
-        port = _free_port(options["port"])
-        slots = Environment(environ).integer("CONSUMER_SLOTS", 2, minimum=1, maximum=1000)
-        logs = folder / "logs"
-        celery = ("-A", "streamsocial", "worker", "--loglevel", "INFO")
-        self._say(f"Starting {slots} consumer slots, control, beat and the page …")
-        children.start(
-            Child(
-                "web",
-                module(
-                    "daphne", "-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application"
-                ),
-                logs / "web.log",
-            )
+    def _wait_until_ready(
+        self, children: Children, environ: dict[str, str], url: str, counted_before: int
+    ) -> int | None:
+        """Wait for the page, and until more is counted than before. None when asked to end meanwhile."""
+        self._say(
+            "Waiting for the page and the first counted events …" if counted_before >= 0 else "Waiting for the page …"
         )
-        children.start(
-            Child(
-                "slots",
-                module(
-                    "celery",
-                    *celery,
-                    "-Q",
-                    "slots",
-                    "-c",
-                    str(slots + 1),
-                    "--prefetch-multiplier",
-                    "1",
-                    "-n",
-                    "slots@%h",
-                ),
-                logs / "slots.log",
-                stop_seconds=40,
-            )
-        )
-        control = module("celery", *celery, "-Q", "control", "-c", "2", "-n", "control@%h")
-        children.start(Child("control", control, logs / "control.log"))
-        beat = module("celery", "-A", "streamsocial", "beat", "--schedule", str(folder / "beat-schedule"), "--pidfile=")
-        children.start(Child("beat", beat, logs / "beat.log", stop_seconds=5))
-        if not options["no_generator"]:
-            rate = str(options["rate"])
-            seed = str(secrets.randbelow(2**31))
-            generator = manage("produce_events", "--count", "0", "--rate", rate, "--seed", seed, "--json")
-            children.start(Child("generator", generator, logs / "generator.log", stop_seconds=10))
-        url = f"http://127.0.0.1:{port}/"
-        if self._wait_until_ready(children, environ, url, counting=not options["no_generator"]):
-            self._tell(folder, url, options)
-            while not self.stopping.wait(1.0):
-                children.watch()
-
-    def _wait_until_ready(self, children: Children, environ: dict[str, str], url: str, *, counting: bool) -> bool:
-        """Wait for the page and, with a generator, for counted events. False when asked to stop meanwhile."""
         deadline = time.monotonic() + READY_SECONDS
-        page = counted = False
-        while not self.stopping.wait(0.5):
+        page = False
+        while not self.interruption.wait(0.5):
             children.watch()
             page = page or _answers(url + "healthz")
-            if page and not counted:
-                counted = not counting or sum(self._totals(environ).values()) > 0
-            if page and counted:
-                return True
+            if page and (counted := self._counted(environ)) > counted_before:
+                return counted
             if time.monotonic() > deadline:
                 what = "no event was counted" if page else "the page does not answer"
                 raise CommandError(
                     f"After {READY_SECONDS:.0f} s {what}. The logs are in {stack_dir() / 'logs'}.",
                     returncode=EXIT_UNAVAILABLE,
                 )
-        return False
+        return None
 
-    def _totals(self, environ: dict[str, str]) -> dict[str, int]:
-        totals: dict[str, int] = json.loads(self._manage(environ, "engagement_totals", "--json"))["totals"]
-        return totals
+    def _counted(self, environ: dict[str, str]) -> int:
+        return sum(json.loads(self._manage(environ, "engagement_totals", "--json"))["totals"].values())
 
-    def _tell(self, folder: Path, url: str, options: dict[str, Any]) -> None:
-        self._say("")
-        self.console.print(f"[bold green]Ready.[/] The live dashboard: [bold]{url}[/]")
+    def _tell(self, folder: Path, url: str, counted: int, rate: int | None) -> None:
+        with contextlib.suppress(OSError):
+            self.console.print(
+                f"\n[bold green]Ready[/] after {time.monotonic() - self.began:.0f} s."
+                f" The live dashboard: [bold]{url}[/]"
+            )
         for name, password in _passwords(folder / "demo-logins").items():
             self._say(f"  {name:<9} {password}")
-        if not options["no_generator"]:
-            self._say(f"{options['rate']:,} events a second are being produced and counted. Logs: {folder / 'logs'}")
-        self._say("Ctrl-C ends it.")
+        self._say(
+            f"{counted:,} events counted so far." + (f" {rate:,} more are produced every second." if rate else "")
+        )
+        self._say(f"Logs: {folder / 'logs'}. Ctrl-C ends it.")
+
+
+@contextlib.contextmanager
+def _the_only_demo(file: Path) -> Iterator[None]:
+    """A second demo would take the first one's processes for leftovers. The system frees the lock of a dead one."""
+    with file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise CommandError(
+                f"A demo of this checkout runs already (process {lock.read().strip() or 'unknown'}).",
+                returncode=EXIT_REFUSED,
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _passwords(file: Path) -> dict[str, str]:
@@ -179,18 +191,6 @@ def _passwords(file: Path) -> dict[str, str]:
         made = {name: secrets.token_urlsafe(9) for name in LOGINS}
         write_private(file, json.dumps(made, indent=2) + "\n")
         return made
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise CommandError("No port is free for the page.", returncode=EXIT_UNAVAILABLE)
 
 
 def _answers(url: str) -> bool:

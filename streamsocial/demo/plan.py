@@ -1,0 +1,69 @@
+"""Which processes a demo consists of, in the order in which they start."""
+
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from streamsocial.demo.children import Child, manage, module
+from streamsocial.environment import Environment
+
+_WORKER = ("-A", "streamsocial", "worker", "--loglevel", "INFO")
+
+
+def processes(folder: Path, environ: Mapping[str, str], *, port: int, rate: int | None) -> list[Child]:
+    """Page, slots, control, beat, and a generator unless `rate` is None. They stop in reverse: what makes work first,
+    and supervision before the slots it would start again.
+    """
+    logs = folder / "logs"
+    settings = Environment(environ)
+    suffix = settings.text("CELERY_QUEUE_SUFFIX")
+    slots = slot_count(environ)
+    pool = ("-c", str(slots + 1), "--prefetch-multiplier", "1")
+    schedule = str(folder / "beat-schedule")
+    children = [
+        Child(
+            "web",
+            module("daphne", "-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application"),
+            logs / "web.log",
+        ),
+        Child(
+            "slots",
+            module("celery", *_WORKER, "-Q", f"slots{suffix}", *pool, "-n", "slots@%h"),
+            logs / "slots.log",
+            stop_seconds=40,
+        ),
+        Child(
+            "control",
+            module("celery", *_WORKER, "-Q", f"control{suffix}", "-c", "2", "-n", "control@%h"),
+            logs / "control.log",
+        ),
+        Child(
+            "beat",
+            module("celery", "-A", "streamsocial", "beat", "--schedule", schedule, "--pidfile="),
+            logs / "beat.log",
+            stop_seconds=5,
+        ),
+    ]
+    if rate is not None:
+        seed = str(secrets.randbelow(2**31))
+        arguments = ("--count", "0", "--rate", str(rate), "--seed", seed, "--json")
+        children.append(Child("generator", manage("produce_events", *arguments), logs / "generator.log", 10))
+    return children
+
+
+def slot_count(environ: Mapping[str, str]) -> int:
+    return Environment(environ).integer("CONSUMER_SLOTS", 2, minimum=1, maximum=1000)
+
+
+def free_port(wanted: int) -> int | None:
+    """`wanted` if it can be had on loopback, else any; None where there is none at all."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    return None
