@@ -63,7 +63,7 @@ export class Actions {
       if (current !== this.#current) return;
       current.seen = shown.seen;
       setText(byId("action-text"), shown.text);
-      fillChange(shown.before, shown.after);
+      fillChange(shown.before, shown.after, current.kind);
       this.#step("ready", "");
     } catch (error) {
       if (current === this.#current) this.#failed(error, "No preview, so nothing to apply.");
@@ -124,12 +124,15 @@ export class Actions {
   }
 }
 
-function fillChange(before, after) {
+// The offset is the worker's: it has a batch in hand when it is told to stop.
+const OFFSET_AFTER = { pause: "stops within a second", resume: "moves on" };
+
+function fillChange(before, after, kind) {
   const say = (value) => (typeof value === "number" ? exact(value) : (value ?? UNKNOWN));
   const rows = Object.keys(FACTS).map((name) => {
     const same = before[name] === after[name];
     const now = make("td", {}, say(before[name]));
-    const then = make("td", {}, same ? "stays" : say(after[name]));
+    const then = make("td", {}, name === "next_offset" && before.owner ? OFFSET_AFTER[kind] : same ? "stays" : say(after[name]));
     return make("tr", { "data-same": same }, make("th", { scope: "row" }, FACTS[name]), now, then);
   });
   byId("action-rows").replaceChildren(...rows);
