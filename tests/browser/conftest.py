@@ -17,11 +17,18 @@ from django.test import Client
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from scripts.screenshot import chromium, find_chromium, wait_until_live
+from streamsocial.stack import frontend
 from tests.harness import Background, resume, stopped, wait_for
 from tests.page_rows import make_user
 
 #: Generous, because the machine may be busy; what is expected comes as soon as it comes.
 PATIENCE_MS = 20_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chart_library() -> None:
+    """The page's one library, as a newcomer's clone does not have it yet."""
+    frontend.ensure()
 
 
 class Server:
