@@ -54,7 +54,7 @@ def survives_outage(what: str) -> Iterator[None]:
     try:
         yield
     except DATABASE_LOST as error:
-        logger.warning("%s waits for the database: %s", what, " ".join(str(error).split()))
+        logger.warning("%s failed for want of a database: %s", what, " ".join(str(error).split()))
         connection.close()
 
 

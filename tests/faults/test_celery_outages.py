@@ -1,6 +1,7 @@
 """Celery while Redis, PostgreSQL or Celery's own parent process is away: slots count on, and stop when they must."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import psutil
 import pytest
@@ -8,10 +9,11 @@ import redis
 from django.db import connection
 
 from offsets import leases
+from offsets.models import Lease
 from streamsocial.stack import Stack
 from tests.cases import Case
 from tests.celery_workers import both_slots, celery, committed, running_slots, slots_worker
-from tests.harness import Background, assert_exactly_once, manage_json, wait_for
+from tests.harness import assert_exactly_once, manage_json, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -59,6 +61,21 @@ def test_it_shuts_down_warm_while_postgresql_is_away(case: MakeCase, stack: Stac
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
 
 
+def test_it_shuts_down_warm_while_redis_is_away(case: MakeCase, stack: Stack) -> None:
+    this = case(EVENTS, COMMIT_INTERVAL_MS="60000", COMMIT_MAX_RECORDS="100000000")
+    with celery(this) as processes:
+        wait_for("batches are in hand", lambda: [w for w in running_slots(this) if w.batch_in_hand])
+        stack.stop_service("valkey")
+        try:
+            wait_for("Celery notices", lambda: "connection to broker" in processes.slots.output().lower())
+            for process in (processes.beat, processes.control, processes.slots):
+                assert process.end() == 0, process.output()
+        finally:
+            stack.start_service("valkey")
+    assert committed(this) > 0
+    assert not leases.live(sorted(both_slots(this)))
+
+
 def test_it_queues_few_starts_without_a_slots_worker_and_takes_over_with_the_next(case: MakeCase) -> None:
     this = case(EVENTS, COMMIT_MAX_RECORDS="300", COMMIT_INTERVAL_MS="10")
     with celery(this) as processes:
@@ -69,8 +86,8 @@ def test_it_queues_few_starts_without_a_slots_worker_and_takes_over_with_the_nex
         wait_for("its pool ends with it", lambda: not [child for child in pool if child.is_running()])
         wait_for("starts were sent", lambda: leases.live(starts) == set(starts))
         wait_for("they have expired", lambda: not leases.live(starts))
-        ticks = _supervisions(processes.control)
-        wait_for("supervision ticks on", lambda: _supervisions(processes.control) >= ticks + 2)
+        tick = _supervised_until(this)
+        wait_for("two more ticks", lambda: _supervised_until(this) > tick + timedelta(seconds=3))
         with redis.Redis.from_url(this.env["REDIS_URL"]) as client:
             assert client.llen(f"slots-{this.group}") == 2, "one start a slot, however long nobody takes them"
         with slots_worker(this, "successor"):
@@ -78,5 +95,6 @@ def test_it_queues_few_starts_without_a_slots_worker_and_takes_over_with_the_nex
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
 
 
-def _supervisions(control: Background) -> int:
-    return control.output().count("Task offsets.tasks.supervise")
+def _supervised_until(case: Case) -> datetime:
+    """Moves on with every tick of supervision."""
+    return Lease.objects.get(pk=f"supervision:{case.group}").expires_at
