@@ -65,9 +65,9 @@ class PartitionRow(NamedTuple):
 _PARTITIONS = """
     SELECT c.id, c.topic, c.partition, c.epoch, c.next_offset, c.desired_state, c.halt_reason, c.halt_detail,
         c.committed_at, c.owner_id,
-        greatest(0, extract(epoch FROM statement_timestamp() - w.heartbeat_at))::float8,
+        abs(extract(epoch FROM statement_timestamp() - w.heartbeat_at))::float8,
         coalesce(w.state = 'stopped', false),
-        greatest(0, extract(epoch FROM statement_timestamp() - n.sampled_at))::float8,
+        abs(extract(epoch FROM statement_timestamp() - n.sampled_at))::float8,
         extract(epoch FROM n.sampled_at)::float8, n.log_start_offset, n.log_end_offset, n.next_offset,
         extract(epoch FROM p.sampled_at)::float8, p.log_end_offset, p.next_offset,
         extract(epoch FROM o.sampled_at)::float8, o.log_end_offset,
@@ -226,7 +226,7 @@ _GROUP = """
         (SELECT coalesce(sum(fenced_commits), 0)::bigint FROM offsets_worker WHERE group_id = %(group)s),
         (SELECT coalesce(sum(duplicates), 0)::bigint FROM offsets_partitioncheckpoint
             WHERE group_id = %(group)s AND retired_reason <> 'rebuilt'),
-        i.ok, greatest(0, extract(epoch FROM statement_timestamp() - i.checked_at))::float8, i.invariants::text
+        i.ok, abs(extract(epoch FROM statement_timestamp() - i.checked_at))::float8, i.invariants::text
     FROM (SELECT 1) AS one LEFT JOIN offsets_invariantreport i ON i.group_id = %(group)s
 """
 

@@ -45,6 +45,13 @@ def test_it_shows_an_empty_group_as_empty_and_unknown_not_as_zero():
     assert snapshot["series"] == {"at": [], "lag": [], "lag_seconds": [], "events_per_second": []}
 
 
+def test_it_does_not_take_what_was_never_seen_for_just_seen():
+    make_checkpoint(0)
+
+    assert take()["log_sampled_age_seconds"] is None
+    assert only_partition()["owner_heartbeat_age_seconds"] is None
+
+
 def test_it_shows_one_partition_whole():
     checkpoint = make_checkpoint(
         3, owner=make_worker("w-7f2", silent_for=1), next_offset=1000, epoch=12, committed_at=DatabaseTime()
