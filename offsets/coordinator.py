@@ -117,29 +117,38 @@ class OffsetCoordinator:
 
     def on_revoke(self, partitions: list[TopicPartition]) -> None:
         """Finish and commit what is in hand, release, stop reading (R3); one deadline for all of it."""
-        try:
-            self._hand_over(partitions)
-        except Exception:
-            logger.exception("Handing over %s failed; the next claim fences it.", _names(partitions))
+        self.hand_over(partitions)
         self._stop_reading(partitions)
 
     def on_lost(self, partitions: list[TopicPartition]) -> None:
         """The group took the partitions away: drop what is in hand, commit nothing, release by compare-and-set."""
-        lost = [self.partitions[tp].claim for tp in partitions if tp in self.partitions]
+        self.abandon(partitions, "to the group")
+        self._stop_reading(partitions)
+
+    def hand_over(self, partitions: list[TopicPartition]) -> None:
+        """Finish, commit and release; the caller, or closing the client, ends the reading."""
+        try:
+            self._hand_over(partitions)
+        except Exception:
+            logger.exception("Handing over %s failed; the next claim fences it.", _names(partitions))
+
+    def abandon(self, partitions: list[TopicPartition], why: str) -> None:
+        """Drop what is in hand and release by compare-and-set, committing nothing."""
+        lost = [self.partitions.pop(tp).claim for tp in partitions if tp in self.partitions]
+        if not lost:
+            return
         for claim in lost:
             self.fences.drop(claim)
         try:
             released = ledger.release(lost)
-            if lost:
-                self._say(
-                    "lost",
-                    f"{self.worker_id} lost {_names(c.topic_partition for c in lost)} to the group; what was in hand "
-                    f"was dropped, {len(released)} released.",
-                    level="warning",
-                )
+            self._say(
+                "lost",
+                f"{self.worker_id} lost {_names(c.topic_partition for c in lost)} {why}; what was in hand "
+                f"was dropped, {len(released)} released.",
+                level="warning",
+            )
         except Exception:
             logger.exception("Releasing lost partitions failed; the next claim fences them.")
-        self._stop_reading(partitions)
 
     def _hand_over(self, partitions: Iterable[TopicPartition]) -> None:
         deadline = Deadline(settings.MAX_POLL_INTERVAL_MS / 3000)
@@ -167,7 +176,7 @@ class OffsetCoordinator:
             if local is not None:
                 self.fences.drop(local.claim)
         try:
-            self._client.unassign(gone)
+            self._client.unassign(gone, in_callback=True)
         except Exception:
             logger.exception("Unassigning %s failed.", _names(gone))
 

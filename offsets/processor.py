@@ -132,15 +132,15 @@ class StreamProcessor:
             connection.close()
 
     def _shut_down(self, threads: Iterable[threading.Thread]) -> None:
-        """Finish and commit the batch in hand (in `on_revoke`, from `close`), then end the threads."""
+        """Finish and commit the batch in hand, leave the group (which calls `on_revoke`), then end the threads."""
         if self._cancelled.is_set():
             # No right to write any more: what is in hand is dropped, like lost partitions.
-            self.coordinator.on_lost(list(self.coordinator.partitions))
+            self.coordinator.abandon(list(self.coordinator.partitions), "with its slot")
             # What the database says of a commit under way is still worth hearing: a refusal is told.
             self.pipeline.settle(Deadline(SETTLE_SECONDS))
             self._serve_events()
         else:
-            self.coordinator.on_revoke(list(self.coordinator.partitions))
+            self.coordinator.hand_over(list(self.coordinator.partitions))
         self._stopping.set()
         self.pipeline.close()
         self._client.close()

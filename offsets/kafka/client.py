@@ -124,11 +124,15 @@ class KafkaClient:
         """Add to the assignment with explicit offsets."""
         self._consumer.incremental_assign([_theirs(tp, start) for tp, start in starts.items()])
 
-    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Remove from the assignment; partitions that are not in it are ignored."""
+    def unassign(self, partitions: Iterable[TopicPartition], *, in_callback: bool = False) -> None:
+        """Remove from the assignment; partitions that are not in it are ignored.
+
+        In a revoke or lost callback it must be called even for nothing: otherwise the client removes what the callback
+        named, fails where that was removed before, and waits for ever for a call that never comes.
+        """
         assigned = self.assignment()
         gone = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions if tp in assigned]
-        if gone:
+        if gone or in_callback:
             self._consumer.incremental_unassign(gone)
 
     def assignment(self) -> set[TopicPartition]:
