@@ -5,9 +5,11 @@ A slot runs for as long as its worker lives; on a shared queue a few of them wou
 
 import logging
 import os
+from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import worker_shutting_down
+from kombu.transport import redis as redis_transport
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
 
@@ -16,6 +18,10 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 # Celery gives a lost broker up after a hundred attempts; a worker that ends then would not come back with Redis.
 app.conf.broker_connection_max_retries = None
+# Messages here are reminders: a tick comes again by itself, and a start is sent again. So none is kept for
+# redelivery, and none handed back; handing back over a connection that was lost ends the whole worker (kombu 5.7).
+app.conf.broker_transport_options = {"ack_emulation": False}
+redis_transport.Channel.do_restore = False
 
 # `expires` bounds what piles up while no control worker runs: a tick that is late is worth nothing.
 app.conf.beat_schedule = {
@@ -32,9 +38,29 @@ for _name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-@worker_shutting_down.connect
-def _stop_slots(sender: object = None, **_: object) -> None:
-    """Only the parent process hears of a shutdown; the slots in its children read their Worker row."""
+def _ask_slots_to_stop(node: str) -> None:
+    """Only the parent process hears of a shutdown; the slots in its children are told here."""
     from offsets.tasks import stop_node
 
-    stop_node(str(sender))
+    stop_node(node)
+
+
+@worker_shutting_down.connect
+def _on_shutdown_signal(sender: object = None, **_: object) -> None:
+    _ask_slots_to_stop(str(sender))
+
+
+class SlotsStop(bootsteps.StartStopStep):
+    """Runs before the pool waits for its tasks, whatever ends the worker.
+
+    No signal is sent when an error ends the parent: without this it would wait for its slots for ever, and they would
+    run on without supervision.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def stop(self, parent: Any) -> None:
+        _ask_slots_to_stop(str(parent.hostname))
+
+
+app.steps["worker"].add(SlotsStop)

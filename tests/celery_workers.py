@@ -20,33 +20,45 @@ class CeleryProcesses:
     beat: Background
 
 
-WORKER = ("-m", "celery", "-A", "streamsocial", "worker", "--loglevel", "INFO")
+WORKER = ("-A", "streamsocial", "worker", "--loglevel", "INFO")
 
 
-def _env(case: Case) -> dict[str, str]:
+def environment(case: Case) -> dict[str, str]:
     return {**case.env, "CELERY_QUEUE_SUFFIX": f"-{case.group}", "CONSUMER_SLOTS": str(POOL - 1)}
+
+
+def slots_arguments(case: Case, name: str = "slots") -> list[str]:
+    """The arguments of `celery` for a slots worker."""
+    queue, node = f"slots-{case.group}", f"{name}-{case.group}@%h"
+    return [*WORKER, "-Q", queue, "-c", str(POOL), "--prefetch-multiplier", "1", "-n", node]
 
 
 @contextmanager
 def slots_worker(case: Case, name: str = "slots", **more_env: str) -> Iterator[Background]:
-    node = f"{name}-{case.group}@%h"
-    arguments = ("-Q", f"slots-{case.group}", "-c", str(POOL), "--prefetch-multiplier", "1", "-n", node)
-    with background({**_env(case), **more_env}, case.folder / f"{name}.log", *WORKER, *arguments) as running:
+    env = {**environment(case), **more_env}
+    with background(env, case.folder / f"{name}.log", "-m", "celery", *slots_arguments(case, name)) as running:
         yield running
+
+
+@contextmanager
+def supervision(case: Case) -> Iterator[tuple[Background, Background]]:
+    """A control worker and a beat."""
+    control = ("-Q", f"control-{case.group}", "-c", "2", "-n", f"control-{case.group}@%h")
+    beat = ("-A", "streamsocial", "beat", "--schedule", str(case.folder / "beat-schedule"), "--pidfile=")
+    with ExitStack() as stack:
+
+        def start(name: str, *arguments: str) -> Background:
+            log = case.folder / f"{name}.log"
+            return stack.enter_context(background(environment(case), log, "-m", "celery", *arguments))
+
+        yield start("control", *WORKER, *control), start("beat", *beat)
 
 
 @contextmanager
 def celery(case: Case, **slots_env: str) -> Iterator[CeleryProcesses]:
     """Everything Celery runs for `case`, for the length of a with block. `slots_env` goes to the slots worker only."""
-    control = ("-Q", f"control-{case.group}", "-c", "2", "-n", f"control-{case.group}@%h")
-    schedule = str(case.folder / "beat-schedule")
-    beat = ("-m", "celery", "-A", "streamsocial", "beat", "--schedule", schedule, "--pidfile=")
-    with ExitStack() as stack:
-        yield CeleryProcesses(
-            stack.enter_context(slots_worker(case, **slots_env)),
-            stack.enter_context(background(_env(case), case.folder / "control.log", *WORKER, *control)),
-            stack.enter_context(background(_env(case), case.folder / "beat.log", *beat)),
-        )
+    with slots_worker(case, **slots_env) as slots, supervision(case) as (control, beat):
+        yield CeleryProcesses(slots, control, beat)
 
 
 def running_slots(case: Case) -> list[Worker]:

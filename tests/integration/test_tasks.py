@@ -3,6 +3,7 @@
 import logging
 import mmap
 import os
+from typing import Any
 
 import pytest
 import redis
@@ -259,6 +260,27 @@ def test_starts_that_wait_are_counted_and_an_empty_queue_holds_none():
     finally:
         with redis.Redis.from_url(settings.REDIS_URL) as client:
             client.delete("slots")
+
+
+def test_a_lost_connection_closes_in_peace_although_messages_are_held():
+    """To hand them back over the lost connection ended the whole worker with an AttributeError (kombu 5.7)."""
+    tasks.run_slot.apply_async((GROUP, 0), expires=60)
+    broker = current_app.connection_for_read()
+    channel: Any = broker.default_channel
+    assert channel.basic_get("slots") is not None, "held, and not acknowledged"
+
+    def lose(one: Any) -> None:
+        def lost():
+            one._in_poll = None
+            raise redis.ConnectionError("gone while the next message was waited for")
+
+        one._in_poll, one._brpop_read = True, lost
+
+    lose(channel)
+    lose(broker.channel())
+
+    broker.collect()  # as Celery does when it has lost its broker: first this, then close
+    broker.close()
 
 
 def test_a_broker_that_is_away_is_reported_and_not_waited_for(settings, monkeypatch):
