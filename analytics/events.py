@@ -84,7 +84,14 @@ def _number(data: dict[str, object], name: str) -> int:
     return number
 
 
+#: JSON's names of what may not be spelled out: a container nested a thousand deep is valid JSON, and its `repr`
+#: would exceed Python's recursion limit, in a decoder that must not raise.
+_CONTAINERS: dict[type, str] = {dict: "an object", list: "an array"}
+
+
 def _shown(value: object) -> str:
+    if type(value) in _CONTAINERS:
+        return _CONTAINERS[type(value)]
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -92,6 +92,9 @@ records = st.one_of(
             GOOD[:-1] + b',"user_id":1}',
             GOOD[:-1] + b',"x":{"user_id":1}}',
             GOOD[:-1] + b',"x":1e400}',
+            GOOD.replace(b"7", b"[" * 1023 + b"]" * 1023),
+            GOOD.replace(b'"view"', b'["view"]'),
+            GOOD[:-1] + b',"x":"\xff"}',
             GOOD.replace(b"7", b"-0"),
         ]
     ),
@@ -172,6 +175,17 @@ def test_it_says_why_a_record_is_no_event(value: bytes | None, code: str) -> Non
 )
 def test_it_takes_every_spelling_of_the_same_event(value: bytes) -> None:
     assert decode_record(value, LIMIT) == Event(0, 7, 8, 9)
+
+
+@pytest.mark.parametrize("name", [b'"view"', b"7", b"8", b"9"])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_it_sets_apart_a_field_nested_as_deep_as_json_goes(name: bytes, opening: bytes, closing: bytes) -> None:
+    """Such a record once ended the decoding thread, and that of every worker that came after it."""
+    depth = 1023  # with the event's own braces the deepest that orjson takes
+    value = GOOD.replace(name, opening * depth + (b"1" if opening != b"[" else b"") + closing * depth)
+    with pytest.raises(InvalidRecordError) as caught:
+        decode_record(value, 2 * LIMIT * LIMIT)
+    assert caught.value.code == "mistyped_field"
 
 
 WEEK = 7 * 24 * 3600
