@@ -29,6 +29,13 @@ def _rows(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall())
 
 
+def _age(column: str) -> str:
+    """SQL: seconds since that moment, NULL if it never came; 0 if the clock was set back beyond it."""
+    # greatest() passes over NULL, so its other side must be NULL with the age.
+    seconds = f"extract(epoch FROM statement_timestamp() - {column})::float8"
+    return f"greatest({seconds}, 0 * {seconds})"
+
+
 class PartitionRow(NamedTuple):
     checkpoint_id: int
     topic: str
@@ -62,12 +69,12 @@ class PartitionRow(NamedTuple):
 
 # The search for the point below next_offset walks back from the newest sample and stops at the first match: one step
 # for a partition that keeps up. Where even the oldest sample lies beyond, it is not begun.
-_PARTITIONS = """
+_PARTITIONS = f"""
     SELECT c.id, c.topic, c.partition, c.epoch, c.next_offset, c.desired_state, c.halt_reason, c.halt_detail,
         c.committed_at, c.owner_id,
-        abs(extract(epoch FROM statement_timestamp() - w.heartbeat_at))::float8,
+        {_age("w.heartbeat_at")},
         coalesce(w.state = 'stopped', false),
-        abs(extract(epoch FROM statement_timestamp() - n.sampled_at))::float8,
+        {_age("n.sampled_at")},
         extract(epoch FROM n.sampled_at)::float8, n.log_start_offset, n.log_end_offset, n.next_offset,
         extract(epoch FROM p.sampled_at)::float8, p.log_end_offset, p.next_offset,
         extract(epoch FROM o.sampled_at)::float8, o.log_end_offset,
@@ -97,7 +104,7 @@ _PARTITIONS = """
     ) a ON true
     WHERE c.group_id = %(group)s AND c.retired_at IS NULL
     ORDER BY c.topic, c.partition
-"""
+"""  # noqa: S608
 
 
 def partitions(group_id: str) -> list[PartitionRow]:
@@ -193,9 +200,9 @@ class WorkerRow(NamedTuple):
     last_error: str
 
 
-_WORKERS = """
+_WORKERS = f"""
     SELECT worker_id, slot, hostname, process_id, state,
-        greatest(0, extract(epoch FROM statement_timestamp() - heartbeat_at))::float8,
+        {_age("heartbeat_at")},
         extract(epoch FROM stopped_at - heartbeat_at)::float8,
         records, events_per_second, memory_bytes, batch_in_hand, fenced_commits, last_error
     FROM offsets_worker w
@@ -204,7 +211,7 @@ _WORKERS = """
         OR EXISTS (SELECT 1 FROM offsets_partitioncheckpoint c
             WHERE c.owner_id = w.worker_id AND c.retired_at IS NULL))
     ORDER BY state = 'stopped', worker_id
-"""
+"""  # noqa: S608
 
 
 def workers(group_id: str) -> list[WorkerRow]:
@@ -221,14 +228,14 @@ class GroupRow(NamedTuple):
     invariants: str | None
 
 
-_GROUP = """
+_GROUP = f"""
     SELECT statement_timestamp(),
         (SELECT coalesce(sum(fenced_commits), 0)::bigint FROM offsets_worker WHERE group_id = %(group)s),
         (SELECT coalesce(sum(duplicates), 0)::bigint FROM offsets_partitioncheckpoint
             WHERE group_id = %(group)s AND retired_reason <> 'rebuilt'),
-        i.ok, abs(extract(epoch FROM statement_timestamp() - i.checked_at))::float8, i.invariants::text
+        i.ok, {_age("i.checked_at")}, i.invariants::text
     FROM (SELECT 1) AS one LEFT JOIN offsets_invariantreport i ON i.group_id = %(group)s
-"""
+"""  # noqa: S608
 
 _JOURNAL = """
     SELECT id, created_at, level, kind, worker_id, topic, partition, message FROM offsets_journalentry
