@@ -49,10 +49,15 @@ class EventProducer:
         self._raise_failure()
 
     def flush(self) -> None:
-        """Wait for all deliveries. Raises ServiceUnavailableError if one failed or none came for too long."""
-        deadline = time.monotonic() + DELIVERY_TIMEOUT_SECONDS
+        """Wait for all deliveries, however long they take while they keep coming.
+
+        Raises ServiceUnavailableError if one failed, or none came for DELIVERY_TIMEOUT_SECONDS.
+        """
+        seen, last_delivery = self.delivered, time.monotonic()
         while (left := self._producer.flush(1.0)) and not self.failed:
-            if time.monotonic() > deadline:
+            if self.delivered > seen:
+                seen, last_delivery = self.delivered, time.monotonic()
+            elif time.monotonic() - last_delivery > DELIVERY_TIMEOUT_SECONDS:
                 raise ServiceUnavailableError(f"Kafka has not confirmed {left} events; they may or may not be there.")
         self._raise_failure()
 
