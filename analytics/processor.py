@@ -12,6 +12,13 @@ from offsets.errors import RefusedError
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 
 
+def refused_dimensions(names: Sequence[str]) -> str:
+    """Why these dimensions cannot be kept; empty when they can."""
+    if set(names) <= set(DIMENSIONS) and len(set(names)) == len(names):
+        return ""
+    return f"ENGAGEMENT_DIMENSIONS is {', '.join(names)}; it may name each of {', '.join(DIMENSIONS)} once."
+
+
 class EngagementProcessor:
     """Counts engagement by the dimensions of the setting ENGAGEMENT_DIMENSIONS; implements `BatchHandler`.
 
@@ -20,12 +27,9 @@ class EngagementProcessor:
 
     def __init__(self) -> None:
         self.dimensions = tuple(settings.ENGAGEMENT_DIMENSIONS)
-        unknown = [name for name in self.dimensions if name not in DIMENSIONS]
-        if unknown or len(set(self.dimensions)) != len(self.dimensions):
-            raise RefusedError(
-                f"ENGAGEMENT_DIMENSIONS is {', '.join(self.dimensions)}; it may name each of "
-                f"{', '.join(DIMENSIONS)} once."
-            )
+        reason = refused_dimensions(self.dimensions)
+        if reason:
+            raise RefusedError(reason)
         self._options = DecodingOptions(settings.EVENT_MAX_BYTES, settings.EVENT_TIME_TOLERANCE_SECONDS)
         self._store = MetricsStore()
 

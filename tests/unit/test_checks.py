@@ -21,6 +21,14 @@ def test_it_refuses_a_setup_that_cannot_keep_its_promise(settings: Settings, nam
     assert says in error.msg
 
 
+@pytest.mark.parametrize("names", [["content", "planet"], ["user", "user"]])
+def test_it_refuses_dimensions_that_cannot_be_kept(settings: Settings, names: list[str]) -> None:
+    assert run_checks(tags=["analytics"]) == []
+    settings.ENGAGEMENT_DIMENSIONS = names
+    (error,) = run_checks(tags=["analytics"])
+    assert "ENGAGEMENT_DIMENSIONS" in error.msg
+
+
 def test_it_refuses_to_deploy_with_every_host_allowed(settings: Settings) -> None:
     settings.ALLOWED_HOSTS = ["*"]
     found = run_checks(tags=["security"], include_deployment_checks=True)

@@ -1,0 +1,17 @@
+"""Django system checks: dimensions that cannot be counted are refused before anything starts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+from analytics.processor import refused_dimensions
+
+
+@register("analytics")
+def check_dimensions(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """ENGAGEMENT_DIMENSIONS is frozen on each new checkpoint: a wrong name must not get that far."""
+    reason = refused_dimensions(settings.ENGAGEMENT_DIMENSIONS)
+    return [Error(reason, id="analytics.E001")] if reason else []
