@@ -32,6 +32,8 @@ FAR_AHEAD = 10**13 * 9
 @pytest.fixture(autouse=True)
 def _own_channel_layer(stack):
     """A layer keeps connections of the loop it was made in."""
+    # Building the application sets logging up anew: within a test it would take away what listens for the test.
+    application()
     channel_layers.backends.clear()
     yield
     channel_layers.backends.clear()
