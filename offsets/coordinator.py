@@ -18,7 +18,7 @@ from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import Baseline, ControlState
 from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.types import Claim, DesiredState, HaltReason, TopicPartition
+from offsets.types import Claim, DesiredState, EpochCause, HaltReason, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -328,24 +328,34 @@ class OffsetCoordinator:
         except DATABASE_LOST:
             logger.warning("The fenced commit of %s could not be counted.", self.worker_id)
 
-    def apply_control(self, states: Mapping[int, ControlState]) -> None:
-        """Compare what the database says with what this process believes (R5), for every owned partition."""
+    def apply_control(self, asked: Iterable[int], states: Mapping[int, ControlState]) -> None:
+        """Compare what the database says of the checkpoints `asked` with what this process believes (R5)."""
         for tp, local in list(self.partitions.items()):
+            if local.claim.checkpoint_id not in asked:
+                continue  # claimed since the question was put
             state = states.get(local.claim.checkpoint_id)
             if state is None:
-                continue
-            if state.epoch != local.claim.epoch:
-                if state.epoch > local.claim.epoch:
-                    self._say(
-                        "overtaken",
-                        f"{tp}: epoch {local.claim.epoch} of {self.worker_id} is over; {state.owner or 'nobody'} holds "
-                        f"epoch {state.epoch}.",
-                        level="warning",
-                        tp=tp,
-                    )
-                    self._forget(tp, 0.0, contested=True)
-                continue
-            self._obey(tp, local, state)
+                # Retired by an operator: another row stands in its place.
+                logger.info("%s is rebuilt by an operator; %s claims it afresh.", tp, self.worker_id)
+                self._forget(tp, 0.0, contested=True)
+            elif state.epoch > local.claim.epoch:
+                self._overtaken(tp, local, state)
+            elif state.epoch == local.claim.epoch:
+                self._obey(tp, local, state)
+
+    def _overtaken(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
+        """Another epoch has begun: an operator's action is obeyed at once, another owner is contested (R4)."""
+        if state.epoch_cause is EpochCause.ACTION:
+            logger.info("%s is moved by an operator; %s claims it afresh.", tp, self.worker_id)
+        else:
+            self._say(
+                "overtaken",
+                f"{tp}: epoch {local.claim.epoch} of {self.worker_id} is over; {state.owner or 'nobody'} holds "
+                f"epoch {state.epoch}.",
+                level="warning",
+                tp=tp,
+            )
+        self._forget(tp, 0.0, contested=True)
 
     def _obey(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
         wants_pause = state.desired_state is DesiredState.PAUSED

@@ -5,7 +5,7 @@ from django.contrib.postgres.fields import ArrayField, BigIntegerRangeField, Ran
 from django.db import models
 from django.db.models import F, Func, Q, Value
 
-from offsets.types import DeadLetterStatus, DesiredState, EpochCause, HaltReason, RangeKind
+from offsets.types import DeadLetterStatus, DesiredState, EpochCause, HaltReason, RangeKind, Semantics
 
 
 class DatabaseTime(Func):
@@ -94,6 +94,13 @@ class PartitionCheckpoint(models.Model):
     dimensions = ArrayField(models.CharField(max_length=40), default=list)
     #: Records counted more than once; only at-least-once can raise it.
     duplicates = models.BigIntegerField(default=0)
+    #: The epoch begun by the last action that moved `next_offset`; a stored offset of an older epoch is overruled.
+    moved_epoch = models.BigIntegerField(default=0)
+    #: What the last claim promised, and the store it commits to.
+    semantics = models.CharField(max_length=20, choices=_choices(Semantics), default=Semantics.EXACTLY_ONCE)
+    store = models.CharField(max_length=20, blank=True, default="")
+    #: Raised to make the owner send its offset to the mirrors again.
+    mirror_requests = models.IntegerField(default=0)
     last_action = models.ForeignKey(
         "OperatorAction", null=True, blank=True, on_delete=models.DO_NOTHING, related_name="+"
     )
@@ -230,6 +237,9 @@ class OperatorAction(models.Model):
     username = models.CharField(max_length=150)
     target = models.CharField(max_length=600)
     source = models.CharField(max_length=10)
+    #: Shared by the actions that were applied together, in one transaction.
+    change_id = models.UUIDField(null=True, blank=True, db_index=True)
+    undoes = models.OneToOneField("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="undone_by")
     reason = models.TextField()
     before = models.JSONField(default=dict)
     after = models.JSONField(default=dict)
@@ -263,6 +273,27 @@ class LagSample(models.Model):
 
     def __str__(self) -> str:
         return f"{self.checkpoint_id} at {self.sampled_at:%H:%M:%S}"
+
+
+class StoreOffset(models.Model):
+    """What an offset store other than the ledger held for a partition when it was last asked. Written by
+    `offsets.drift`.
+    """
+
+    checkpoint = models.ForeignKey(PartitionCheckpoint, on_delete=models.CASCADE, related_name="store_offsets")
+    store = models.CharField(max_length=20)
+    #: None when the store held nothing for the partition.
+    next_offset = models.BigIntegerField(null=True, blank=True)
+    epoch = models.BigIntegerField(null=True, blank=True)
+    #: The ledger's next offset, read just before; drift is the difference.
+    ledger_next_offset = models.BigIntegerField()
+    seen_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["checkpoint", "store"], name="store_offset_once")]
+
+    def __str__(self) -> str:
+        return f"{self.store}: {self.next_offset}"
 
 
 class JournalEntry(models.Model):

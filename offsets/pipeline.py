@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from offsets.clock import Deadline, monotonic
-from offsets.types import Claim, DecodedBatch, PartitionCommit, RecordBatch
+from offsets.types import Claim, DecodedBatch, PartitionCommit, RangeKind, RecordBatch, Segment
 
 #: What a fetched message costs beside its payload: the client's message object.
 RECORD_OVERHEAD_BYTES = 300
@@ -39,13 +39,32 @@ class Pending:
 
     claim: Claim
     batches: list[DecodedBatch] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    #: Fetched batches; one of them may be decoded in several pieces.
+    fetched: int = 0
+    #: Records that were left out because the ledger has them.
+    dropped: int = 0
     records: int = 0
     kept_bytes: int = 0
 
-    def add(self, batch: RecordBatch, decoded: DecodedBatch) -> None:
-        self.batches.append(decoded)
+    def add(self, batch: RecordBatch, pieces: Sequence[tuple[DecodedBatch, RangeKind | None]], dropped: int) -> None:
+        """A fetched batch, decoded piece by piece, with what the ledger says of each."""
+        self.fetched += 1
+        self.dropped += dropped
         self.records += len(batch.records)
-        self.kept_bytes += _failure_bytes(decoded)
+        for decoded, found in pieces:
+            self.batches.append(decoded)
+            self.kept_bytes += _failure_bytes(decoded)
+            self._extend(decoded, found)
+
+    def _extend(self, decoded: DecodedBatch, found: RangeKind | None) -> None:
+        start, records, failed = decoded.start, decoded.stats.records, decoded.stats.failed_records
+        if self.segments and self.segments[-1].found is found:
+            before = self.segments.pop()
+            start = before.start
+            records += before.records
+            failed += before.failed_records
+        self.segments.append(Segment(start, decoded.end, found, records, failed))
 
 
 #: What one transaction applies: for each partition its decoded batches and the commit made of them.
@@ -61,6 +80,8 @@ class Accounts:
     size_bytes: int = 0
     commits: int = 0
     fenced: int = 0
+    #: Records read again and not counted again, because the ledger had them (R12).
+    deduplicated: int = 0
     by_type: dict[str, int] = field(default_factory=dict)
     first_fetch_at: float | None = None
     last_commit_at: float | None = None
@@ -161,9 +182,9 @@ class Pipeline:
         with self._changed:
             return not self._busy()
 
-    def decoded(self, batch: RecordBatch, result: DecodedBatch) -> None:
+    def decoded(self, batch: RecordBatch, results: Iterable[DecodedBatch]) -> None:
         """Account for a decoded batch: its messages are gone, only failures keep their bytes."""
-        kept = _failure_bytes(result)
+        kept = sum(map(_failure_bytes, results))
         with self._changed:
             self._bytes -= batch.size_bytes - kept
             self._changed.notify_all()

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 from django.conf import settings
@@ -18,13 +18,14 @@ from offsets import lag, ledger, workers
 from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
+from offsets.dedup import LedgerCutter
 from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, TopicPartition
+from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class ProcessorOptions:
     topics: tuple[str, ...]
     worker_id: str
     exit_when_caught_up: bool = False
+    semantics: Semantics = Semantics.EXACTLY_ONCE
+    store: str = "postgres"
 
 
 class StreamProcessor:
@@ -79,7 +82,7 @@ class StreamProcessor:
         self.stats = workers.WorkerStats()
         self._stopping = threading.Event()
         self._cancelled = threading.Event()
-        self._control: deque[dict[int, ControlState]] = deque(maxlen=1)
+        self._control: deque[tuple[list[int], dict[int, ControlState]]] = deque(maxlen=1)
         self._watched: deque[set[TopicPartition]] = deque(maxlen=1)
         self._troubles: dict[str, str] = {}
         self._failures: list[BaseException] = []
@@ -229,7 +232,7 @@ class StreamProcessor:
         self._serve_events()
         try:
             while self._control:
-                self.coordinator.apply_control(self._control.popleft())
+                self.coordinator.apply_control(*self._control.popleft())
             while self._watched:
                 self.coordinator.check_readable(self._watched.popleft())
             self.coordinator.retry_claims()
@@ -283,6 +286,7 @@ class StreamProcessor:
 
     def _decode_loop(self) -> None:
         pending: dict[int, Pending] = {}
+        cutter = self._cutter()
         oldest = 0.0
         interval = settings.COMMIT_INTERVAL_MS / 1000
         while not self.pipeline.closed:
@@ -292,25 +296,35 @@ class StreamProcessor:
             if batch is not None:
                 if not pending:
                     oldest = monotonic()
-                self._decode(batch, pending)
+                self._decode(batch, pending, cutter)
             if pending and self._due(pending, oldest + interval):
                 self._hand_over(pending)
                 pending = {}
 
-    def _decode(self, batch: RecordBatch, pending: dict[int, Pending]) -> None:
+    def _cutter(self) -> LedgerCutter:
+        return LedgerCutter(
+            WorkerSession(f"{self.options.worker_id}:ledger"),
+            self.options.semantics,
+            wanted=lambda batch: not self.pipeline.closed and self.coordinator.fences.is_current(batch.claim),
+            wait=self.pipeline.wait,
+            on_trouble=lambda text: self._trouble("ledger", text),
+        )
+
+    def _decode(self, batch: RecordBatch, pending: dict[int, Pending], cutter: LedgerCutter) -> None:
         claim = batch.claim
         held = pending.get(claim.checkpoint_id)
-        if not self.coordinator.fences.is_current(claim):
+        pieces = cutter.pieces(batch) if self.coordinator.fences.is_current(claim) else []
+        if not pieces:
             self.pipeline.finish(claim.checkpoint_id, 1, len(batch.records), batch.size_bytes)
             return
         if held is not None and held.claim.epoch != claim.epoch:
             self._drop(pending.pop(claim.checkpoint_id))
             held = None
-        decoded = self.handler.decode(batch)
-        self.pipeline.decoded(batch, decoded)
+        decoded = [(self.handler.decode(piece.batch), piece.found) for piece in pieces]
+        self.pipeline.decoded(batch, [one for one, _ in decoded])
         if held is None:
             held = pending[claim.checkpoint_id] = Pending(claim)
-        held.add(batch, decoded)
+        held.add(batch, decoded, sum(piece.dropped for piece in pieces))
 
     def _due(self, pending: dict[int, Pending], due_at: float) -> bool:
         if sum(held.records for held in pending.values()) >= settings.COMMIT_MAX_RECORDS:
@@ -320,13 +334,14 @@ class StreamProcessor:
         return monotonic() >= due_at and self.pipeline.can_take_unit()
 
     def _drop(self, held: Pending) -> None:
-        self.pipeline.finish(held.claim.checkpoint_id, len(held.batches), held.records, held.kept_bytes)
+        self.pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
 
     def _hand_over(self, pending: dict[int, Pending]) -> None:
         unit = []
         for held in pending.values():
             if self.coordinator.fences.is_current(held.claim):
-                unit.append((held, self.handler.combine(held.batches)))
+                commit = self.handler.combine(held.batches)
+                unit.append((held, replace(commit, segments=tuple(held.segments))))
             else:
                 self._drop(held)
         if unit:
@@ -393,6 +408,7 @@ class StreamProcessor:
             detail = outcome.fenced.get(checkpoint_id) or outcome.refused.get(checkpoint_id, "")
             if checkpoint_id in applied:
                 self._account(commit)
+                accounts.deduplicated += held.dropped
                 kind = "committed"
             elif checkpoint_id in outcome.fenced:
                 kind = "fenced"
@@ -439,7 +455,7 @@ class StreamProcessor:
         with session.transaction():
             stop = workers.heartbeat(self.options.worker_id, self.stats)
             ids = [local.claim.checkpoint_id for local in list(self.coordinator.partitions.values())]
-            self._control.append(ledger.control_states(ids))
+            self._control.append((ids, ledger.control_states(ids)))
         self._trouble("heartbeat", "")
         if stop:
             self.stop_requested = True

@@ -6,6 +6,8 @@ A *normalised* list is sorted, disjoint and has no two ranges that touch.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from offsets.types import RangeKind
+
 
 class OffsetRange(NamedTuple):
     """`[start, end)`, never empty."""
@@ -77,3 +79,38 @@ def covers(ranges: Iterable[OffsetRange], wanted: OffsetRange) -> bool:
 def total(ranges: Sequence[OffsetRange]) -> int:
     """How many offsets a list of disjoint ranges holds."""
     return sum(one.size for one in ranges)
+
+
+class KnownRange(NamedTuple):
+    """A range of the ledger; `kind` None stands for offsets of which it says nothing."""
+
+    start: int
+    end: int
+    kind: RangeKind | None
+
+
+def cut(within: OffsetRange, known: Iterable[KnownRange]) -> list[KnownRange]:
+    """`within`, cut where the ledger's word changes: sorted, without gaps, neighbours of one kind merged.
+
+    `known` are disjoint ranges (I2) in any order; what lies outside of `within` is left out.
+    """
+    pieces: list[KnownRange] = []
+
+    def add(start: int, end: int, kind: RangeKind | None) -> None:
+        if pieces and pieces[-1].kind is kind:
+            pieces[-1] = KnownRange(pieces[-1].start, end, kind)
+        else:
+            pieces.append(KnownRange(start, end, kind))
+
+    at = within.start
+    for one in sorted(known, key=lambda one: one.start):
+        start, end = max(one.start, within.start), min(one.end, within.end)
+        if start >= end:
+            continue
+        if start > at:
+            add(at, start, None)
+        add(start, end, one.kind)
+        at = end
+    if at < within.end:
+        add(at, within.end, None)
+    return pieces

@@ -60,6 +60,19 @@ class DeadLetterStatus(enum.StrEnum):
     DISCARDED = "discarded"
 
 
+class Semantics(enum.StrEnum):
+    """What a group promises about an event when a worker dies (design §6)."""
+
+    EXACTLY_ONCE = "exactly_once"
+    AT_LEAST_ONCE = "at_least_once"
+    AT_MOST_ONCE = "at_most_once"
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether offsets that the ledger holds as processed are left out when they are read again (R12)."""
+        return self is not Semantics.AT_LEAST_ONCE
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TopicPartition:
     topic: str
@@ -104,6 +117,14 @@ class Claim:
     leader_epoch: int | None = None
     paused: bool = False
     halt_reason: HaltReason = HaltReason.NONE
+    #: Below it the ledger may hold ranges already: what is read there is compared with them (R12).
+    ledger_end: int = 0
+    #: The epoch that the last action began which moved `next_offset`: it wins over an older stored offset (R18).
+    moved_epoch: int = 0
+    #: The offset store that the checkpoint was last committed with; empty before the first claim.
+    store: str = ""
+    #: Whether anything was ever committed: then the store must hold an offset.
+    committed: bool = False
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -175,8 +196,33 @@ class DecodedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive offsets `[start, end)` of a batch of which the ledger says one thing."""
+
+    start: int
+    end: int
+    #: The kind of range that lies there; None where there is none.
+    found: RangeKind | None
+    #: Counted here, and set apart here; both 0 where `found` is processed and was subtracted.
+    records: int = 0
+    failed_records: int = 0
+
+    @property
+    def bounds(self) -> tuple[int, int, RangeKind | None]:
+        return self.start, self.end, self.found
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionCommit(DecodedBatch):
     """Everything one transaction writes for one partition: decoded batches merged, `[start, end)` of its log."""
+
+    #: What the ledger said of these offsets when they were decoded, in order; empty when it said nothing.
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Segment, ...]:
+        """The segments; a commit that was never cut is one, of which the ledger says nothing."""
+        return self.segments or (Segment(self.start, self.end, None, self.stats.records, self.stats.failed_records),)
 
 
 class BatchHandler(Protocol):

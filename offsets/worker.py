@@ -42,6 +42,8 @@ class WorkerSummary:
     caught_up: bool
     events: int
     dead_letters: int
+    #: Records read again that the ledger had, and that were not counted again.
+    deduplicated: int
     by_type: dict[str, int]
     commits: int
     fenced_commits: int
@@ -120,6 +122,7 @@ def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str,
         caught_up=met,
         events=accounts.records,
         dead_letters=accounts.failed_records,
+        deduplicated=accounts.deduplicated,
         by_type=dict(accounts.by_type),
         commits=accounts.commits,
         fenced_commits=accounts.fenced,

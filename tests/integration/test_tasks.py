@@ -326,6 +326,7 @@ def test_silence_is_not_held_against_a_worker_right_after_a_gap():
 
 
 def test_every_scheduled_task_exists_and_expires():
+    current_app.loader.import_default_modules()  # as a worker does when it starts
     schedule = current_app.conf.beat_schedule
 
     assert {entry["task"] for entry in schedule.values()} <= set(current_app.tasks)

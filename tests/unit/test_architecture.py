@@ -12,9 +12,10 @@ from streamsocial.environment import BASE_DIR
 #: Table → the one module that writes it, as the models' docstrings say.
 WRITERS = {
     "offsets_worker": "offsets/workers.py",
-    "offsets_partitioncheckpoint": "offsets/ledger.py",
-    "offsets_ledgerrange": "offsets/ledger.py",
-    "offsets_deadletter": "offsets/ledger.py",
+    "offsets_partitioncheckpoint": "offsets/ledger",
+    "offsets_ledgerrange": "offsets/ledger",
+    "offsets_deadletter": "offsets/ledger",
+    "offsets_storeoffset": "offsets/drift.py",
     "offsets_lease": "offsets/leases.py",
     "offsets_operatoraction": "offsets/recovery/actions.py",
     "offsets_lagsample": "offsets/lag.py",
@@ -29,6 +30,7 @@ MODELS = {
     "PartitionCheckpoint": "offsets_partitioncheckpoint",
     "LedgerRange": "offsets_ledgerrange",
     "DeadLetter": "offsets_deadletter",
+    "StoreOffset": "offsets_storeoffset",
     "Lease": "offsets_lease",
     "OperatorAction": "offsets_operatoraction",
     "LagSample": "offsets_lagsample",
@@ -92,7 +94,9 @@ def test_it_writes_each_table_in_one_module() -> None:
     writers = defaultdict(set)
     for path in _modules():
         for table in _written(ast.parse(path.read_text(encoding="utf-8"))):
-            writers[table].add(str(path.relative_to(BASE_DIR)))
+            module = path.relative_to(BASE_DIR)
+            # The ledger is one writer in several files.
+            writers[table].add(str(module.parent if module.parts[:2] == ("offsets", "ledger") else module))
     assert dict(writers) == {table: {module} for table, module in WRITERS.items()}
 
 

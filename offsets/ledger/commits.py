@@ -1,0 +1,244 @@
+"""What a commit writes: ranges, dead letters and moved checkpoints, all in the caller's transaction (R9 to R13)."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection
+
+from offsets.errors import FencedError, LedgerConflictError
+from offsets.ledger import pieces
+from offsets.ledger.columns import columns
+from offsets.ledger.pieces import Piece
+from offsets.models import DeadLetter
+from offsets.ranges import OffsetRange, cut
+from offsets.types import EpochCause, PartitionCommit, RangeKind, RecordFailure
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A locked checkpoint, as far as a commit cares."""
+
+    epoch: int
+    epoch_cause: str
+    next_offset: int
+    ledger_end: int
+    retired: bool
+    owner: str
+    last_batch_id: uuid.UUID | None
+
+
+def lock_for_commit(commits: Sequence[PartitionCommit]) -> None:
+    """Lock the checkpoints in id order and compare `(epoch, next_offset)` (R9), and what the ledger holds (R12).
+
+    Raises FencedError naming each partition that is not as its commit expects it.
+    """
+    misses = _misses(commits, _lock(commits))
+    if misses:
+        raise FencedError(misses)
+
+
+def _lock(commits: Sequence[PartitionCommit]) -> dict[int, _Row]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, epoch, epoch_cause, next_offset, ledger_end, retired_at IS NOT NULL,"
+            " coalesce(owner_id, 'nobody'), last_batch_id"
+            " FROM offsets_partitioncheckpoint WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+            [sorted(commit.claim.checkpoint_id for commit in commits)],
+        )
+        return {row[0]: _Row(*row[1:]) for row in cursor.fetchall()}
+
+
+def _misses(commits: Sequence[PartitionCommit], rows: dict[int, _Row]) -> dict[int, str]:
+    misses = {}
+    for commit in commits:
+        reason = _miss(commit, rows.get(commit.claim.checkpoint_id))
+        if reason:
+            misses[commit.claim.checkpoint_id] = reason
+    return misses
+
+
+def _miss(commit: PartitionCommit, row: _Row | None) -> str:
+    """Why this commit may not be applied to the row as it stands; empty when it may."""
+    name = f"{commit.claim.topic_partition} [{commit.start}, {commit.end})"
+    if row is None:
+        return f"{name}: its checkpoint is gone"
+    if row.retired:
+        return f"{name}: its checkpoint was retired"
+    if row.epoch != commit.claim.epoch:
+        who = "an operator's action" if row.epoch_cause == EpochCause.ACTION else row.owner
+        return f"{name}: epoch {commit.claim.epoch} is over, {who} holds epoch {row.epoch}"
+    if row.next_offset != commit.start:
+        return f"{name}: next offset is {row.next_offset}, not {commit.start}"
+    if _known_now(commit, row.ledger_end) != _believed(commit):
+        return f"{name}: the ledger has changed since these offsets were read"
+    return ""
+
+
+def _believed(commit: PartitionCommit) -> list[tuple[int, int, RangeKind | None]]:
+    return [segment.bounds for segment in commit.parts]
+
+
+def _known_now(commit: PartitionCommit, ledger_end: int) -> list[tuple[int, int, RangeKind | None]]:
+    """How the commit would be cut now. Only below `ledger_end` need ranges be looked for (R12)."""
+    within = OffsetRange(commit.start, commit.end)
+    known = pieces.known_ranges(commit.claim.checkpoint_id, within) if commit.start < ledger_end else []
+    return [(piece.start, piece.end, piece.kind) for piece in cut(within, known)]
+
+
+# --- Writing, after lock_for_commit ---------------------------------------------------------------
+
+
+def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *, move: bool = True) -> None:
+    """Write what was counted: ranges, dead letters, checkpoints. In the caller's transaction.
+
+    What the ledger held as processed was subtracted, or is counted once more and said to be (`duplicates`); every
+    other kind becomes processed. `move=False` leaves `next_offset` to `follow_store`. Raises LedgerConflictError when
+    a row count is not what it must be: nothing may be committed then.
+    """
+    tips = pieces.write_processed(_new_pieces(commits), batch_id)
+    _insert_dead_letters(commits)
+    rows = [
+        (
+            commit.claim.checkpoint_id,
+            commit.start,
+            commit.end,
+            commit.claim.epoch,
+            tips.get(commit.claim.checkpoint_id),
+            commit.leader_epoch,
+            sum(s.records for s in commit.parts if s.found is RangeKind.PROCESSED),
+        )
+        for commit in commits
+    ]
+    _update_checkpoints(rows, batch_id, move=move)
+
+
+def claim_offsets(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
+    """At most once, first half: the offsets are `claimed` and done with before anything is counted."""
+    new = [piece for piece in _new_pieces(commits) if piece.kind is not RangeKind.PROCESSED]
+    pieces.write_claimed(new, batch_id)
+    rows = [(c.claim.checkpoint_id, c.start, c.end, c.claim.epoch, None, c.leader_epoch, 0) for c in commits]
+    _update_checkpoints(rows, batch_id, move=True)
+
+
+def settle_claimed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> list[PartitionCommit]:
+    """At most once, second half: what this batch claimed becomes processed. Returns the commits that may be counted.
+
+    The batch's own claimed ranges are the fence, whatever became of the epoch meanwhile. A commit of which one is
+    missing is not counted: somebody else has settled it, or an operator took it back.
+    """
+    _lock(commits)
+    kept = [commit for commit in commits if _holds_claimed(commit, batch_id)]
+    if kept:
+        new = [piece for piece in _new_pieces(kept) if piece.kind is not RangeKind.PROCESSED]
+        pieces.remove_claimed(new, batch_id)
+        pieces.write_processed([piece._replace(kind=None) for piece in new], batch_id)
+        _insert_dead_letters(kept)
+    return kept
+
+
+def _holds_claimed(commit: PartitionCommit, batch_id: uuid.UUID) -> bool:
+    mine = pieces.claimed_by(commit.claim.checkpoint_id, batch_id)
+    return mine == [(s.start, s.end) for s in commit.parts if s.found is not RangeKind.PROCESSED]
+
+
+def follow_store(commits: Sequence[PartitionCommit]) -> dict[int, str]:
+    """At least once: `next_offset` follows what the store has taken. Returns the fenced ones, with the reason."""
+    ids, ends, epochs = columns((c.claim.checkpoint_id, c.end, c.claim.epoch) for c in commits)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint c SET next_offset = v.upto, committed_at = clock_timestamp()"
+            " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS v(id, upto, epoch)"
+            " WHERE c.id = v.id AND c.epoch = v.epoch AND c.retired_at IS NULL RETURNING c.id",
+            [ids, ends, epochs],
+        )
+        moved = {row[0] for row in cursor.fetchall()}
+    return {
+        c.claim.checkpoint_id: f"{c.claim.topic_partition}: epoch {c.claim.epoch} ended before its store was followed"
+        for c in commits
+        if c.claim.checkpoint_id not in moved
+    }
+
+
+def _new_pieces(commits: Sequence[PartitionCommit]) -> list[Piece]:
+    return [
+        Piece(c.claim.checkpoint_id, s.start, s.end, s.found, s.records, s.failed_records, c.claim.epoch)
+        for c in commits
+        for s in c.parts
+    ]
+
+
+def _update_checkpoints(rows: Sequence[tuple[Any, ...]], batch_id: uuid.UUID, *, move: bool) -> None:
+    ids, starts, ends, epochs, tips, leader_epochs, duplicates = columns(rows)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint c SET next_offset = CASE WHEN %s THEN v.upto ELSE c.next_offset END,"
+            " ledger_end = greatest(c.ledger_end, v.upto), last_batch_id = %s, committed_at = clock_timestamp(),"
+            " tip_range_id = coalesce(v.tip, c.tip_range_id), duplicates = c.duplicates + v.duplicates,"
+            " leader_epoch = coalesce(v.leader_epoch, c.leader_epoch)"
+            " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[],"
+            " %s::bigint[]) AS v(id, start, upto, epoch, tip, leader_epoch, duplicates)"
+            " WHERE c.id = v.id AND c.epoch = v.epoch AND c.next_offset = v.start",
+            [move, batch_id, ids, starts, ends, epochs, tips, leader_epochs, duplicates],
+        )
+        if cursor.rowcount != len(rows):
+            raise LedgerConflictError(f"{cursor.rowcount} of {len(rows)} checkpoints moved")
+
+
+def _insert_dead_letters(commits: Sequence[PartitionCommit]) -> None:
+    rows = [
+        DeadLetter(
+            checkpoint_id=commit.claim.checkpoint_id,
+            offset=failure.offset,
+            error_code=failure.error_code,
+            error_detail=failure.error_detail.replace("\x00", "\\0"),
+            key=failure.key,
+            value=failure.value,
+            headers=failure.headers,
+            record_timestamp=_timestamp(failure.timestamp_ms),
+        )
+        for commit in commits
+        for failure in _new_failures(commit)
+    ]
+    DeadLetter.objects.bulk_create(rows, batch_size=1000)
+
+
+def _new_failures(commit: PartitionCommit) -> Iterable[RecordFailure]:
+    """Without those inside processed ranges: read again under at_least_once, they are dead letters already."""
+    processed = [s for s in commit.parts if s.found is RangeKind.PROCESSED]
+    if not processed:
+        return commit.failures
+    return [f for f in commit.failures if not any(s.start <= f.offset < s.end for s in processed)]
+
+
+def _timestamp(milliseconds: int | None) -> datetime | None:
+    """Kafka's record timestamp as a datetime; None where it is absent or beyond what a date can hold."""
+    try:
+        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+# --- In doubt -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedCommit:
+    """What became of a transaction whose COMMIT was not seen to succeed (R10)."""
+
+    applied: bool
+    misses: dict[int, str]
+
+
+def probe_commit(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> ProbedCommit:
+    """Find out, after a lost connection, whether the transaction `batch_id` was applied.
+
+    FOR UPDATE waits for an in-flight COMMIT of the lost session; a plain read would show the old rows. The
+    transaction was one: if any of its checkpoints names it, all of it was applied.
+    """
+    rows = _lock(commits)
+    if any(row.last_batch_id == batch_id for row in rows.values()):
+        return ProbedCommit(applied=True, misses={})
+    return ProbedCommit(applied=False, misses=_misses(commits, rows))

@@ -1,0 +1,163 @@
+"""What an operator's action does to a checkpoint: pause, seek, rebuild. In the caller's transaction, row locked.
+
+Every move begins a new epoch that names its audited action: what the owner has in hand is refused, and it claims the
+partition afresh at the new offset (R4).
+"""
+
+from collections.abc import Sequence
+
+from django.db import connection
+
+from offsets.errors import LedgerConflictError
+from offsets.ledger import pieces
+from offsets.models import LedgerRange, OperatorAction, PartitionCheckpoint
+from offsets.ranges import OffsetRange, gaps, offset_range
+from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind
+
+
+def lock_checkpoint(checkpoint_id: int) -> PartitionCheckpoint | None:
+    """Lock one checkpoint's row in the caller's transaction; None when there is no such row."""
+    return PartitionCheckpoint.objects.select_for_update().filter(pk=checkpoint_id).first()
+
+
+def lock_checkpoints(checkpoint_ids: Sequence[int]) -> dict[int, PartitionCheckpoint]:
+    """Lock several rows, in id order as commits do; those that do not exist are left out."""
+    rows = PartitionCheckpoint.objects.select_for_update().filter(pk__in=checkpoint_ids).order_by("pk")
+    return {row.pk: row for row in rows}
+
+
+def set_desired_state(
+    checkpoint_id: int, expected_state: str, expected_epoch: int, desired_state: DesiredState, action_id: int
+) -> bool:
+    """Pause or resume, if the row is as the operator saw it. In the caller's transaction."""
+    return bool(
+        PartitionCheckpoint.objects.filter(
+            pk=checkpoint_id, desired_state=expected_state, epoch=expected_epoch, retired_at__isnull=True
+        ).update(desired_state=desired_state, last_action_id=action_id)
+    )
+
+
+def uncovered(checkpoint_id: int, within: OffsetRange) -> list[OffsetRange]:
+    """The offsets of `within` of which the ledger says nothing."""
+    return gaps([OffsetRange(r.start, r.end) for r in pieces.known_ranges(checkpoint_id, within)], within)
+
+
+def seek(
+    checkpoint: PartitionCheckpoint,
+    target: int,
+    *,
+    action: OperatorAction,
+    passed_as: RangeKind = RangeKind.SKIPPED,
+    baseline: int | None = None,
+) -> PartitionCheckpoint:
+    """Make `target` the next offset (R14). `checkpoint` is the locked row; returns it as it is afterwards.
+
+    Forward, the offsets passed over of which the ledger says nothing become a range `passed_as` (skipped, or expired).
+    Backward, `next_offset` falls and the ranges stay; below the baseline the baseline falls with it. `baseline` sets
+    one instead: an undo puts it back. A halt for a reason that the seek answers is lifted; `recreated` is not.
+    """
+    epoch = checkpoint.epoch + 1
+    if target > checkpoint.next_offset:
+        passed = uncovered(checkpoint.pk, offset_range(checkpoint.next_offset, target))
+        pieces.insert_uncounted(checkpoint.pk, passed, passed_as, epoch, f"action {action.pk}")
+    new_baseline = min(checkpoint.baseline_offset, target) if baseline is None else baseline
+    lifts = checkpoint.halt_reason not in (HaltReason.NONE, HaltReason.RECREATED)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint c SET epoch = %s, epoch_cause = %s, moved_epoch = %s,"
+            " last_action_id = %s, next_offset = %s, baseline_offset = %s, ledger_end = greatest(%s,"
+            " (SELECT max(upper(r.offsets)) FROM offsets_ledgerrange r WHERE r.checkpoint_id = c.id)),"
+            " leader_epoch = NULL, halt_reason = CASE WHEN %s THEN '' ELSE halt_reason END,"
+            " halt_detail = CASE WHEN %s THEN '' ELSE halt_detail END,"
+            " halted_at = CASE WHEN %s THEN NULL ELSE halted_at END"
+            " WHERE id = %s AND epoch = %s AND next_offset = %s AND retired_at IS NULL",
+            [
+                *(epoch, EpochCause.ACTION, epoch, action.pk, target, new_baseline, target),
+                *(lifts, lifts, lifts, checkpoint.pk, checkpoint.epoch, checkpoint.next_offset),
+            ],
+        )
+        if cursor.rowcount != 1:
+            raise LedgerConflictError(f"{checkpoint} changed while it was locked")
+    checkpoint.refresh_from_db()
+    return checkpoint
+
+
+def anything_below(checkpoint_id: int, offset: int) -> bool:
+    """Whether the ledger holds a range that begins below `offset`."""
+    return LedgerRange.objects.filter(checkpoint_id=checkpoint_id, offsets__startswith__lt=offset).exists()
+
+
+def retire_and_restart(
+    checkpoint: PartitionCheckpoint, *, action: OperatorAction, reason: str, baseline: int, topic_id: str
+) -> PartitionCheckpoint:
+    """Retire a locked checkpoint and begin a new one at `baseline` in its place (R14). Returns the new row.
+
+    `reason` "rebuilt" takes the old counts out of every read; any other keeps them beside the new ones. The old row's
+    epoch grows, so that whatever still aims at it misses; the new row continues it.
+    """
+    epoch = checkpoint.epoch + 1
+    _retire(checkpoint, epoch, reason, action)
+    return PartitionCheckpoint.objects.create(
+        group_id=checkpoint.group_id,
+        topic=checkpoint.topic,
+        partition=checkpoint.partition,
+        topic_id=topic_id,
+        baseline_offset=baseline,
+        baseline_kind="rebuild",
+        next_offset=baseline,
+        ledger_end=baseline,
+        epoch=epoch + 1,
+        epoch_cause=EpochCause.ACTION,
+        moved_epoch=epoch + 1,
+        desired_state=checkpoint.desired_state,
+        dimensions=checkpoint.dimensions,
+        semantics=checkpoint.semantics,
+        store=checkpoint.store,
+        last_action=action,
+    )
+
+
+def swap_back(
+    retired: PartitionCheckpoint, current: PartitionCheckpoint, *, action: OperatorAction
+) -> PartitionCheckpoint:
+    """Undo a rebuild: the current row is retired as `rebuilt`, the retired one lives again. Both rows are locked."""
+    epoch = current.epoch + 1
+    _retire(current, epoch, "rebuilt", action)
+    changed = PartitionCheckpoint.objects.filter(pk=retired.pk, epoch=retired.epoch, retired_at__isnull=False).update(
+        retired_at=None,
+        retired_reason="",
+        epoch=epoch + 1,
+        epoch_cause=EpochCause.ACTION,
+        moved_epoch=epoch + 1,
+        last_action=action,
+        owner=None,
+        leader_epoch=None,
+        desired_state=current.desired_state,
+    )
+    if changed != 1:
+        raise LedgerConflictError(f"{retired} changed while it was locked")
+    retired.refresh_from_db()
+    return retired
+
+
+def _retire(checkpoint: PartitionCheckpoint, epoch: int, reason: str, action: OperatorAction) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint SET epoch = %s, epoch_cause = %s, last_action_id = %s, owner_id = NULL,"
+            " retired_at = clock_timestamp(), retired_reason = %s"
+            " WHERE id = %s AND epoch = %s AND retired_at IS NULL",
+            [epoch, EpochCause.ACTION, action.pk, reason, checkpoint.pk, checkpoint.epoch],
+        )
+        if cursor.rowcount != 1:
+            raise LedgerConflictError(f"{checkpoint} changed while it was locked")
+
+
+def request_mirror(checkpoint_ids: Sequence[int]) -> int:
+    """Make the owners send these offsets to the mirrors again; returns how many rows were asked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint SET mirror_requests = mirror_requests + 1"
+            " WHERE id = ANY(%s) AND retired_at IS NULL",
+            [list(checkpoint_ids)],
+        )
+        return int(cursor.rowcount)
