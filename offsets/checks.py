@@ -7,7 +7,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
-from offsets.semantics import misconfiguration, refusal
+from offsets.semantics import misconfiguration, refusal, refused_mirrors, refused_slots
 
 
 @register("offsets")
@@ -15,6 +15,8 @@ def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> l
     """Semantics with their store, the group protocol and the baseline."""
     reasons = [
         ("offsets.E001", refusal(settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE)),
+        ("offsets.E004", refused_mirrors(settings.OFFSET_MIRRORS, settings.OFFSET_STORE)),
+        ("offsets.E005", refused_slots(settings.OFFSET_STORE, settings.CONSUMER_SLOTS)),
         ("offsets.E002", misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE)),
     ]
     return [Error(reason, id=number) for number, reason in reasons if reason]

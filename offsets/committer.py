@@ -1,25 +1,28 @@
-"""One transaction for metrics, ledger and checkpoints (rules R9 and R10)."""
+"""Applies commits, with as many tries as database and store need (rules R9 and R10)."""
 
 import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from django.db import DataError, IntegrityError, connection
+from django.db import DataError, IntegrityError
 
 from offsets import ledger
 from offsets.clock import Backoff
-from offsets.errors import FencedError
-from offsets.failpoints import failpoint
+from offsets.delivery import LedgerOnly, Step, WorkerStore, steps_of
+from offsets.errors import FencedError, ServiceUnavailableError
 from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.types import BatchHandler, PartitionCommit
+from offsets.types import BatchHandler, PartitionCommit, Semantics
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class CommitOutcome:
-    """What became of each commit of a unit, by checkpoint id; those in none of the three were cancelled."""
+    """What became of each commit of a unit, by checkpoint id; those in none of the three were cancelled.
+
+    One may be both applied and fenced: it was counted, and then the store or `next_offset` belonged to another.
+    """
 
     applied: list[PartitionCommit] = field(default_factory=list)
     fenced: dict[int, str] = field(default_factory=dict)
@@ -44,9 +47,11 @@ class BatchCommitter:
         wait: Callable[[float], None],
         closed: Callable[[], bool] = lambda: False,
         on_trouble: Callable[[str], None],
+        semantics: Semantics = Semantics.EXACTLY_ONCE,
+        store: WorkerStore | None = None,
     ) -> None:
         self._session = session
-        self._handler = handler
+        self._steps = steps_of(semantics, session, handler, store or LedgerOnly())
         self._is_current = is_current
         self._wait = wait
         self._closed = closed
@@ -62,11 +67,12 @@ class BatchCommitter:
             try:
                 if in_doubt:
                     # Asked even for what is not ours any more: a refusal is to be counted, not guessed.
-                    self._probe(in_doubt, batch_id, outcome)
+                    applied = self._probe(in_doubt, batch_id, outcome)
                     in_doubt = []
                 else:
-                    self._apply(remaining, batch_id)
-                    outcome.applied.extend(remaining)
+                    self._steps.apply(remaining, batch_id)
+                    applied = remaining
+                self._complete(applied, batch_id, outcome)
             except FencedError as error:
                 outcome.fenced |= error.misses
             except (DataError, IntegrityError) as error:
@@ -86,24 +92,42 @@ class BatchCommitter:
         )
         return [c for c in unit if c.claim.checkpoint_id not in done and self._is_current(c)]
 
-    def _apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
-        failpoint("before_sql")
-        with self._session.transaction():
-            # COPY first: it takes no row lock, so a slow one makes nobody wait.
-            self._handler.insert(commits, connection)
-            ledger.lock_for_commit(commits)
-            self._handler.update(commits, connection)
-            ledger.record_processed(commits, batch_id)
-            failpoint("before_commit")
-        failpoint("after_commit")
+    def _complete(self, applied: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome) -> None:
+        """What follows the transaction, step by step, for as long as the process lives and somebody wants it."""
+        outcome.applied.extend(applied)
+        for step in self._steps.after(batch_id):
+            applied = self._do(step, applied, outcome)
 
-    def _probe(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome) -> None:
+    def _do(self, step: Step, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
+        """One step, repeated while a service is away. Returns the commits that go on to the next one."""
+        backoff = Backoff()
+        while commits and not self._closed():
+            try:
+                refused = step(commits)
+            except (DataError, IntegrityError) as error:
+                if len(commits) > 1:
+                    return [one for commit in commits for one in self._do(step, [commit], outcome)]
+                refused = {}
+                outcome.refused[commits[0].claim.checkpoint_id] = str(error)
+                commits = []
+            except (ServiceUnavailableError, *DATABASE_LOST) as error:
+                self._on_trouble(f"database or store: {' '.join(str(error).split())}")
+                self._wait(backoff.next_seconds())
+                commits = [commit for commit in commits if self._is_current(commit)]
+                continue
+            outcome.fenced |= refused
+            return [commit for commit in commits if commit.claim.checkpoint_id not in refused]
+        return []
+
+    def _probe(
+        self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome
+    ) -> Sequence[PartitionCommit]:
         with self._session.transaction():
             probed = ledger.probe_commit(commits, batch_id)
         if probed.applied:
             logger.info("The transaction whose COMMIT broke off had been applied; nothing is written twice.")
-            outcome.applied.extend(commits)
         outcome.fenced |= probed.misses
+        return commits if probed.applied else []
 
     def _isolate(self, commits: Sequence[PartitionCommit], error: Exception, outcome: CommitOutcome) -> None:
         """Find which partitions' data is refused by committing each alone; the others must not suffer."""

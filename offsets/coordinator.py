@@ -18,7 +18,9 @@ from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import Baseline, ControlState
 from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.types import Claim, DesiredState, EpochCause, HaltReason, TopicPartition
+from offsets.stores.base import StoredOffset
+from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
+from offsets.worker_store import POSTGRES, StoreLink
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class LocalPartition:
     #: Committed as far as this process has seen.
     committed: int
     leader_epoch: int | None = None
+    #: The operator's requests to mirror again that were answered; None before the first look.
+    mirror_requests: int | None = None
     operator_paused: bool = False
     halted: bool = False
 
@@ -71,7 +75,8 @@ class OffsetCoordinator:
     """Claims partitions as the group assigns them, fences, hands over, and obeys the operator's wishes.
 
     `drain(claims, deadline) -> set of checkpoint ids` is the pipeline's promise: it finishes and commits what is in
-    hand for these claims, and returns those that have nothing left. `on_claimed(partition)` tells it of a new one.
+    hand for these claims, and returns those that have nothing left. `on_claimed(partition)` tells it of a new one,
+    `on_committed(partition)` of one whose offset the mirrors should hear again.
     """
 
     def __init__(
@@ -84,6 +89,9 @@ class OffsetCoordinator:
         dimensions: tuple[str, ...],
         drain: Callable[[list[Claim], Deadline], set[int]],
         on_claimed: Callable[[LocalPartition], None],
+        on_committed: Callable[[LocalPartition], None] = lambda _: None,
+        semantics: Semantics = Semantics.EXACTLY_ONCE,
+        store: StoreLink | None = None,
     ) -> None:
         self.group_id = group_id
         self.worker_id = worker_id
@@ -99,6 +107,9 @@ class OffsetCoordinator:
         self._dimensions = dimensions
         self._drain = drain
         self._on_claimed = on_claimed
+        self._on_committed = on_committed
+        self._semantics = semantics
+        self._store = store or StoreLink(group_id, worker_id, POSTGRES, None)
         self._session = WorkerSession(f"{worker_id}:claim")
 
     # --- Rebalance callbacks: they never raise -----------------------------------------------------
@@ -210,8 +221,10 @@ class OffsetCoordinator:
         bounds |= self._admin.log_bounds(
             [tp for tp in partitions if tp not in bounds], timeout_seconds=self._kafka_seconds()
         )
+        stored = self._store.read(partitions)
         with self._session.transaction():
-            claims = ledger.claim(self.group_id, self.worker_id, partitions)
+            claims = ledger.claim(self.group_id, self.worker_id, partitions, semantics=self._semantics)
+        claims = self._aligned(claims, stored)
         claims = [self._halted_if_unreadable(c, described.get(c.topic), bounds.get(c.topic_partition)) for c in claims]
         for claim in claims:
             self.unclaimed.pop(claim.topic_partition, None)
@@ -220,6 +233,14 @@ class OffsetCoordinator:
             places = ", ".join(f"{c.topic_partition} at {c.next_offset} (epoch {c.epoch})" for c in claims)
             self._say("claimed", f"{self.worker_id} claimed {places}.")
         return claims
+
+    def _aligned(self, claims: list[Claim], stored: Mapping[TopicPartition, StoredOffset]) -> list[Claim]:
+        """Begin where the offset store says; halt what it should know and does not (R16, R18)."""
+        aligned, missing = self._store.align(self._session, claims, stored)
+        for claim, resume in missing.items():
+            if claim.halt_reason is HaltReason.NONE:
+                self._halt(claim, resume.halt_reason, resume.detail)
+        return [_with_halt(c, missing[c].halt_reason) if c in missing else c for c in aligned]
 
     @staticmethod
     def _kafka_seconds() -> float:
@@ -366,6 +387,9 @@ class OffsetCoordinator:
         if state.halt_reason is not HaltReason.NONE and not local.halted:
             local.halted = True
             self._client.pause([tp])
+        if state.mirror_requests != local.mirror_requests:
+            local.mirror_requests = state.mirror_requests
+            self._on_committed(local)
 
     def halt(self, claim: Claim, reason: HaltReason, detail: str) -> None:
         """Stop one partition for good, with a reason; the others go on (R16)."""

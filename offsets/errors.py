@@ -28,6 +28,10 @@ class ServiceUnavailableError(OffsetsError):
     exit_status = 3
 
 
+class CorruptStoreError(OffsetsError):
+    """What an offset store holds cannot be trusted; nothing overwrites it."""
+
+
 class TopicNotFoundError(RefusedError):
     """The topic does not exist on this cluster."""
 

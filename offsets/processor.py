@@ -23,9 +23,12 @@ from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailable
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
+from offsets.mirror import Mirrors
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.stores import open_beside, open_store
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
+from offsets.worker_store import KAFKA, POSTGRES, StoreLink
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,9 @@ class ProcessorOptions:
     worker_id: str
     exit_when_caught_up: bool = False
     semantics: Semantics = Semantics.EXACTLY_ONCE
-    store: str = "postgres"
+    store: str = POSTGRES
+    #: Stores that follow the ledger beside it.
+    mirrors: tuple[str, ...] = ()
 
 
 class StreamProcessor:
@@ -70,6 +75,7 @@ class StreamProcessor:
         self.pipeline = Pipeline(settings.PIPELINE_MAX_BYTES, 2 * settings.COMMIT_MAX_RECORDS)
         self._client = KafkaClient(options.group_id, options.worker_id)
         self._admin = KafkaAdmin()
+        self._store = StoreLink(options.group_id, options.worker_id, options.store, open_beside(options.store))
         self.coordinator = OffsetCoordinator(
             group_id=options.group_id,
             worker_id=options.worker_id,
@@ -78,7 +84,19 @@ class StreamProcessor:
             dimensions=handler.dimensions,
             drain=self._drain,
             on_claimed=self._claimed,
+            on_committed=lambda local: self._mirrors.post(local.claim, local.committed),
+            semantics=options.semantics,
+            store=self._store,
         )
+        self._mirrors = Mirrors(
+            options.group_id,
+            options.worker_id,
+            [open_store(name) for name in options.mirrors if name != KAFKA],
+            to_group=KAFKA in (options.store, *options.mirrors),
+            is_current=self.coordinator.fences.is_current,
+            on_trouble=self._trouble,
+        )
+        self._client.on_commit_answer = self._mirrors.group_answered
         self.stats = workers.WorkerStats()
         self._stopping = threading.Event()
         self._cancelled = threading.Event()
@@ -105,6 +123,7 @@ class StreamProcessor:
                 ("commit", self._commit_loop),
                 ("heartbeat", self._heartbeat_loop),
                 ("watch", self._watch_loop),
+                ("mirror", lambda: self._mirrors.run(self._stopping, settings.MIRROR_INTERVAL_MS / 1000)),
             )
         ]
         self._client.subscribe(
@@ -147,6 +166,7 @@ class StreamProcessor:
         self._stopping.set()
         self.pipeline.close()
         self._client.close()
+        self._store.close()
         for thread in threads:
             thread.join(timeout=10)
 
@@ -155,6 +175,7 @@ class StreamProcessor:
         while not (self._should_stop() or self.stop_requested or self._cancelled.is_set()):
             WorkerSession.heal()
             self._serve_requests()
+            self._serve_mirror()
             if self.pipeline.has_room():
                 self._release_backpressure()
                 self._take(self._client.consume(FETCH_RECORDS, POLL_SECONDS))
@@ -221,10 +242,13 @@ class StreamProcessor:
 
     def _claimed(self, local: LocalPartition) -> None:
         self._backpressured.discard(local.claim.topic_partition)
+        if not local.halted:
+            self._mirrors.post(local.claim, local.committed)
 
     def _drain(self, claims: list[Claim], deadline: Deadline) -> set[int]:
         drained = self.pipeline.drain([claim.checkpoint_id for claim in claims], deadline)
         self._serve_events()
+        self._mirrors.send_to_group(self._client.commit)
         return drained
 
     def _serve_requests(self) -> None:
@@ -239,6 +263,10 @@ class StreamProcessor:
         except (ServiceUnavailableError, *DATABASE_LOST) as error:
             logger.warning("Coordination waits: %s", error)
 
+    def _serve_mirror(self) -> None:
+        """The group's own offsets leave from this thread: only its members may commit them."""
+        self._mirrors.send_to_group(self._client.commit, every_seconds=settings.MIRROR_INTERVAL_MS / 1000)
+
     def _serve_events(self) -> None:
         events = self.pipeline.events
         while events:
@@ -247,6 +275,7 @@ class StreamProcessor:
                 local = self.coordinator.partitions.get(event.claim.topic_partition)
                 if local is not None and local.claim.epoch == event.claim.epoch:
                     local.committed = event.end
+                    self._mirrors.post(local.claim, event.end)
             elif event.kind == "fenced":
                 self.pipeline.accounts.fenced += 1
                 self.coordinator.fenced(event.claim, event.detail)
@@ -357,6 +386,8 @@ class StreamProcessor:
             wait=self.pipeline.wait,
             closed=lambda: self.pipeline.closed,
             on_trouble=lambda text: self._trouble("database", text),
+            semantics=self.options.semantics,
+            store=self._store,
         )
         while not self.pipeline.closed:
             unit = self.pipeline.take_unit(1.0)
@@ -409,11 +440,12 @@ class StreamProcessor:
             if checkpoint_id in applied:
                 self._account(commit)
                 accounts.deduplicated += held.dropped
-                kind = "committed"
-            elif checkpoint_id in outcome.fenced:
+            if checkpoint_id in outcome.fenced:
                 kind = "fenced"
+            elif checkpoint_id in outcome.refused:
+                kind = "refused"
             else:
-                kind = "refused" if detail else "cancelled"
+                kind = "committed" if checkpoint_id in applied else "cancelled"
             if kind == "refused":
                 self._refused.add(commit.claim)
             if kind != "cancelled":

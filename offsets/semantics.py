@@ -1,10 +1,12 @@
-"""Which promise a group is given, and which combinations can keep it (docs/architecture.md)."""
+"""Which promise a group is given, and which combinations can keep it (design §6)."""
 
+from collections.abc import Sequence
+
+from offsets import stores
 from offsets.errors import RefusedError
+from offsets.types import Semantics
 
-#: Offered now. The other modes and stores of the design are refused rather than half kept.
-SEMANTICS = ("exactly_once",)
-STORES = ("postgres",)
+SEMANTICS = tuple(mode.value for mode in Semantics)
 GROUP_PROTOCOLS = ("classic", "consumer")
 BASELINES = ("earliest", "latest", "group")
 
@@ -12,12 +14,32 @@ BASELINES = ("earliest", "latest", "group")
 def refusal(semantics: str, store: str) -> str:
     """Why this combination cannot keep its promise; empty when it can. Pure."""
     if semantics not in SEMANTICS:
-        return f"Processing semantics {semantics!r} are not offered; use one of: {', '.join(SEMANTICS)}."
-    if store not in STORES:
+        return f"There are no processing semantics {semantics!r}; use one of: {', '.join(SEMANTICS)}."
+    if store not in stores.NAMES:
+        return f"There is no offset store {store!r}; use one of: {', '.join(stores.NAMES)}."
+    if semantics == Semantics.EXACTLY_ONCE and not stores.capabilities_of(store).transactional:
         return (
-            f"Offset store {store!r} cannot keep {semantics}: metrics and offsets must move in one transaction. "
-            f"Use one of: {', '.join(STORES)}."
+            f"Offset store {store!r} cannot keep exactly_once: metrics and offsets must move in one transaction, which "
+            "only the postgres store can. Use it, or choose at_least_once or at_most_once."
         )
+    return ""
+
+
+def refused_mirrors(mirrors: Sequence[str], store: str) -> str:
+    """Why the offsets cannot be mirrored so; empty when they can. Pure."""
+    for name in mirrors:
+        if name not in stores.NAMES or name == "postgres":
+            others = ", ".join(one for one in stores.NAMES if one != "postgres")
+            return f"OFFSET_MIRRORS names {name!r}; it may name: {others}."
+        if name == store and name != "kafka":
+            return f"OFFSET_MIRRORS names {name!r}, which is the offset store itself. Leave it out."
+    return ""
+
+
+def refused_slots(store: str, slots: int) -> str:
+    """Why so many slots cannot share the store; empty when they can. Pure."""
+    if slots > 1 and store in stores.NAMES and not stores.capabilities_of(store).several_workers:
+        return f"Offset store {store!r} serves one worker; CONSUMER_SLOTS is {slots}. Set it to 1 or use another store."
     return ""
 
 

@@ -13,9 +13,9 @@ from offsets import journal, workers
 from offsets.clock import monotonic
 from offsets.kafka.admin import KafkaAdmin
 from offsets.processor import ProcessorOptions, StreamProcessor
-from offsets.semantics import misconfiguration, refusal, refuse
+from offsets.semantics import misconfiguration, refusal, refuse, refused_mirrors
 from offsets.sessions import DATABASE_LOST
-from offsets.types import BatchHandler
+from offsets.types import BatchHandler, Semantics
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def run_worker(
     refuse(
         refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
         misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE),
+        refused_mirrors(settings.OFFSET_MIRRORS, options.store or settings.OFFSET_STORE),
     )
     admin = KafkaAdmin()
     for topic in options.topics:
@@ -77,7 +78,15 @@ def run_worker(
     workers.register(worker_id, options.group_id, slot=options.slot, node=options.node)
     journal.record(options.group_id, "worker_started", f"{worker_id} started{_place(options)}.", worker_id=worker_id)
     processor = StreamProcessor(
-        ProcessorOptions(options.group_id, options.topics, worker_id, options.exit_when_caught_up),
+        ProcessorOptions(
+            options.group_id,
+            options.topics,
+            worker_id,
+            options.exit_when_caught_up,
+            Semantics(options.semantics or settings.PROCESSING_SEMANTICS),
+            options.store or settings.OFFSET_STORE,
+            tuple(settings.OFFSET_MIRRORS),
+        ),
         handler,
         should_stop=should_stop,
         on_heartbeat=on_heartbeat,

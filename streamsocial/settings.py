@@ -134,6 +134,10 @@ BATCH_HANDLER = "analytics.processor.EngagementProcessor"
 # Unchecked here on purpose: `offsets.checks` refuses what cannot keep its promise, with the reason.
 PROCESSING_SEMANTICS = env.text("PROCESSING_SEMANTICS", "exactly_once")
 OFFSET_STORE = env.text("OFFSET_STORE", "postgres")
+#: Stores that follow the ledger, so that other tools see the group: kafka, redis, file.
+OFFSET_MIRRORS = env.words("OFFSET_MIRRORS", "kafka")
+MIRROR_INTERVAL_MS = env.integer("MIRROR_INTERVAL_MS", 1000, minimum=50, maximum=60_000)
+OFFSET_FILE_DIR = env.text("OFFSET_FILE_DIR", str(BASE_DIR / "offset-files"))
 GROUP_PROTOCOL = env.text("GROUP_PROTOCOL", "classic")
 OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
 

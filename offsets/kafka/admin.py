@@ -58,7 +58,7 @@ class KafkaAdmin:
         found = {}
         for name, future in futures.items():
             try:
-                description = self._result(future, timeout)
+                description = self.result(future, timeout)
             except TopicNotFoundError:
                 continue
             partitions = tuple(sorted(p.id for p in description.partitions))
@@ -95,7 +95,7 @@ class KafkaAdmin:
         futures = self._client.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group_id, asked)], request_timeout=self._timeout
         )
-        result = self._result(futures[group_id], self._timeout)
+        result = self.result(futures[group_id], self._timeout)
         return {
             TopicPartition(tp.topic, tp.partition): tp.offset
             for tp in result.topic_partitions
@@ -107,7 +107,7 @@ class KafkaAdmin:
         new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
         future = self._client.create_topics([new], request_timeout=self._timeout)[topic]
         try:
-            self._result(future, self._timeout)
+            self.result(future, self._timeout)
         except RefusedError as error:
             if isinstance(error.__cause__, KafkaException) and _code(error.__cause__) == (
                 KafkaError.TOPIC_ALREADY_EXISTS
@@ -127,13 +127,13 @@ class KafkaAdmin:
         found = {}
         for tp, future in futures.items():
             try:
-                found[TopicPartition(tp.topic, tp.partition)] = self._result(future, timeout).offset
+                found[TopicPartition(tp.topic, tp.partition)] = self.result(future, timeout).offset
             except (TopicNotFoundError, RefusedError):
                 continue
         return found
 
     @staticmethod
-    def _result(future: "Future[Any]", timeout: float) -> Any:
+    def result(future: "Future[Any]", timeout: float) -> Any:
         """The future's value, with Kafka's errors sorted into ours."""
         try:
             return future.result(timeout=timeout + 1)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from offsets.errors import OffsetsError
+from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.kafka.config import consumer_config
+from offsets.kafka.metadata import metadata_of
+from offsets.stores.base import StoredOffset
 from offsets.types import KafkaRecord, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,11 @@ class KafkaClient:
     """
 
     def __init__(self, group_id: str, client_id: str) -> None:
-        self._consumer = Consumer(consumer_config(group_id, client_id) | {"error_cb": self._on_error})
+        self._consumer = Consumer(
+            consumer_config(group_id, client_id) | {"error_cb": self._on_error, "on_commit": self._on_commit}
+        )
+        #: Hears the broker's answer to `commit`: the partitions it did not take, with the reason.
+        self.on_commit_answer: Callable[[dict[TopicPartition, str]], None] = lambda failed: None
         self._fatal: str | None = None
         self._only_topic = ""
 
@@ -150,6 +156,30 @@ class KafkaClient:
         for tp in partitions:
             with contextlib.suppress(KafkaException):
                 change([KafkaTopicPartition(tp.topic, tp.partition)])
+
+    def commit(self, offsets: Mapping[TopicPartition, StoredOffset]) -> None:
+        """Commit to the group as its member, without waiting: the answer comes with a later `consume()`.
+
+        A synchronous commit has no timeout. Raises ServiceUnavailableError when it cannot even be sent.
+        """
+        try:
+            self._consumer.commit(
+                offsets=[
+                    KafkaTopicPartition(tp.topic, tp.partition, one.next_offset, metadata=metadata_of(one))
+                    for tp, one in offsets.items()
+                ],
+                asynchronous=True,
+            )
+        except KafkaException as error:
+            raise ServiceUnavailableError(f"Kafka took no offsets: {error.args[0].str()}.") from error
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
+        failed = {
+            TopicPartition(tp.topic, tp.partition): why.str()
+            for tp in partitions
+            if (why := tp.error or error) is not None
+        }
+        self.on_commit_answer(failed)
 
     def close(self) -> None:
         """Leave the group; `on_revoke` runs for what is still assigned."""

@@ -12,7 +12,8 @@ from offsets.errors import LedgerConflictError
 from offsets.ledger import pieces
 from offsets.models import LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange, gaps, offset_range
-from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind
+from offsets.stores.base import StoreCommit
+from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind, TopicPartition
 
 
 def lock_checkpoint(checkpoint_id: int) -> PartitionCheckpoint | None:
@@ -161,3 +162,34 @@ def request_mirror(checkpoint_ids: Sequence[int]) -> int:
             [list(checkpoint_ids)],
         )
         return int(cursor.rowcount)
+
+
+def move_within(group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
+    """Move `next_offset` forward within what the ledger holds, by compare-and-set. Returns the refused, with why."""
+    refused = {}
+    for c in sorted(commits, key=lambda one: one.topic_partition):
+        row = PartitionCheckpoint.objects.select_for_update().filter(
+            group_id=group_id,
+            topic=c.topic_partition.topic,
+            partition=c.topic_partition.partition,
+            retired_at__isnull=True,
+        )
+        checkpoint = row.first()
+        reason = _refuses(checkpoint, c)
+        if reason or checkpoint is None:
+            refused[c.topic_partition] = reason
+        else:
+            PartitionCheckpoint.objects.filter(pk=checkpoint.pk).update(next_offset=c.next_offset)
+    return refused
+
+
+def _refuses(checkpoint: PartitionCheckpoint | None, commit: StoreCommit) -> str:
+    if checkpoint is None:
+        return "the ledger holds nothing; it begins with a claim"
+    if checkpoint.epoch != commit.epoch:
+        return f"epoch {commit.epoch} is over, the ledger holds epoch {checkpoint.epoch}"
+    if checkpoint.next_offset != commit.expected:
+        return f"the ledger holds {checkpoint.next_offset}, not {commit.expected}"
+    if not checkpoint.next_offset <= commit.next_offset <= checkpoint.ledger_end:
+        return f"the ledger reaches from {checkpoint.next_offset} to {checkpoint.ledger_end}, not {commit.next_offset}"
+    return ""

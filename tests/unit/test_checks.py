@@ -8,7 +8,9 @@ from pytest_django import Settings
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("PROCESSING_SEMANTICS", "at_most_once", "not offered"),
+        ("PROCESSING_SEMANTICS", "mostly", "exactly_once, at_least_once, at_most_once"),
+        ("OFFSET_STORE", "stone", "postgres, kafka, redis, file"),
+        ("OFFSET_MIRRORS", ["postgres"], "it may name: kafka, redis, file"),
         ("OFFSET_STORE", "redis", "cannot keep exactly_once"),
         ("GROUP_PROTOCOL", "telepathy", "classic, consumer"),
         ("OFFSET_BASELINE", "middle", "earliest, latest, group"),

@@ -1,0 +1,21 @@
+"""What is written beside an offset in `__consumer_offsets`: whose it is. Pure."""
+
+import json
+
+from offsets.stores.base import StoredOffset
+
+
+def metadata_of(stored: StoredOffset) -> str:
+    return json.dumps({"epoch": stored.epoch, "worker": stored.worker_id}, separators=(",", ":"))
+
+
+def stored_offset(next_offset: int, metadata: str | None) -> StoredOffset:
+    """An offset with the epoch and worker of its metadata; epoch 0 where it is not ours, whatever it holds."""
+    try:
+        found = json.loads(metadata or "")
+        epoch, worker = found["epoch"], found["worker"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return StoredOffset(next_offset)
+    if type(epoch) is not int or not 0 <= epoch < 2**63 or not isinstance(worker, str):
+        return StoredOffset(next_offset)
+    return StoredOffset(next_offset, epoch, worker)

@@ -1,0 +1,125 @@
+"""Kafka's own offsets as a store, seen from outside of the group."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient
+
+from offsets.errors import RefusedError, ServiceUnavailableError
+from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS, KafkaAdmin
+from offsets.kafka.config import client_config
+from offsets.kafka.metadata import metadata_of, stored_offset
+from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
+from offsets.types import TopicPartition
+
+_ACTIVE = (
+    "The group is active: only its members may commit to Kafka. Its workers mirror the ledger there; stop them to "
+    "write from outside."
+)
+
+
+class KafkaStore:
+    """`__consumer_offsets` of one group, with epoch and worker in the metadata.
+
+    Kafka overwrites whatever is there: the comparison is made just before, and is no promise. While the group has
+    members nobody else may commit; a worker commits through its own member instead (`KafkaClient.commit`).
+    """
+
+    name = "kafka"
+    capabilities = StoreCapabilities(
+        transactional=False, compare_and_set=False, writable_from_outside=False, several_workers=True
+    )
+
+    def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._client = AdminClient(client_config())
+        self._timeout = timeout_seconds
+
+    def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
+        asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
+        if not asked:
+            return {}
+        futures = self._client.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group_id, asked)], request_timeout=self._timeout
+        )
+        answer = KafkaAdmin.result(futures[group_id], self._timeout)
+        return {
+            TopicPartition(tp.topic, tp.partition): stored_offset(tp.offset, tp.metadata)
+            for tp in answer.topic_partitions
+            if tp.error is None and tp.offset >= 0
+        }
+
+    def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
+        held = self.read(group_id, [c.topic_partition for c in commits])
+        refused = {}
+        for c in commits:
+            now = held.get(c.topic_partition)
+            if now is not None and now.epoch > c.epoch:
+                refused[c.topic_partition] = f"epoch {c.epoch} is over, the kafka store holds epoch {now.epoch}"
+            elif (now.next_offset if now else None) != c.expected:
+                refused[c.topic_partition] = (
+                    f"the kafka store holds {now.next_offset if now else 'nothing'}, not "
+                    f"{'nothing' if c.expected is None else c.expected}"
+                )
+        self._alter(
+            group_id,
+            {
+                c.topic_partition: StoredOffset(c.next_offset, c.epoch, c.worker_id)
+                for c in commits
+                if c.topic_partition not in refused
+            },
+        )
+        return refused
+
+    def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
+        held = self.read(group_id, offsets.keys())
+        refused = {
+            tp: f"epoch {one.epoch} is over, the kafka store holds epoch {held[tp].epoch}"
+            for tp, one in offsets.items()
+            if tp in held and held[tp].epoch > one.epoch
+        }
+        self._alter(group_id, {tp: one for tp, one in offsets.items() if tp not in refused})
+        return refused
+
+    def _alter(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> None:
+        if not offsets:
+            return
+        wanted = [
+            KafkaTopicPartition(tp.topic, tp.partition, one.next_offset, metadata=metadata_of(one))
+            for tp, one in offsets.items()
+        ]
+        futures = self._client.alter_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group_id, wanted)], request_timeout=self._timeout
+        )
+        try:
+            answer = KafkaAdmin.result(futures[group_id], self._timeout)
+        except RefusedError as error:
+            if isinstance(error.__cause__, KafkaException) and error.__cause__.args[0].code() in _MEMBERS_ONLY:
+                raise RefusedError(_ACTIVE) from error
+            raise
+        _raise_first(tp.error for tp in answer.topic_partitions if tp.error is not None)
+
+    def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
+        """Kafka lets offsets of single partitions go only with the whole group, through this client."""
+        raise RefusedError("Kafka forgets a group's offsets only with the group; delete it with kafka-consumer-groups.")
+
+    def warnings(self) -> list[str]:
+        return []
+
+    def hold(self, group_id: str) -> None:
+        """It serves any number of workers."""
+
+    def close(self) -> None:
+        """The client ends with the object."""
+
+
+_MEMBERS_ONLY = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS)
+
+
+def _raise_first(errors: Iterable[KafkaError]) -> None:
+    for error in errors:
+        if error.code() in _MEMBERS_ONLY:
+            raise RefusedError(_ACTIVE)
+        if error.retriable():
+            raise ServiceUnavailableError(f"Kafka is not available: {error.str()}.")
+        raise RefusedError(f"Kafka refused: {error.str()}")

@@ -1,0 +1,210 @@
+"""Offsets in a file a group: for work offline, one worker at a time."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from offsets.errors import CorruptStoreError, RefusedError, ServiceUnavailableError
+from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
+from offsets.types import TopicPartition
+
+FORMAT = "streamsocial-offsets-1"
+_MAX = 2**63 - 1
+Offsets = dict[TopicPartition, StoredOffset]
+
+
+class FileStore:
+    """One JSON file a group, replaced whole: written beside, synced, renamed, its folder synced.
+
+    An exclusive lock is held for each operation. The file carries a checksum over what it says; one that is torn or
+    was edited is named and never overwritten.
+    """
+
+    name = "file"
+    capabilities = StoreCapabilities(
+        transactional=False, compare_and_set=True, writable_from_outside=True, several_workers=False
+    )
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(settings.OFFSET_FILE_DIR)
+        self._held: dict[str, int] = {}
+
+    def path(self, group_id: str) -> Path:
+        """A safe name for any group: its readable part, and a digest that keeps two apart."""
+        readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in group_id)[:60]
+        return self.folder / f"{readable}-{hashlib.sha256(group_id.encode()).hexdigest()[:16]}.json"
+
+    def read(self, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
+        wanted = set(partitions)
+        with self._locked(group_id):
+            return {tp: one for tp, one in self._load(group_id).items() if tp in wanted}
+
+    def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
+        with self._locked(group_id):
+            held = self._load(group_id)
+            refused = {}
+            for c in commits:
+                reason = _reason(c, held.get(c.topic_partition))
+                if reason:
+                    refused[c.topic_partition] = reason
+                else:
+                    held[c.topic_partition] = StoredOffset(c.next_offset, c.epoch, c.worker_id)
+            if len(refused) < len(commits):
+                self._save(group_id, held)
+            return refused
+
+    def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
+        with self._locked(group_id):
+            held = self._load(group_id)
+            refused = {
+                tp: f"epoch {one.epoch} is over, the file store holds epoch {held[tp].epoch}"
+                for tp, one in offsets.items()
+                if tp in held and held[tp].epoch > one.epoch
+            }
+            if len(refused) < len(offsets):
+                self._save(group_id, held | {tp: one for tp, one in offsets.items() if tp not in refused})
+            return refused
+
+    def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
+        gone = set(partitions)
+        with self._locked(group_id):
+            held = self._load(group_id)
+            self._save(group_id, {tp: one for tp, one in held.items() if tp not in gone})
+
+    def warnings(self) -> list[str]:
+        return ["The file store serves one worker on one machine, and its offsets are as safe as that machine's disk."]
+
+    def hold(self, group_id: str) -> None:
+        """Be the group's only worker until `close`. Raises RefusedError, naming the process that is."""
+        path = self.path(group_id).with_suffix(".owner")
+        with _errors_sorted(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            owner = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = os.pread(owner, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(owner)
+                raise RefusedError(
+                    f"Process {pid} already works on group {group_id!r} with the file store, which serves one worker. "
+                    "Stop it first, or use another store."
+                ) from None
+            os.ftruncate(owner, 0)
+            os.pwrite(owner, str(os.getpid()).encode(), 0)
+            self._held[group_id] = owner
+
+    def close(self) -> None:
+        for owner in self._held.values():
+            os.close(owner)
+        self._held.clear()
+
+    # --- The file ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self, group_id: str) -> Iterator[None]:
+        """A lock on a file of its own: the other one is replaced, and a lock would go with the old one."""
+        path = self.path(group_id).with_suffix(".lock")
+        with _errors_sorted(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(lock)
+
+    def _load(self, group_id: str) -> Offsets:
+        path = self.path(group_id)
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        return _parse(raw, path, group_id)
+
+    def _save(self, group_id: str, offsets: Offsets) -> None:
+        path = self.path(group_id)
+        rows = [[tp.topic, tp.partition, s.next_offset, s.epoch, s.worker_id] for tp, s in sorted(offsets.items())]
+        body = {"format": FORMAT, "group": group_id, "offsets": rows}
+        text = json.dumps({**body, "sha256": _digest(body)}, indent=1)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=f".{path.stem}-", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        _sync_folder(self.folder)
+
+
+def _parse(raw: bytes, path: Path, group_id: str) -> Offsets:
+    try:
+        body = json.loads(raw)
+        digest = body.pop("sha256")
+        rows = body["offsets"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorruptStoreError(_corrupt(path, "it is torn, or no offset file at all")) from None
+    if body.get("format") != FORMAT:
+        raise CorruptStoreError(_corrupt(path, f"its format is {body.get('format')!r}, not {FORMAT!r}"))
+    if digest != _digest(body):
+        raise CorruptStoreError(_corrupt(path, "its checksum does not match what it says"))
+    if body.get("group") != group_id:
+        raise CorruptStoreError(_corrupt(path, f"it belongs to group {body.get('group')!r}"))
+    try:
+        return dict(_offset(*row) for row in rows)
+    except (TypeError, ValueError):
+        raise CorruptStoreError(_corrupt(path, "a row of it is no offset")) from None
+
+
+def _offset(
+    topic: Any, partition: Any, next_offset: Any, epoch: Any, worker: Any
+) -> tuple[TopicPartition, StoredOffset]:
+    numbers_ok = all(type(number) is int and 0 <= number <= _MAX for number in (partition, next_offset, epoch))
+    if not (numbers_ok and isinstance(topic, str) and isinstance(worker, str)):
+        raise ValueError
+    return TopicPartition(topic, partition), StoredOffset(next_offset, epoch, worker)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _corrupt(path: Path, why: str) -> str:
+    return f"The offset file {path} cannot be trusted: {why}. Put it right from a copy, or move it away and reconcile."
+
+
+def _reason(commit: StoreCommit, held: StoredOffset | None) -> str:
+    if held is not None and held.epoch > commit.epoch:
+        return f"epoch {commit.epoch} is over, the file store holds epoch {held.epoch}"
+    now = held.next_offset if held else None
+    if now != commit.expected:
+        names = ["nothing" if value is None else str(value) for value in (now, commit.expected)]
+        return f"the file store holds {names[0]}, not {names[1]}"
+    return ""
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _errors_sorted(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceUnavailableError(f"The offset file store fails at {path}: {error.strerror or error}.") from error

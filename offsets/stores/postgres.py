@@ -1,0 +1,67 @@
+"""The checkpoint as an offset store: what every other store is measured against."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+from offsets import ledger
+from offsets.errors import RefusedError, ServiceUnavailableError
+from offsets.models import PartitionCheckpoint
+from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
+from offsets.types import TopicPartition
+
+
+class PostgresStore:
+    """Reads checkpoints and moves their `next_offset` within what the ledger holds.
+
+    Forward only, and never past the ledger's end: anything else is an operator's seek, with its audit row.
+    """
+
+    name = "postgres"
+    capabilities = StoreCapabilities(
+        transactional=True, compare_and_set=True, writable_from_outside=False, several_workers=True
+    )
+
+    def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
+        wanted = set(partitions)
+        with _errors_sorted():
+            rows = PartitionCheckpoint.objects.filter(
+                group_id=group_id, topic__in={tp.topic for tp in wanted}, retired_at__isnull=True
+            ).values_list("topic", "partition", "next_offset", "epoch", "owner_id")
+            found = {TopicPartition(row[0], row[1]): StoredOffset(row[2], row[3], row[4] or "") for row in rows}
+        return {tp: one for tp, one in found.items() if tp in wanted}
+
+    def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
+        with _errors_sorted(), transaction.atomic():
+            return ledger.move_within(group_id, commits)
+
+    def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
+        raise RefusedError("The ledger takes no offset from outside: move it with reset_offsets, which is audited.")
+
+    def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
+        raise RefusedError("The ledger forgets nothing; use rebuild_partition to begin a partition again.")
+
+    def warnings(self) -> list[str]:
+        with _errors_sorted(), connection.cursor() as cursor:
+            cursor.execute("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
+            return [
+                f"PostgreSQL runs with {name}={setting}: a crash of its machine may lose committed offsets."
+                for name, setting in cursor.fetchall()
+                if setting == "off"
+            ]
+
+    def hold(self, group_id: str) -> None:
+        """It serves any number of workers."""
+
+    def close(self) -> None:
+        """The connection is Django's."""
+
+
+class _errors_sorted:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OperationalError | InterfaceError):
+            connection.close_if_unusable_or_obsolete()
+            raise ServiceUnavailableError(f"PostgreSQL is not available: {' '.join(str(error).split())}") from error

@@ -1,0 +1,148 @@
+"""Offsets in Redis or Valkey: one hash a partition, one atomic script a commit."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import redis
+from django.conf import settings
+from redis.exceptions import RedisError, ResponseError
+
+from offsets.errors import ServiceUnavailableError
+from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
+from offsets.types import TopicPartition
+
+PREFIX = "streamsocial:offsets:"
+TIMEOUT_SECONDS = 5.0
+
+# One call moves many partitions, each by itself; Redis runs a script without anything in between. Numbers are compared
+# as text or by length first: Lua's are doubles, and offsets may exceed 2^53.
+_SCRIPT = """
+local function less(a, b)
+    if #a ~= #b then return #a < #b end
+    return a < b
+end
+local refused = {}
+for i, key in ipairs(KEYS) do
+    local base = (i - 1) * 4
+    local expected, offset, epoch, worker = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
+    local held = redis.call('HMGET', key, 'offset', 'epoch')
+    local held_offset, held_epoch = held[1] or '', held[2] or '0'
+    if less(epoch, held_epoch) then
+        refused[#refused + 1] = {i, 'epoch', held_epoch}
+    elseif expected ~= '*' and expected ~= held_offset then
+        refused[#refused + 1] = {i, 'offset', held_offset}
+    else
+        redis.call('HSET', key, 'offset', offset, 'epoch', epoch, 'worker', worker)
+    end
+end
+return refused
+"""
+_ANY = "*"
+
+
+class RedisStore:
+    """Compare-and-set on the stored offset and epoch, in one script for all partitions of a call."""
+
+    name = "redis"
+    capabilities = StoreCapabilities(
+        transactional=False, compare_and_set=True, writable_from_outside=True, several_workers=True
+    )
+
+    def __init__(self, url: str = "") -> None:
+        self._client = redis.Redis.from_url(
+            url or settings.REDIS_URL,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            decode_responses=True,
+        )
+        self._script = self._client.register_script(_SCRIPT)
+
+    def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
+        wanted = list(partitions)
+        with _errors_sorted():
+            pipe = self._client.pipeline(transaction=False)
+            for tp in wanted:
+                pipe.hmget(_key(group_id, tp), ["offset", "epoch", "worker"])
+            rows: list[list[Any]] = pipe.execute()
+        return {
+            tp: StoredOffset(int(row[0]), int(row[1] or 0), row[2] or "")
+            for tp, row in zip(wanted, rows, strict=True)
+            if row[0] is not None
+        }
+
+    def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
+        return self._write(
+            group_id,
+            [
+                (c.topic_partition, "" if c.expected is None else str(c.expected), c.next_offset, c.epoch, c.worker_id)
+                for c in commits
+            ],
+        )
+
+    def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
+        return self._write(
+            group_id, [(tp, _ANY, one.next_offset, one.epoch, one.worker_id) for tp, one in offsets.items()]
+        )
+
+    def _write(self, group_id: str, rows: list[tuple[TopicPartition, str, int, int, str]]) -> dict[TopicPartition, str]:
+        if not rows:
+            return {}
+        keys = [_key(group_id, row[0]) for row in rows]
+        arguments: list[Any] = [value for row in rows for value in row[1:]]
+        with _errors_sorted():
+            refused = self._script(keys=keys, args=arguments)
+        return {rows[int(index) - 1][0]: _reason(rows[int(index) - 1], what, held) for index, what, held in refused}
+
+    def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
+        keys = [_key(group_id, tp) for tp in partitions]
+        if keys:
+            with _errors_sorted():
+                self._client.delete(*keys)
+
+    def warnings(self) -> list[str]:
+        with _errors_sorted():
+            try:
+                config = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
+            except ResponseError:
+                return ["Redis does not say how it is set up (CONFIG is forbidden): whether it persists is unknown."]
+        found = []
+        if config.get("appendonly") != "yes":
+            found.append(
+                "Redis persistence is off (appendonly no): a restart forgets every offset. Set appendonly yes."
+            )
+        elif config.get("appendfsync") != "always":
+            found.append(
+                f"Redis writes its log with appendfsync {config.get('appendfsync')}: a crash of its machine may lose "
+                "the last second of offsets."
+            )
+        policy = config.get("maxmemory-policy") or "noeviction"
+        if policy.startswith("allkeys") and config.get("maxmemory", "0") != "0":
+            found.append(f"Redis may evict offsets when memory is short (maxmemory-policy {policy}). Use noeviction.")
+        return found
+
+    def hold(self, group_id: str) -> None:
+        """It serves any number of workers."""
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _key(group_id: str, tp: TopicPartition) -> str:
+    # JSON, because any text may be a group's name; the braces keep a group on one slot of a cluster.
+    return f"{PREFIX}{{{json.dumps(group_id)}}}:{tp}"
+
+
+def _reason(row: tuple[TopicPartition, str, int, int, str], what: str, held: str) -> str:
+    if what == "epoch":
+        return f"epoch {row[3]} is over, the redis store holds epoch {held}"
+    return f"the redis store holds {held or 'nothing'}, not {row[1] or 'nothing'}"
+
+
+class _errors_sorted:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RedisError) and not isinstance(error, ResponseError):
+            raise ServiceUnavailableError(f"Redis is not available: {error}. Check REDIS_URL.") from error

@@ -1,0 +1,79 @@
+"""A worker's side of the offset store: where a claim begins, and how commits reach it (R18)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from offsets import ledger
+from offsets.delivery import Resume, resume_at
+from offsets.sessions import WorkerSession
+from offsets.stores.base import OffsetStore, StoreCommit, StoredOffset
+from offsets.types import Claim, HaltReason, PartitionCommit, TopicPartition
+
+#: The checkpoint itself; everything else is a store beside it.
+POSTGRES = "postgres"
+#: Only members of the group can commit to it while it is active, so it is written through the mirror's outbox.
+KAFKA = "kafka"
+
+
+class StoreLink:
+    """Reads the store before a claim, decides where it begins, and commits to it. `store` None: the ledger is it."""
+
+    def __init__(self, group_id: str, worker_id: str, name: str, store: OffsetStore | None) -> None:
+        self._group_id = group_id
+        self._worker_id = worker_id
+        self._name = name
+        self._store = store
+        if store is not None:
+            store.hold(group_id)
+
+    def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
+        """Asked before the claim, outside of any lock. Raises ServiceUnavailableError: then nothing is claimed."""
+        return self._store.read(self._group_id, list(partitions)) if self._store else {}
+
+    def align(
+        self, session: WorkerSession, claims: Sequence[Claim], stored: Mapping[TopicPartition, StoredOffset]
+    ) -> tuple[list[Claim], dict[Claim, Resume]]:
+        """Move fresh claims to where the store says, and the store to their epoch.
+
+        Returns the claims as they are now, and those that must halt, with the reason.
+        """
+        aligned, halted = [], {}
+        for claim in claims:
+            resume = Resume(claim.next_offset)
+            if self._store is not None:
+                resume = resume_at(claim, stored.get(claim.topic_partition), self._name)
+            if resume.halt_reason is not HaltReason.NONE:
+                halted[claim] = resume
+            elif resume.next_offset != claim.next_offset or claim.store != self._name:
+                with session.transaction():
+                    ledger.align_with_store(claim, resume.next_offset, self._name)
+                claim = replace(claim, next_offset=resume.next_offset, store=self._name)
+            aligned.append(claim)
+        if self._store is not None and self._name != KAFKA:
+            self._store.put(
+                self._group_id,
+                {
+                    claim.topic_partition: StoredOffset(claim.next_offset, claim.epoch, self._worker_id)
+                    for claim in aligned
+                    if claim not in halted
+                },
+            )
+        return aligned, halted
+
+    def commit(self, commits: Sequence[PartitionCommit]) -> dict[int, str]:
+        """Implements `delivery.WorkerStore`. Offsets kept in Kafka leave with the mirror, from the member's thread."""
+        if self._store is None or self._name == KAFKA:
+            return {}
+        refused = self._store.commit(
+            self._group_id,
+            [StoreCommit(c.claim.topic_partition, c.start, c.end, c.claim.epoch, self._worker_id) for c in commits],
+        )
+        return {
+            c.claim.checkpoint_id: f"{c.claim.topic_partition}: {refused[c.claim.topic_partition]}"
+            for c in commits
+            if c.claim.topic_partition in refused
+        }
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
