@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := manage.py streamsocial analytics offsets tests benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench crash-matrix lock clean
 
 help:  ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is %d.%d; set PYTHON=" % sys.version_info[:2]) if sys.version_info < (3, 11) else None'
@@ -49,6 +49,9 @@ format: $(VENV)/dev.stamp  ## Format the code
 
 bench: $(VENV)/dev.stamp  ## Measure the whole path beside the raw consume rate, as ratios
 	@$(BIN)/python -m benchmarks.end_to_end $(ARGS)
+
+crash-matrix: $(VENV)/dev.stamp  ## Kill workers at their worst moments, 200 times under exactly_once; about 10 minutes
+	@CRASH_KILLS=$${CRASH_KILLS:-200} $(BIN)/python -m pytest tests/faults/test_crash_matrix.py -s --timeout 3600 $(ARGS)
 
 lock: $(VENV)/dev.stamp  ## Compile requirements*.in into requirements*.txt
 	@for name in requirements requirements-stack requirements-dev; do \

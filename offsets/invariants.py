@@ -21,9 +21,27 @@ class InvariantResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What the group was promised, and what it cost: the modes of its partitions as of their last claim."""
+
+    semantics: tuple[str, ...]
+    #: Records counted more than once: at least once allows it, and says so.
+    duplicates: int
+    #: Offsets claimed by a worker that is gone, never counted: at most once allows it.
+    claimed_offsets: int
+
+    @property
+    def detail(self) -> str:
+        found = [f"{self.duplicates:,} records counted again"] if self.duplicates else []
+        found += [f"{self.claimed_offsets:,} offsets claimed and never counted"] if self.claimed_offsets else []
+        return f"{', '.join(self.semantics) or 'no partitions'}: {', '.join(found) or 'nothing lost, nothing twice'}"
+
+
+@dataclass(frozen=True, slots=True)
 class InvariantsResult:
     group: str
     invariants: dict[str, InvariantResult]
+    promise: Promise
 
     @property
     def ok(self) -> bool:
@@ -130,6 +148,15 @@ _I6 = """
     FROM sums WHERE failed <> letters ORDER BY 1, 2
 """
 
+# What a live epoch has claimed is in a worker's hands; what a former one has will not be counted any more.
+_PROMISE = """
+    SELECT coalesce(array_agg(DISTINCT s.semantics), '{}'), coalesce(sum(s.duplicates), 0)::bigint,
+        coalesce(sum((SELECT sum(upper(r.offsets) - lower(r.offsets)) FROM offsets_ledgerrange r
+            WHERE r.checkpoint_id = s.id AND r.kind = 'claimed' AND (r.epoch <> s.epoch OR s.owner_id IS NULL))), 0)
+            ::bigint
+    FROM scope s
+"""
+
 _WHEN_OK = {
     "I1": "Every offset from the baseline to the next offset has a range.",
     "I2": "No offset lies in two ranges.",
@@ -157,7 +184,10 @@ def check(group_id: str, topic: str = "") -> InvariantsResult:
             cursor.execute(f"WITH {_SCOPE} {statement}", {"group": group_id, "topic": topic})
             rows = cursor.fetchall()
         results[name] = InvariantResult(not rows, _detail(rows) if rows else _WHEN_OK[name])
-    return InvariantsResult(group_id, results)
+    with connection.cursor() as cursor:
+        cursor.execute(f"WITH {_SCOPE} {_PROMISE}", {"group": group_id, "topic": topic})
+        semantics, duplicates, claimed = cursor.fetchone()
+    return InvariantsResult(group_id, results, Promise(tuple(sorted(semantics)), duplicates, claimed))
 
 
 def _detail(rows: list[tuple[str, int, str]]) -> str:

@@ -32,7 +32,6 @@ from offsets.worker_store import KAFKA, POSTGRES, StoreLink
 
 logger = logging.getLogger(__name__)
 
-FETCH_RECORDS = 10_000  # measured: batches of 100,000 fall out of the cache
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 1.0
 #: Without any partition for this long a worker that wants to exit gives up: another member has them all.
@@ -178,7 +177,7 @@ class StreamProcessor:
             self._serve_mirror()
             if self.pipeline.has_room():
                 self._release_backpressure()
-                self._take(self._client.consume(FETCH_RECORDS, POLL_SECONDS))
+                self._take(self._client.consume(settings.FETCH_MAX_RECORDS, POLL_SECONDS))
             else:
                 self._wait_for_room()
             if self.options.exit_when_caught_up:
@@ -231,7 +230,7 @@ class StreamProcessor:
         self._client.pause(reading - self._backpressured)
         self._backpressured |= reading
         # A paused partition delivers nothing; a claim made in this very call may still bring its first records.
-        self._take(self._client.consume(FETCH_RECORDS, POLL_SECONDS))
+        self._take(self._client.consume(settings.FETCH_MAX_RECORDS, POLL_SECONDS))
 
     def _release_backpressure(self) -> None:
         self._blocked_since = None

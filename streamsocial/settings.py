@@ -141,6 +141,8 @@ OFFSET_FILE_DIR = env.text("OFFSET_FILE_DIR", str(BASE_DIR / "offset-files"))
 GROUP_PROTOCOL = env.text("GROUP_PROTOCOL", "classic")
 OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
 
+#: Measured: batches of 100,000 fall out of the processor's cache.
+FETCH_MAX_RECORDS = env.integer("FETCH_MAX_RECORDS", 10_000, minimum=1, maximum=100_000)
 COMMIT_INTERVAL_MS = env.integer("COMMIT_INTERVAL_MS", 500, minimum=10, maximum=60_000)
 COMMIT_MAX_RECORDS = env.integer("COMMIT_MAX_RECORDS", 400_000, minimum=1)
 PIPELINE_MAX_BYTES = env.integer("PIPELINE_MAX_BYTES", 64 * 1024 * 1024, minimum=1024 * 1024)

@@ -12,6 +12,8 @@ from offsets.errors import ServiceUnavailableError
 from offsets.models import Lease
 from tests.page_rows import GROUP
 
+PROMISE = invariants.Promise((), 0, 0)
+
 pytestmark = pytest.mark.django_db
 
 
@@ -95,7 +97,7 @@ def test_a_check_that_took_long_is_followed_by_a_rest(monkeypatch):
 
     def check(group):
         checks.append(group)
-        return invariants.InvariantsResult(group, {})
+        return invariants.InvariantsResult(group, {}, PROMISE)
 
     monkeypatch.setattr(invariants, "check_and_store", check)
     moments = iter([0.0, 20.0])
@@ -111,7 +113,7 @@ def test_a_check_that_took_long_is_followed_by_a_rest(monkeypatch):
 
 
 def test_invariants_that_do_not_hold_are_logged_as_an_error(monkeypatch, caplog):
-    broken = invariants.InvariantsResult(GROUP, {"I1": invariants.InvariantResult(ok=False, detail="a hole")})
+    broken = invariants.InvariantsResult(GROUP, {"I1": invariants.InvariantResult(ok=False, detail="a hole")}, PROMISE)
     monkeypatch.setattr(invariants, "check_and_store", lambda group: broken)
 
     tasks.verify()

@@ -25,7 +25,11 @@ class Command(OperatorCommand):
     def run(self, **options: Any) -> int | None:
         refuse_unknown(options["group"], options["topic"])
         result = invariants.check(options["group"], options["topic"])
-        data = {"ok": result.ok, "invariants": {name: asdict(one) for name, one in result.invariants.items()}}
+        data = {
+            "ok": result.ok,
+            "invariants": {name: asdict(one) for name, one in result.invariants.items()},
+            "promise": {**asdict(result.promise), "detail": result.promise.detail},
+        }
         self.emit(data, lambda console: _show(console, result), as_json=options["json"])
         return None if result.ok else EXIT_AIM_NOT_MET
 
@@ -46,3 +50,4 @@ def _show(console: Console, result: invariants.InvariantsResult) -> None:
     for name, one in result.invariants.items():
         table.add_row(name, "[green]yes[/]" if one.ok else "[bold red]NO[/]", one.detail)
     console.print(table)
+    console.print(result.promise.detail)
