@@ -200,6 +200,21 @@ class OperatorActionAdmin(ReadOnlyAdmin):
         return link(action.checkpoint)
 
 
+@admin.register(models.StoreOffset)
+class StoreOffsetAdmin(ReadOnlyAdmin):
+    list_display = ("checkpoint_link", "store", "next_offset", "ledger_next_offset", "epoch", "seen_at")
+    list_filter = ("store",)
+    search_fields = ("=checkpoint__topic", "=checkpoint__partition")
+    list_select_related = ("checkpoint",)
+    exclude = ("checkpoint",)
+    readonly_fields = ("checkpoint_link",)
+    ordering = ("checkpoint", "store")
+
+    @admin.display(description="checkpoint")
+    def checkpoint_link(self, row: models.StoreOffset) -> str | SafeString:
+        return link(row.checkpoint)
+
+
 @admin.register(models.LagSample)
 class LagSampleAdmin(ReadOnlyAdmin):
     list_display = ("sampled_at", "checkpoint_link", "log_start_offset", "log_end_offset", "next_offset", "lag")

@@ -219,7 +219,7 @@ class Lease(models.Model):
 
 
 class OperatorAction(models.Model):
-    """The audit row of something a person did or tried to do. Written by `offsets.recovery.actions`."""
+    """The audit row of something a person did or tried to do. Written by `offsets.recovery.audit`."""
 
     class Outcome(models.TextChoices):
         APPLIED = "applied"

@@ -106,7 +106,7 @@ def _compare(
     export = folder / f"{name}-export.csv"
     manage_json(env, "engagement_totals", "--group", name, "--topic", name, "--export", str(export))
     verified = manage_json(env, "verify_offsets", "--group", name)
-    wanted, counted = _counts(truth), _counts(export)
+    wanted, counted = counts_of(truth), counts_of(export)
     return Cell(
         semantics,
         store,
@@ -121,7 +121,7 @@ def _compare(
     )
 
 
-def _counts(path: Path) -> Counter[tuple[str, str]]:
+def counts_of(path: Path) -> Counter[tuple[str, str]]:
     """Events by content and type: each event is in exactly one of these, whatever other dimensions are kept."""
     counts: Counter[tuple[str, str]] = Counter()
     with path.open(encoding="utf-8") as file:

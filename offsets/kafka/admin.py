@@ -87,6 +87,14 @@ class KafkaAdmin:
         ends = self._offsets(wanted, OffsetSpec.latest(), timeout)
         return {tp: LogBounds(starts[tp], ends[tp]) for tp in wanted if tp in starts and tp in ends}
 
+    def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """The first offset of each partition whose record is not older than `timestamp_ms`; the end where none is."""
+        wanted = sorted(set(partitions))
+        found = self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
+        late = [tp for tp, offset in found.items() if offset < 0]
+        ends = self._offsets(late, OffsetSpec.latest(), self._timeout)
+        return {tp: ends.get(tp, offset) if offset < 0 else offset for tp, offset in found.items()}
+
     def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What an existing consumer group has committed to Kafka; partitions without a commit are left out."""
         asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]

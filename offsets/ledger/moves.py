@@ -58,10 +58,11 @@ def seek(
     one instead: an undo puts it back. A halt for a reason that the seek answers is lifted; `recreated` is not.
     """
     epoch = checkpoint.epoch + 1
-    if target > checkpoint.next_offset:
-        passed = uncovered(checkpoint.pk, offset_range(checkpoint.next_offset, target))
-        pieces.insert_uncounted(checkpoint.pk, passed, passed_as, epoch, f"action {action.pk}")
     new_baseline = min(checkpoint.baseline_offset, target) if baseline is None else baseline
+    start = max(checkpoint.next_offset, new_baseline)
+    if target > start:
+        passed = uncovered(checkpoint.pk, offset_range(start, target))
+        pieces.insert_uncounted(checkpoint.pk, passed, passed_as, epoch, f"action {action.pk}")
     lifts = checkpoint.halt_reason not in (HaltReason.NONE, HaltReason.RECREATED)
     with connection.cursor() as cursor:
         cursor.execute(

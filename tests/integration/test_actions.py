@@ -39,7 +39,14 @@ def test_it_pauses_with_an_audit_row_and_a_journal_entry():
     assert (action.outcome, action.kind, action.username, action.source) == ("applied", "pause", "olga", "api")
     assert action.reason == "Deploying"
     assert action.target == "engagement-analytics engagement-3"
-    assert action.before == {"desired_state": "running", "next_offset": 1000, "epoch": 3, "owner": "w-7f2"}
+    seen = {"desired_state": "running", "next_offset": 1000, "epoch": 3, "owner": "w-7f2"}
+    assert action.before == {
+        **seen,
+        "checkpoint_id": checkpoint.pk,
+        "baseline_offset": 0,
+        "ledger_end": 1000,
+        "halt_reason": "",
+    }
     assert action.after == {**action.before, "desired_state": "paused"}
     entry = JournalEntry.objects.get()
     assert (entry.kind, entry.topic, entry.partition) == ("paused", "engagement", 3)
@@ -204,7 +211,7 @@ def test_it_previews_a_pause_in_words_with_the_rate_at_which_lag_will_grow():
         "Pause engagement-3 at offset 1,000: its worker w-7f2 stops within 1.0 s; "
         "lag will grow by about 3,100 a second."
     )
-    assert preview.seen == Seen(3, "w-7f2", "running")
+    assert preview.seen == Seen(3, "w-7f2", "running", 1000)
     assert (preview.before["desired_state"], preview.after["desired_state"]) == ("running", "paused")
     assert not OperatorAction.objects.exists()
 

@@ -17,7 +17,7 @@ WRITERS = {
     "offsets_deadletter": "offsets/ledger",
     "offsets_storeoffset": "offsets/drift.py",
     "offsets_lease": "offsets/leases.py",
-    "offsets_operatoraction": "offsets/recovery/actions.py",
+    "offsets_operatoraction": "offsets/recovery/audit.py",
     "offsets_lagsample": "offsets/lag.py",
     "offsets_journalentry": "offsets/journal.py",
     "offsets_invariantreport": "offsets/invariants.py",

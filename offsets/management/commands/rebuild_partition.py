@@ -1,0 +1,40 @@
+"""`manage.py rebuild_partition`: count a partition again from the start of its log."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from offsets.management.commands._moves import MoveCommand
+from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.recovery.moves import Move
+from offsets.recovery.plans import MoveKind
+
+
+class Command(MoveCommand):
+    help = (
+        "Drop what was counted of a partition and count it again from the start of its log. What retention has taken "
+        "is said beforehand, and is missing afterwards."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        add_scope(parser)
+        parser.add_argument(
+            "--keep-counts",
+            action="store_true",
+            help="For a topic that was created again or truncated: keep the old counts and count the new log beside.",
+        )
+        add_execute(parser)
+
+    def run(self, **options: Any) -> int | None:
+        reason = reason_of(options)
+        rows = in_scope(options["group"], options["topic"], everything=options["all"])
+        self.show_and_apply(
+            MoveKind.RESTART if options["keep_counts"] else MoveKind.REBUILD,
+            [Move(row.pk) for row in rows],
+            group=options["group"],
+            reason=reason,
+            execute=options["execute"],
+            as_json=options["json"],
+        )
+        return None

@@ -1,0 +1,164 @@
+"""`manage.py reset_offsets`: the options of kafka-consumer-groups, on a group that may be running."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+from rich.markup import escape
+
+from offsets.commands import non_negative
+from offsets.errors import RefusedError
+from offsets.kafka.admin import KafkaAdmin
+from offsets.management.commands._moves import MoveCommand
+from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.models import PartitionCheckpoint
+from offsets.recovery import moves, targets, undo
+from offsets.recovery.guards import Actor, Source
+from offsets.recovery.moves import Log, Move
+from offsets.recovery.plans import MoveKind, clamped
+from offsets.types import TopicPartition
+
+_MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+class Command(MoveCommand):
+    help = (
+        "Move the next offsets of a group, running or not. A dry run unless --execute. Under exactly_once what is read "
+        "again is left out where the ledger has it; what a forward move passes over is recorded as skipped."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        add_scope(parser)
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument("--to-offset", type=non_negative, metavar="N")
+        where.add_argument("--to-earliest", action="store_true", help="The start of the log.")
+        where.add_argument("--to-latest", action="store_true", help="The end of the log.")
+        where.add_argument("--to-current", action="store_true", help="Where it stands; useful with --export.")
+        where.add_argument("--shift-by", type=int, metavar="N", help="Forward, or with a minus backward.")
+        where.add_argument("--to-datetime", metavar="MOMENT", help="The first record since then: ISO 8601 with zone.")
+        where.add_argument("--by-duration", metavar="P1DT2H", help="The first record since so long ago.")
+        where.add_argument("--from-file", metavar="CSV", help="topic,partition,offset a line; - for standard input.")
+        where.add_argument("--undo", metavar="ID", help="Take back an action, or a change of several.")
+        parser.add_argument("--export", metavar="CSV", help="Write the targets to a file; - for standard output.")
+        add_execute(parser)
+
+    def run(self, **options: Any) -> int | None:
+        reason = reason_of(options)
+        if options["undo"]:
+            return self._undo(options, reason)
+        rows, places = self._places(options)
+        logs = moves.logs_of(rows)
+        wanted, warnings = _clamped(rows, places, logs)
+        if options["export"]:
+            self._export(options["export"], {_tp(row): move.target for row, move in zip(rows, wanted, strict=True)})
+            if not options["execute"]:
+                return None
+        wanted = [move for row, move in zip(rows, wanted, strict=True) if move.target != row.next_offset]
+        if not wanted:
+            warnings = [*warnings, "Every partition is there already; nothing is to be done."]
+        self.show_and_apply(
+            MoveKind.SEEK,
+            wanted,
+            group=options["group"],
+            reason=reason,
+            execute=options["execute"] and bool(wanted),
+            as_json=options["json"],
+            warnings=warnings,
+        )
+        return None
+
+    def _places(self, options: Mapping[str, Any]) -> tuple[list[PartitionCheckpoint], dict[TopicPartition, int]]:
+        """The partitions in scope, and where each is to go, not yet clamped to the log."""
+        if options["from_file"]:
+            listed = targets.read_csv(_read(options["from_file"]), options["group"])
+            scopes = [f"{tp.topic}:{tp.partition}" for tp in listed]
+            return in_scope(options["group"], scopes, everything=False), listed
+        rows = in_scope(options["group"], options["topic"], everything=options["all"])
+        return rows, _targets(options, rows)
+
+    def _export(self, name: str, places: Mapping[TopicPartition, int]) -> None:
+        text = targets.write_csv(places)
+        if name == "-":
+            self.stdout.write(text, ending="")
+            return
+        try:
+            Path(name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RefusedError(f"{name} cannot be written: {error.strerror}.") from error
+
+    def _undo(self, options: Mapping[str, Any], reason: str) -> int | None:
+        actor = Actor.of_operating_system()
+        undone = undo.find(options["undo"])
+        texts = undo.texts(undone, actor)
+        done = undo.apply(undone, actor=actor, reason=reason, source=Source.COMMAND) if options["execute"] else []
+        data = {
+            "action": "undo",
+            "executed": options["execute"],
+            "change_id": str(done[0].change_id) if done and done[0].change_id else None,
+            "items": [{"undoes": one.pk, "detail": text} for one, text in zip(undone, texts, strict=True)],
+        }
+        last = "Done." if done else "Dry run: nothing was changed. Add --execute --reason 'why' to do it."
+        self.emit(data, lambda console: console.print(escape("\n".join([*texts, last]))), as_json=options["json"])
+        return None
+
+
+def _tp(row: PartitionCheckpoint) -> TopicPartition:
+    return TopicPartition(row.topic, row.partition)
+
+
+def _targets(options: Mapping[str, Any], rows: Sequence[PartitionCheckpoint]) -> dict[TopicPartition, int]:
+    partitions = [_tp(row) for row in rows]
+    if options["to_offset"] is not None:
+        return dict.fromkeys(partitions, options["to_offset"])
+    if options["to_earliest"]:
+        return dict.fromkeys(partitions, 0)
+    if options["to_latest"]:
+        return dict.fromkeys(partitions, targets.MAX_OFFSET)
+    if options["shift_by"] is not None:
+        return {_tp(row): row.next_offset + options["shift_by"] for row in rows}
+    now = datetime.now(UTC)
+    if options["to_datetime"] is not None:
+        return KafkaAdmin().offsets_for_time(partitions, targets.timestamp_ms(options["to_datetime"], now))
+    if options["by_duration"] is not None:
+        return KafkaAdmin().offsets_for_time(partitions, targets.duration_ms(options["by_duration"], now))
+    return {_tp(row): row.next_offset for row in rows}
+
+
+def _clamped(
+    rows: Sequence[PartitionCheckpoint], places: Mapping[TopicPartition, int], logs: Mapping[int, Log]
+) -> tuple[list[Move], list[str]]:
+    """Within each log, as kafka-consumer-groups does it; a target that was named outright is warned of."""
+    wanted, warnings = [], []
+    for row in rows:
+        if row.pk not in logs or _tp(row) not in places:
+            raise RefusedError(f"Kafka does not know {_tp(row)}, or it has no leader. Nothing was changed.")
+        asked, bounds = places[_tp(row)], logs[row.pk].bounds
+        target = clamped(asked, bounds)
+        if target != asked and asked not in (0, targets.MAX_OFFSET):
+            warnings.append(
+                f"{_tp(row)}: {asked:,} lies outside of the log ({bounds.start:,} to {bounds.end:,}); "
+                f"{target:,} is used."
+            )
+        wanted.append(Move(row.pk, target))
+    return wanted, warnings
+
+
+def _read(name: str) -> str:
+    try:
+        raw = sys.stdin.buffer.read(_MAX_FILE_BYTES + 1) if name == "-" else _head(Path(name))
+        if len(raw) > _MAX_FILE_BYTES:
+            raise RefusedError(f"{name} is larger than {_MAX_FILE_BYTES >> 20} MiB.")
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise RefusedError(f"{name} is not UTF-8 text.") from None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_FILE_BYTES + 1)

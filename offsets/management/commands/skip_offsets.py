@@ -1,0 +1,41 @@
+"""`manage.py skip_offsets`: go past records without counting them, and say so in the ledger."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from offsets.commands import non_negative, positive
+from offsets.errors import RefusedError
+from offsets.management.commands._moves import MoveCommand
+from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.recovery.moves import Move
+from offsets.recovery.plans import MoveKind
+
+
+class Command(MoveCommand):
+    help = "Skip the next records of a partition: they are recorded as skipped, and can be counted by an undo."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        add_scope(parser)
+        where = parser.add_mutually_exclusive_group(required=True)
+        where.add_argument("--count", type=positive, metavar="N", help="So many offsets from the next one on.")
+        where.add_argument("--to", type=non_negative, metavar="OFFSET", help="All offsets below this one.")
+        add_execute(parser)
+
+    def run(self, **options: Any) -> int | None:
+        reason = reason_of(options)
+        rows = in_scope(options["group"], options["topic"], everything=options["all"])
+        if len(rows) > 1 and options["to"] is not None:
+            raise RefusedError(f"--to is an offset of one partition, and {len(rows)} are named. Use --count instead.")
+        count, to = options["count"] or 0, options["to"]
+        wanted = [Move(row.pk, row.next_offset + count if to is None else to) for row in rows]
+        self.show_and_apply(
+            MoveKind.SKIP,
+            wanted,
+            group=options["group"],
+            reason=reason,
+            execute=options["execute"],
+            as_json=options["json"],
+        )
+        return None

@@ -1,0 +1,83 @@
+"""The audit of what people do: the only writer of OperatorAction rows."""
+
+import uuid
+from collections.abc import Mapping
+
+from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
+
+
+def applied(
+    kind: str,
+    checkpoint: PartitionCheckpoint,
+    *,
+    actor: Actor,
+    reason: str,
+    source: Source,
+    before: Mapping[str, object],
+    after: Mapping[str, object],
+    detail: str,
+    change_id: uuid.UUID | None = None,
+    undoes: OperatorAction | None = None,
+) -> OperatorAction:
+    """In the transaction of the action itself: neither is without the other."""
+    return OperatorAction.objects.create(
+        kind=kind,
+        checkpoint=checkpoint,
+        username=actor.name,
+        target=str(checkpoint),
+        source=source,
+        change_id=change_id,
+        undoes=undoes,
+        reason=reason,
+        before=dict(before),
+        after=dict(after),
+        outcome=OperatorAction.Outcome.APPLIED,
+        detail=detail,
+    )
+
+
+def complete(action: OperatorAction, after: Mapping[str, object]) -> None:
+    """What only the move itself could tell: the new epoch, the new checkpoint."""
+    action.after = dict(after)
+    OperatorAction.objects.filter(pk=action.pk).update(after=action.after)
+
+
+def refused(
+    kind: str,
+    checkpoint_id: int,
+    *,
+    actor: Actor,
+    reason: str,
+    source: Source,
+    detail: str,
+) -> None:
+    """Outside the transaction that was rolled back; before and after are the same."""
+    checkpoint = PartitionCheckpoint.objects.filter(pk=checkpoint_id).first()
+    state = state_of(checkpoint) if checkpoint else {}
+    OperatorAction.objects.create(
+        kind=kind,
+        checkpoint=checkpoint,
+        username=actor.name,
+        target=str(checkpoint) if checkpoint else f"checkpoint {checkpoint_id}",
+        source=source,
+        reason=reason[:MAX_REASON_LENGTH],
+        before=state,
+        after=state,
+        outcome=OperatorAction.Outcome.REFUSED,
+        detail=detail,
+    )
+
+
+def state_of(checkpoint: PartitionCheckpoint) -> dict[str, object]:
+    """A checkpoint as audit rows keep it."""
+    return {
+        "desired_state": checkpoint.desired_state,
+        "next_offset": checkpoint.next_offset,
+        "epoch": checkpoint.epoch,
+        "owner": checkpoint.owner_id,
+        "baseline_offset": checkpoint.baseline_offset,
+        "ledger_end": checkpoint.ledger_end,
+        "halt_reason": checkpoint.halt_reason,
+        "checkpoint_id": checkpoint.pk,
+    }

@@ -1,0 +1,131 @@
+"""What every action asks first: who acts, why, and whether the partition is as it was seen."""
+
+import enum
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from django.conf import settings
+from django.db import OperationalError, connection
+
+from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
+from offsets.models import PartitionCheckpoint
+from offsets.permissions import AnyUser, can_operate
+
+MAX_REASON_LENGTH = 500
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class UnknownPartitionError(RefusedError):
+    """No checkpoint has this id."""
+
+
+class ReasonError(RefusedError):
+    """The reason is missing or too long; the audit row would say nothing."""
+
+
+class Source(enum.StrEnum):
+    """Through which door an action came."""
+
+    ADMIN = "admin"
+    API = "api"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, and whether they may. Audit rows keep the name: it must outlive the user."""
+
+    name: str
+    allowed: bool
+
+    @classmethod
+    def of_user(cls, user: AnyUser) -> "Actor":
+        return cls(user.get_username(), can_operate(user))
+
+    @classmethod
+    def of_operating_system(cls) -> "Actor":
+        """Whoever can run commands beside the settings can do anything; the audit still wants a name."""
+        try:
+            name = getpass.getuser()
+        except (KeyError, OSError):
+            name = "unknown"
+        return cls(f"os:{name}"[:150], allowed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an operator saw of a partition: the compare half of every action's compare-and-set."""
+
+    epoch: int
+    owner: str | None
+    desired_state: str
+    #: Compared only where an action moves it, and then with sense: a running partition does not stand still.
+    next_offset: int | None = None
+
+    @classmethod
+    def of(cls, checkpoint: PartitionCheckpoint) -> "Seen":
+        return cls(checkpoint.epoch, checkpoint.owner_id, checkpoint.desired_state, checkpoint.next_offset)
+
+
+# --- Checks ---------------------------------------------------------------------------------------
+
+
+def check_allowed(kind: str, actor: Actor) -> None:
+    if not actor.allowed:
+        raise NotAllowedError(
+            f"{actor.name or 'An anonymous user'} may not {kind.replace('_', ' ')} partitions. "
+            "Ask for the group 'operator'."
+        )
+
+
+def check_reason(reason: str) -> None:
+    if not reason:
+        raise ReasonError("Say why: a reason is required, and kept with the action.")
+    if len(reason) > MAX_REASON_LENGTH:
+        raise ReasonError(f"The reason has {len(reason)} characters; at most {MAX_REASON_LENGTH} are kept.")
+
+
+def check_unchanged(checkpoint: PartitionCheckpoint, seen: Seen) -> None:
+    now = Seen.of(checkpoint)
+    moved = [
+        f"{name} was {was if was is not None else 'nobody'}, is {value if value is not None else 'nobody'}"
+        for (name, was), value in zip(asdict(seen).items(), asdict(now).values(), strict=True)
+        if was != value and name != "next_offset"
+    ]
+    if moved:
+        raise StalePreviewError(
+            f"{name_of(checkpoint)} has changed since you looked: {'; '.join(moved)}. Nothing was changed; look again."
+        )
+
+
+@contextmanager
+def bounded_wait() -> Iterator[None]:
+    """Wait briefly for a row that a commit holds; a stopped worker may hold it for many seconds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(settings.CLAIM_LOCK_TIMEOUT_MS)])
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        raise ServiceUnavailableError(
+            "The partition's worker holds it in a transaction that does not end. Nothing was changed; try again."
+        ) from error
+
+
+def name_of(checkpoint: PartitionCheckpoint) -> str:
+    return f"{checkpoint.topic}-{checkpoint.partition}"
+
+
+def live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> PartitionCheckpoint:
+    """The checkpoint, if there is one that can be acted on. Raises UnknownPartitionError, RefusedError."""
+    if checkpoint is None:
+        raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
+    if checkpoint.retired_at is not None:
+        raise RefusedError(
+            f"{name_of(checkpoint)}: this checkpoint was retired ({checkpoint.retired_reason or 'no reason kept'}); "
+            "act on the live one."
+        )
+    return checkpoint

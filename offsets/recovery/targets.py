@@ -1,0 +1,98 @@
+"""Where a reset leads: the options of kafka-consumer-groups, and its CSV. Reading is pure; asking Kafka is not."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from offsets.errors import RefusedError
+from offsets.types import TopicPartition
+
+MAX_OFFSET = 2**63 - 1
+MAX_ROWS = 100_000
+_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+_HEADERS = (["topic", "partition", "offset"], ["group", "topic", "partition", "offset"])
+
+
+def timestamp_ms(text: str, now: datetime) -> int:
+    """An ISO 8601 moment with its zone, in milliseconds. Raises RefusedError for one without zone, or yet to come."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise RefusedError(f"{text!r} is no moment. Write it as 2026-11-23T14:30:00+00:00.") from None
+    if moment.tzinfo is None:
+        raise RefusedError(f"{text!r} has no zone: write 2026-11-23T14:30:00+00:00, or end it with Z for UTC.")
+    if moment > now:
+        raise RefusedError(f"{text!r} lies in the future; for the end of the log use --to-latest.")
+    return max(0, int(moment.timestamp() * 1000))
+
+
+def duration_ms(text: str, now: datetime) -> int:
+    """The moment so long ago (`P1DT2H30M10S`), in milliseconds. Raises RefusedError."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not any(match.groups()):
+        raise RefusedError(f"{text!r} is no duration. Write days, hours, minutes and seconds as in P1DT2H30M10S.")
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    try:
+        moment = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        moment = datetime.fromtimestamp(0, UTC)
+    return max(0, int(moment.timestamp() * 1000))
+
+
+def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
+    """`topic,partition,offset`, or the same after the group; a header line is read over.
+
+    Raises RefusedError naming the line and what is wrong with it.
+    """
+    found: dict[TopicPartition, int] = {}
+    lines = 0
+    for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        lines += 1
+        if lines > MAX_ROWS:
+            raise RefusedError(f"The file has more than {MAX_ROWS:,} rows.")
+        if lines == 1 and [cell.lower() for cell in cells] in _HEADERS:
+            continue
+        tp, offset = _row(line, cells, group_id)
+        if tp in found:
+            raise RefusedError(f"Line {line}: {tp} is named twice.")
+        found[tp] = offset
+    if not found:
+        raise RefusedError("The file names no partition. Each line is topic,partition,offset.")
+    return found
+
+
+def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition, int]:
+    if len(cells) == 4:
+        group, *cells = cells
+        if group != group_id:
+            raise RefusedError(f"Line {line} is for group {group!r}, not {group_id!r}.")
+    if len(cells) != 3:
+        raise RefusedError(f"Line {line} has {len(cells)} columns; it must be topic,partition,offset.")
+    topic, partition, offset = cells
+    if not topic:
+        raise RefusedError(f"Line {line} names no topic.")
+    return TopicPartition(topic, _number(line, "partition", partition)), _number(line, "offset", offset)
+
+
+def _number(line: int, what: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:25]) <= MAX_OFFSET):
+        raise RefusedError(f"Line {line}: {text!r} is no {what}; it must be a whole number from 0.")
+    return int(text)
+
+
+def write_csv(targets: Mapping[TopicPartition, int]) -> str:
+    """What `read_csv` and kafka-consumer-groups read: no header, one partition a line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows((tp.topic, tp.partition, offset) for tp, offset in sorted(targets.items()))
+    return out.getvalue()
+
+
+def unknown(wanted: Iterable[TopicPartition], known: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """Those of `wanted` that the group does not have."""
+    return sorted(set(wanted) - set(known))

@@ -1,0 +1,155 @@
+"""Taking back what an operator did, where it can be taken back; itself an action, with preview and audit."""
+
+import uuid
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from offsets import journal, ledger
+from offsets.errors import RefusedError
+from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.recovery import actions, audit, moves
+from offsets.recovery.actions import ActionKind
+from offsets.recovery.guards import Actor, Seen, Source, bounded_wait, check_allowed, check_reason, live, name_of
+from offsets.recovery.moves import Move, MovePreview
+from offsets.recovery.plans import MoveKind
+
+UNDO = "undo"
+_INVERSE = {ActionKind.PAUSE: ActionKind.RESUME, ActionKind.RESUME: ActionKind.PAUSE}
+_SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
+
+
+def find(reference: str) -> list[OperatorAction]:
+    """The applied actions that `reference` names: one by its number, or all of one change by its id.
+
+    Raises RefusedError when there is none, or when one of them was undone already.
+    """
+    found = OperatorAction.objects.filter(outcome=OperatorAction.Outcome.APPLIED).select_related("checkpoint")
+    if reference.isascii() and reference.isdigit() and len(reference) < 19:
+        rows = list(found.filter(pk=int(reference)))
+    else:
+        try:
+            rows = list(found.filter(change_id=uuid.UUID(reference)).order_by("pk"))
+        except ValueError:
+            raise RefusedError(f"{reference!r} is neither an action's number nor a change's id.") from None
+    if not rows:
+        raise RefusedError(f"No applied action is known as {reference}; look at the action log.")
+    for row in rows:
+        if OperatorAction.objects.filter(undoes=row).exists():
+            raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was undone already.")
+    return rows
+
+
+def preview(undone: Sequence[OperatorAction], actor: Actor) -> list[MovePreview]:
+    """What undoing these seeks would do. Raises RefusedError for what cannot be undone any more."""
+    return moves.preview(MoveKind.SEEK, [_seek_back(action) for action in undone], actor)
+
+
+def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
+    """What undoing these would do, in words; of any kind."""
+    check_allowed(UNDO, actor)
+    found = []
+    for action in undone:
+        if action.kind in _SEEKS:
+            found += [one.text for one in preview([action], actor)]
+        elif action.kind == MoveKind.REBUILD:
+            old, new = _both(action)
+            found.append(
+                f"Undo the rebuild of {name_of(new)}: what was counted before it is back, what was counted since is "
+                f"dropped, and it goes on at {old.next_offset:,}."
+            )
+        elif action.kind in _INVERSE and action.checkpoint_id is not None:
+            found.append(actions.preview(_INVERSE[ActionKind(action.kind)], action.checkpoint_id, actor).text)
+        else:
+            raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}) cannot be undone.")
+    return found
+
+
+def apply(
+    undone: Sequence[OperatorAction], *, actor: Actor, reason: str, source: Source, seen: Seen | None = None
+) -> list[OperatorAction]:
+    """Undo all of them or nothing. Raises RefusedError, audited."""
+    if all(action.kind in _SEEKS for action in undone):
+        back = [_seek_back(action, seen) for action in undone]
+        return moves.apply(MoveKind.SEEK, back, actor=actor, reason=reason, source=source)
+    if len(undone) == 1 and undone[0].kind in _INVERSE and undone[0].checkpoint_id is not None:
+        kind = _INVERSE[ActionKind(undone[0].kind)]
+        now = actions.preview(kind, undone[0].checkpoint_id, actor).seen
+        done = actions.apply(
+            *(kind, undone[0].checkpoint_id),
+            actor=actor,
+            reason=reason,
+            source=source,
+            seen=seen or now,
+            undoes=undone[0],
+        )
+        return [done]
+    if all(action.kind == MoveKind.REBUILD for action in undone):
+        return _swap_back(undone, actor, reason, source)
+    raise RefusedError("These actions cannot be undone together; undo them one by one, the last one first.")
+
+
+def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:
+    """The seek that takes a seek back: to where it was, with the baseline where nothing was counted below it."""
+    row = live(action.checkpoint_id or 0, action.checkpoint)
+    row.refresh_from_db()
+    was, went = int(action.before["next_offset"]), int(action.after["next_offset"])
+    if went < was <= row.next_offset:
+        raise RefusedError(
+            f"{name_of(row)} has read past {was:,} again since action {action.pk}: nothing is left to undo."
+        )
+    baseline = int(action.before["baseline_offset"])
+    lowered = int(action.after["baseline_offset"]) < baseline
+    restores = lowered and not ledger.anything_below(row.pk, baseline)
+    return Move(row.pk, was, seen or Seen.of(row), baseline if restores else None, undoes=action)
+
+
+def _both(action: OperatorAction) -> tuple[PartitionCheckpoint, PartitionCheckpoint]:
+    """The checkpoint that a rebuild retired, and the one that it began, which must be the live one."""
+    old = action.checkpoint
+    new = PartitionCheckpoint.objects.filter(pk=action.after.get("checkpoint_id"), retired_at__isnull=True).first()
+    if old is None or new is None or old.retired_reason != "rebuilt":
+        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was begun again since.")
+    return old, new
+
+
+def _swap_back(undone: Sequence[OperatorAction], actor: Actor, reason: str, source: Source) -> list[OperatorAction]:
+    reason = reason.replace("\x00", "").strip()
+    at = undone[0]
+    try:
+        check_allowed(UNDO, actor)
+        check_reason(reason)
+        with transaction.atomic(), bounded_wait():
+            change_id = uuid.uuid4()
+            return [_swap_one(at := action, actor, reason, source, change_id) for action in undone]
+    except RefusedError as error:
+        audit.refused(UNDO, at.checkpoint_id or 0, actor=actor, reason=reason, source=source, detail=str(error))
+        raise
+
+
+def _swap_one(
+    action: OperatorAction, actor: Actor, reason: str, source: Source, change_id: uuid.UUID
+) -> OperatorAction:
+    pair = _both(action)
+    locked = ledger.lock_checkpoints([one.pk for one in pair])
+    old, new = (locked[one.pk] for one in pair)
+    done = audit.applied(
+        UNDO,
+        new,
+        actor=actor,
+        reason=reason,
+        source=source,
+        before=audit.state_of(new),
+        after={},
+        detail=f"Undid the rebuild of {name_of(new)}.",
+        change_id=change_id,
+        undoes=action,
+    )
+    back = ledger.swap_back(old, new, action=done)
+    audit.complete(done, audit.state_of(back))
+    journal.record(
+        *(new.group_id, UNDO, f"{name_of(new)}: rebuild undone by {actor.name}: {reason}"),
+        topic=new.topic,
+        partition=new.partition,
+    )
+    return done
