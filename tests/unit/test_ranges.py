@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsets.ranges import OffsetRange, covers, gaps, intersect, normalise, offset_range, subtract, total
+from offsets.ranges import (
+    KnownRange,
+    OffsetRange,
+    covers,
+    cut,
+    gaps,
+    intersect,
+    normalise,
+    offset_range,
+    subtract,
+    total,
+)
+from offsets.types import RangeKind
 
 
 @st.composite
@@ -48,3 +60,30 @@ def test_it_finds_the_gaps_within_a_range(ranges: list[OffsetRange], within: Off
 def test_it_refuses_what_is_no_range(start: int, end: int) -> None:
     with pytest.raises(ValueError, match="not a range"):
         offset_range(start, end)
+
+
+#: One kind for each offset, None for what the ledger says nothing of.
+words = st.lists(st.sampled_from([None, *RangeKind]), min_size=1, max_size=40)
+
+
+@given(words, st.data())
+def test_it_cuts_where_the_word_changes(ledger: list[RangeKind | None], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, 45))
+    within = OffsetRange(start, data.draw(st.integers(start + 1, 50)))
+    pieces = cut(within, data.draw(st.permutations(as_ranges(ledger, data))))
+    said = [(n, piece.kind) for piece in pieces for n in range(piece.start, piece.end)]
+    assert said == [(n, ledger[n] if n < len(ledger) else None) for n in range(within.start, within.end)]
+    assert all(a.kind is not b.kind for a, b in itertools.pairwise(pieces)), "neighbours of one kind are one piece"
+
+
+def as_ranges(ledger: list[RangeKind | None], data: st.DataObject) -> list[KnownRange]:
+    """The ledger as rows: disjoint, and as often as not cut where the kind goes on."""
+    rows: list[KnownRange] = []
+    for offset, kind in enumerate(ledger):
+        if kind is None:
+            continue
+        if rows and rows[-1].end == offset and rows[-1].kind is kind and data.draw(st.booleans()):
+            rows[-1] = KnownRange(rows[-1].start, offset + 1, kind)
+        else:
+            rows.append(KnownRange(offset, offset + 1, kind))
+    return rows
