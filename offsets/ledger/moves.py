@@ -59,9 +59,10 @@ def seek(
     """
     epoch = checkpoint.epoch + 1
     new_baseline = min(checkpoint.baseline_offset, target) if baseline is None else baseline
-    start = max(checkpoint.next_offset, new_baseline)
-    if target > start:
-        passed = uncovered(checkpoint.pk, offset_range(start, target))
+    # Not below a baseline that comes back: what lies there was never this checkpoint's to pass over (I1).
+    passed_from = max(checkpoint.next_offset, new_baseline)
+    if target > passed_from:
+        passed = uncovered(checkpoint.pk, offset_range(passed_from, target))
         pieces.insert_uncounted(checkpoint.pk, passed, passed_as, epoch, f"action {action.pk}")
     lifts = checkpoint.halt_reason not in (HaltReason.NONE, HaltReason.RECREATED)
     with connection.cursor() as cursor:

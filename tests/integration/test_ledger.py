@@ -330,3 +330,35 @@ def test_it_drops_a_session_that_fails() -> None:
     with session.transaction(), connection.cursor() as cursor:
         cursor.execute("SHOW application_name")
         assert cursor.fetchone() == ("drop-me",)
+
+
+def sought(target: int, *, baseline: int | None = None) -> PartitionCheckpoint:
+    """Partition 0 after an operator's seek."""
+    with transaction.atomic():
+        row = ledger.lock_checkpoint(checkpoint().pk)
+        assert row is not None
+        action = OperatorAction.objects.create(kind="seek", username="x", target="t", source="test", outcome="applied")
+        return ledger.seek(row, target, action=action, baseline=baseline)
+
+
+def began_at(offset: int) -> None:
+    PartitionCheckpoint.objects.filter(pk=checkpoint().pk).update(
+        baseline_offset=offset, next_offset=offset, ledger_end=offset
+    )
+
+
+@pytest.mark.parametrize("counted", [0, 10])
+def test_it_leaves_nothing_below_a_baseline_that_comes_back(counted: int) -> None:
+    """A seek below the baseline and its undo: what lies there was never this group's, so it is not skipped either."""
+    began_at(10)
+    if counted:
+        apply(commit_of(claimed(), 10, 20))
+    before = checkpoint()
+    low = sought(4)
+    assert (low.baseline_offset, low.next_offset, low.ledger_end) == (4, 4, before.ledger_end if counted else 4)
+    assert_whole(counted)
+    assert not ledger.anything_below(low.pk, before.baseline_offset)
+    undone = sought(before.next_offset, baseline=before.baseline_offset)
+    assert (undone.baseline_offset, undone.next_offset, undone.ledger_end) == (10, 10 + counted, 10 + counted)
+    assert_whole(counted)
+    assert ranges() == ([(10, 20, "processed", 10, 0)] if counted else [])
