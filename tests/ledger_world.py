@@ -1,0 +1,337 @@
+"""Where the stateful ledger tests happen: a group of two partitions, its model, and what must hold after every step.
+
+The rules, which say what may happen, are in `tests.integration.test_ledger_stateful`.
+"""
+
+import itertools
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from django.db import transaction
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+
+from analytics.metrics_store import MetricsStore
+from analytics.models import EngagementDelta, EngagementMinute, EngagementTotal
+from analytics.processor import EngagementProcessor
+from offsets import failpoints, invariants, ledger, workers
+from offsets.committer import BatchCommitter, CommitOutcome
+from offsets.dedup import LedgerCutter
+from offsets.errors import FencedError
+from offsets.ledger import Baseline
+from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Worker
+from offsets.pipeline import Pending
+from offsets.sessions import WorkerSession
+from offsets.types import Claim, PartitionCommit, RangeKind, RecordBatch, Semantics
+from tests.ledger_truth import GOOD, HOLE, Book, Bounds, Log, runs
+from tests.unit.test_aggregation import Record, event
+
+T = TypeVar("T")
+
+TOPIC = "t"
+HANDLER = EngagementProcessor()
+SESSION = WorkerSession("stateful")
+WORKERS = ("A", "B", "C")
+#: Records fall into these minutes, half of which a purge carries over.
+FIRST_MINUTE = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Holding:
+    """A claim and what its worker has in hand. It stays when another claims: that makes it a zombie's."""
+
+    claim: Claim
+    book: Book
+    semantics: Semantics
+    #: Where the worker reads next.
+    at: int
+    in_hand: Pending | None = None
+    #: What the ledger said of the offsets in hand when they were read.
+    believed: dict[int, RangeKind | None] = field(default_factory=dict)
+    #: At least once: recorded, and not followed by the store yet.
+    recorded: PartitionCommit | None = None
+
+    @property
+    def bounds(self) -> list[Bounds]:
+        return runs(self.believed)
+
+    def drop(self) -> None:
+        self.in_hand = None
+        self.believed = {}
+
+    def commit(self) -> PartitionCommit:
+        """As the decoding thread makes it."""
+        assert self.in_hand is not None
+        merged = HANDLER.combine(self.in_hand.batches)
+        return replace(merged, segments=tuple(self.in_hand.segments))
+
+
+@dataclass
+class Unsettled:
+    """At most once, between its two halves."""
+
+    holding: Holding
+    commit: PartitionCommit
+    batch: uuid.UUID
+    bounds: list[Bounds]
+
+
+class WillingStore:
+    """Takes every offset; what stores refuse is their own tests' business."""
+
+    def commit(self, commits: Sequence[PartitionCommit]) -> dict[int, str]:
+        return {}
+
+
+#: Where a commit can break off, by what was promised.
+POINTS = ("before_sql", "before_commit", "after_commit")
+BREAKS = {
+    Semantics.EXACTLY_ONCE: POINTS,
+    Semantics.AT_LEAST_ONCE: (*POINTS, "after_store"),
+    Semantics.AT_MOST_ONCE: (*POINTS, "after_store", "before_settle"),
+}
+
+
+@contextmanager
+def failing(point: str | None) -> Iterator[Callable[[float], None]]:
+    """Lose the connection once at `point`. Yields the committer's `wait`, which is when the database comes back."""
+    failpoints._points = {point: ("error", 1, "")} if point else {}
+    failpoints._passages = Counter()
+    try:
+        yield lambda _: failpoints._points.clear()
+    finally:
+        failpoints._points = {}
+
+
+class LedgerWorld(RuleBasedStateMachine):
+    """Two partitions of a group of its own, and the hands that do things to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = f"stateful-{uuid.uuid4().hex[:12]}"
+        self.workers = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in WORKERS}
+        self.current: dict[int, Book] = {}
+        self.books: list[Book] = []
+        self.holdings: list[Holding] = []
+        self.unsettled: list[Unsettled] = []
+        #: Before the last seek of a book: (next offset, baseline).
+        self.undo: dict[int, tuple[int, int]] = {}
+        self.logs = 0
+
+    @initialize(first=st.integers(0, 8), second=st.integers(0, 8))
+    def begin(self, first: int, second: int) -> None:
+        for name in self.workers.values():
+            workers.register(name, self.group)
+        starts = {0: first, 1: second}
+        baselines = {number: Baseline("id-0", start, "latest") for number, start in starts.items()}
+        ledger.insert_baselines(self.group, TOPIC, baselines, HANDLER.dimensions)
+        for row in PartitionCheckpoint.objects.filter(group_id=self.group):
+            start = starts[row.partition]
+            log = self._new_log()
+            log.slots = [GOOD] * (start + 4)
+            self._open(row.partition, Book(row.pk, log, start, start, 0))
+
+    def teardown(self) -> None:
+        failpoints._points = {}
+        ids = [book.id for book in self.books]
+        for model in (EngagementDelta, EngagementTotal, EngagementMinute, LedgerRange, DeadLetter):
+            model.objects.filter(checkpoint_id__in=ids).delete()
+        PartitionCheckpoint.objects.filter(pk__in=ids).delete()
+        OperatorAction.objects.filter(target=self.group).delete()
+        Worker.objects.filter(group_id=self.group).delete()
+
+    # --- What must hold after every step ---------------------------------------------------------------
+
+    @invariant()
+    def invariants_hold(self) -> None:
+        result = invariants.check(self.group)
+        assert result.ok, result
+
+    @invariant()
+    def checkpoints_are_the_models(self) -> None:
+        rows = PartitionCheckpoint.objects.filter(group_id=self.group)
+        stand = {
+            r.pk: (r.baseline_offset, r.next_offset, r.ledger_end, r.epoch, r.owner_id, r.retired_reason, r.duplicates)
+            for r in rows
+        }
+        assert stand == {
+            b.id: (b.baseline, b.next, b.end, b.epoch, b.owner, b.retired, b.duplicates) for b in self.books
+        }
+
+    @invariant()
+    def every_offset_has_the_models_word(self) -> None:
+        words: dict[int, dict[int, str]] = {book.id: {} for book in self.books}
+        failed: Counter[int] = Counter()
+        for one in LedgerRange.objects.filter(checkpoint__group_id=self.group):
+            words[one.checkpoint_id] |= dict.fromkeys(range(one.offsets.lower, one.offsets.upper), one.kind)
+            failed[one.checkpoint_id] += one.failed_records
+        assert words == {book.id: book.words for book in self.books}
+        assert failed == Counter({book.id: len(book.dead) for book in self.books})
+
+    @invariant()
+    def each_record_is_counted_as_often_as_the_model_says(self) -> None:
+        expected: Counter[int] = Counter()
+        for book in self.books:
+            if book.retired != "rebuilt":
+                expected.update({book.log.content(n): count for n, count in book.counted.items()})
+        rows = MetricsStore().export(self.group)
+        assert {row[1]: sum(row[2:]) for row in rows if row[0] == "content"} == +expected
+        assert sum(MetricsStore().totals(self.group).values()) == expected.total()
+
+    # --- How ---------------------------------------------------------------------------------------
+
+    def _new_log(self) -> Log:
+        self.logs += 1
+        return Log(self.logs)
+
+    def _open(self, number: int, book: Book) -> None:
+        self.current[number] = book
+        self.books.append(book)
+
+    def _readable(self) -> list[Holding]:
+        """Those whose worker can fetch: the log is still there, holds the position, and goes on behind it."""
+        logs = [book.log for book in self.current.values()]
+        return [h for h in self.holdings if h.book.log in logs and h.book.log.start <= h.at < h.book.log.end]
+
+    def _in_hand(self, semantics: Semantics) -> list[Holding]:
+        return [h for h in self.holdings if h.in_hand and h.semantics is semantics]
+
+    def _committable(self) -> list[Holding]:
+        return [h for h in self.holdings if h.in_hand]
+
+    def _pairs(self) -> list[list[Holding]]:
+        """Batches of two partitions that one worker could commit together."""
+        return [
+            [a, b]
+            for a, b in itertools.combinations(self._committable(), 2)
+            if a.book.id != b.book.id and a.semantics is b.semantics
+        ]
+
+    def _fresh(self) -> list[Holding]:
+        """Claimed, and nothing read yet."""
+        return [h for h in self.holdings if h.at == h.claim.next_offset and not h.in_hand and not h.recorded]
+
+    def _undoable(self) -> list[Book]:
+        return [book for book in self.current.values() if book.id in self.undo]
+
+    def _read(self, holding: Holding, count: int) -> None:
+        """Fetch, ask the ledger, decode, and merge with what is in hand, as the threads of a processor do."""
+        log, claim = holding.book.log, holding.claim
+        start, end = holding.at, min(holding.at + count, log.end)
+        records = [_record(log, n) for n in range(start, end) if log.slots[n] != HOLE]
+        batch = RecordBatch(claim, start, end, records, sum(map(len, records)))
+        cutter = LedgerCutter(
+            SESSION, holding.semantics, wanted=lambda _: True, wait=lambda _: None, on_trouble=lambda _: None
+        )
+        cut = cutter.pieces(batch)
+        holding.in_hand = holding.in_hand or Pending(claim)
+        holding.in_hand.add(
+            batch, [(HANDLER.decode(p.batch), p.found) for p in cut], sum(piece.dropped for piece in cut)
+        )
+        known = holding.book.words if start < claim.ledger_end else {}
+        holding.believed |= {n: known.get(n) for n in range(start, end)}
+        assert [s.bounds for s in holding.in_hand.segments] == holding.bounds
+        holding.at = end
+
+    def _admitted(self, holding: Holding) -> bool:
+        start, end = min(holding.believed), max(holding.believed) + 1
+        return holding.book.admits(holding.claim.epoch, start, end, holding.bounds)
+
+    def _commit(self, holdings: list[Holding], point: str | None) -> None:
+        admitted = [holding for holding in holdings if self._admitted(holding)]
+        outcome = self._run(holdings, point)
+        assert {c.claim for c in outcome.applied} == {h.claim for h in admitted}
+        assert set(outcome.fenced) == {h.book.id for h in holdings if h not in admitted}
+        assert not outcome.refused
+        for holding in holdings:
+            if holding in admitted:
+                self._applied(holding)
+            else:
+                self.holdings.remove(holding)
+
+    def _run(self, holdings: list[Holding], point: str | None, *, dies: bool = False) -> CommitOutcome:
+        """The committer's steps for the promise of these claims. With `dies` the worker ends where it breaks off."""
+        dead: list[str] = []
+        with failing(point) as wait:
+            committer = BatchCommitter(
+                SESSION,
+                HANDLER,
+                is_current=lambda _: True,
+                wait=wait,
+                closed=lambda: bool(dead),
+                on_trouble=lambda text: dead.append(text) if dies and text else None,
+                semantics=holdings[0].semantics,
+                store=WillingStore(),
+            )
+            return committer.commit([holding.commit() for holding in holdings])
+
+    def _applied(self, holding: Holding, point: str | None = None) -> None:
+        """What a commit leaves behind; with `point`, what one leaves that broke off there for good."""
+        book, start, end = holding.book, min(holding.believed), max(holding.believed) + 1
+        if point in ("before_sql", "before_commit"):
+            return
+        if holding.semantics is Semantics.AT_MOST_ONCE and point:
+            book.take(start, end, uuid.uuid4())
+            return
+        book.process(start, end, again=holding.semantics is Semantics.AT_LEAST_ONCE)
+        if not (holding.semantics is Semantics.AT_LEAST_ONCE and point):
+            book.next = end
+        holding.drop()
+
+    def _fenced(self, holding: Holding, write: Callable[[], None]) -> bool:
+        """Lock and compare, then write; whether it was refused, which must be when the model says so."""
+        admitted = self._admitted(holding)
+        try:
+            with SESSION.transaction():
+                ledger.lock_for_commit([holding.commit()])
+                write()
+        except FencedError:
+            assert not admitted
+            self.holdings.remove(holding)
+            return True
+        assert admitted
+        return False
+
+    def _action(self, checkpoint: PartitionCheckpoint) -> OperatorAction:
+        return OperatorAction.objects.create(
+            kind="seek", checkpoint=checkpoint, username="x", target=self.group, source="test", outcome="applied"
+        )
+
+    def _seek(
+        self, book: Book, target: int, *, passed_as: RangeKind = RangeKind.SKIPPED, baseline: int | None = None
+    ) -> None:
+        before = (book.next, book.baseline)
+        with transaction.atomic():
+            row = ledger.lock_checkpoint(book.id)
+            assert row is not None
+            ledger.seek(row, target, action=self._action(row), passed_as=passed_as, baseline=baseline)
+        book.seek(target, passed_as, baseline)
+        self.undo[book.id] = before
+
+    def _restart(self, number: int, book: Book, reason: str, baseline: int, log: Log) -> None:
+        with transaction.atomic():
+            row = ledger.lock_checkpoint(book.id)
+            assert row is not None
+            new = ledger.retire_and_restart(
+                row, action=self._action(row), reason=reason, baseline=baseline, topic_id=f"id-{log.number}"
+            )
+        book.epoch += 1
+        book.retired, book.owner = reason, None
+        before = book if reason == "rebuilt" else None
+        self._open(number, Book(new.pk, log, baseline, baseline, book.epoch + 1, before=before))
+
+
+def pick(choices: Sequence[T], which: int) -> T:
+    return choices[which % len(choices)]
+
+
+def _record(log: Log, offset: int) -> Record:
+    minute = FIRST_MINUTE + timedelta(minutes=offset % 6)
+    at = int(minute.timestamp() * 1000)
+    value = event("view", offset % 3, log.content(offset), at) if log.slots[offset] == GOOD else b"poison"
+    return Record(offset, value, at)
