@@ -8,7 +8,9 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from offsets.ledger.columns import columns
+from offsets.ledger.moves import uncovered
 from offsets.models import PartitionCheckpoint
+from offsets.ranges import OffsetRange
 from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
 
 
@@ -214,12 +216,20 @@ def halt(checkpoint_id: int, epoch: int, reason: HaltReason, detail: str) -> boo
 def align_with_store(claim: Claim, next_offset: int, store: str) -> bool:
     """Begin at what the offset store holds, where that lies further on, and remember which store it is (R18).
 
-    `next_offset` may not exceed the ledger's end: what lies beyond was never counted. False when the epoch is over.
+    In the caller's transaction. `next_offset` may not pass over offsets of which the ledger says nothing, at its end or
+    before: they were never counted. False when it would, or when the epoch is over.
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE offsets_partitioncheckpoint SET next_offset = greatest(next_offset, %s), store = %s"
-            " WHERE id = %s AND epoch = %s AND ledger_end >= %s AND retired_at IS NULL",
-            [next_offset, store, claim.checkpoint_id, claim.epoch, next_offset],
+            "SELECT next_offset FROM offsets_partitioncheckpoint"
+            " WHERE id = %s AND epoch = %s AND retired_at IS NULL FOR UPDATE",
+            [claim.checkpoint_id, claim.epoch],
         )
-        return bool(cursor.rowcount)
+        row = cursor.fetchone()
+        if row is None or uncovered(claim.checkpoint_id, OffsetRange(row[0], next_offset)):
+            return False
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint SET next_offset = greatest(next_offset, %s), store = %s WHERE id = %s",
+            [next_offset, store, claim.checkpoint_id],
+        )
+        return True

@@ -39,7 +39,9 @@ def set_desired_state(
 
 
 def uncovered(checkpoint_id: int, within: OffsetRange) -> list[OffsetRange]:
-    """The offsets of `within` of which the ledger says nothing."""
+    """The offsets of `within`, which may be empty, of which the ledger says nothing."""
+    if within.size <= 0:
+        return []
     return gaps([OffsetRange(r.start, r.end) for r in pieces.known_ranges(checkpoint_id, within)], within)
 
 
@@ -194,4 +196,6 @@ def _refuses(checkpoint: PartitionCheckpoint | None, commit: StoreCommit) -> str
         return f"the ledger holds {checkpoint.next_offset}, not {commit.expected}"
     if not checkpoint.next_offset <= commit.next_offset <= checkpoint.ledger_end:
         return f"the ledger reaches from {checkpoint.next_offset} to {checkpoint.ledger_end}, not {commit.next_offset}"
-    return ""
+    # Below the ledger's end there may be offsets that nobody has read yet: what a seek below the old baseline leaves.
+    holes = uncovered(checkpoint.pk, OffsetRange(checkpoint.next_offset, commit.next_offset))
+    return f"the ledger knows nothing of {holes[0]} yet" if holes else ""

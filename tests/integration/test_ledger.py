@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -17,11 +18,14 @@ from analytics.models import EngagementDelta
 from analytics.processor import EngagementProcessor
 from offsets import failpoints, invariants, ledger, workers
 from offsets.committer import BatchCommitter, CommitOutcome
+from offsets.dedup import LedgerCutter
 from offsets.errors import FencedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint
+from offsets.pipeline import Pending
 from offsets.sessions import WorkerSession
-from offsets.types import Claim, DesiredState, HaltReason, PartitionCommit, RecordBatch, TopicPartition
+from offsets.stores.base import StoreCommit
+from offsets.types import Claim, DesiredState, HaltReason, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from tests.unit.test_aggregation import Record, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -362,3 +366,37 @@ def test_it_leaves_nothing_below_a_baseline_that_comes_back(counted: int) -> Non
     assert (undone.baseline_offset, undone.next_offset, undone.ledger_end) == (10, 10 + counted, 10 + counted)
     assert_whole(counted)
     assert ranges() == ([(10, 20, "processed", 10, 0)] if counted else [])
+
+
+def test_it_moves_no_offset_over_what_was_never_read() -> None:
+    """A seek below the old baseline leaves a hole below the ledger's end: no store may jump over it (I1)."""
+    began_at(10)
+    apply(commit_of(claimed(), 10, 20))
+    sought(4)
+    claim = claimed()
+    apply(commit_of(claim, 4, 6))
+    over = StoreCommit(tp(0), 6, 15, claim.epoch)
+    with transaction.atomic():
+        assert "nothing of [6, 10) yet" in ledger.move_within(GROUP, [over])[tp(0)]
+    assert not ledger.align_with_store(claim, 15, "redis")
+    assert checkpoint().next_offset == 6
+    assert_whole(12)
+    assert len(apply(cut_commit(claim, 6, 20)).applied) == 1
+    assert_whole(16)
+
+
+def cut_commit(claim: Claim, start: int, end: int) -> PartitionCommit:
+    """As the decoding thread makes it: cut where the ledger's word changes, without what is processed."""
+    cutter = LedgerCutter(
+        WorkerSession("test"),
+        Semantics.EXACTLY_ONCE,
+        wanted=lambda _: True,
+        wait=lambda _: None,
+        on_trouble=lambda _: None,
+    )
+    records = [Record(n, event("view", n % 3, n % 5)) for n in range(start, end)]
+    pending = Pending(claim)
+    batch = RecordBatch(claim, start, end, records, 0)
+    pieces = cutter.pieces(batch)
+    pending.add(batch, [(HANDLER.decode(one.batch), one.found) for one in pieces], 0)
+    return replace(HANDLER.combine(pending.batches), segments=tuple(pending.segments))
