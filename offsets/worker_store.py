@@ -45,9 +45,7 @@ class StoreLink:
             if resume.halt_reason is not HaltReason.NONE:
                 halted[claim] = resume
             elif resume.next_offset != claim.next_offset or claim.store != self._name:
-                with session.transaction():
-                    ledger.align_with_store(claim, resume.next_offset, self._name)
-                claim = replace(claim, next_offset=resume.next_offset, store=self._name)
+                claim = self._begin_at(session, claim, resume.next_offset)
             aligned.append(claim)
         if self._store is not None and self._name != KAFKA:
             self._store.put(
@@ -59,6 +57,14 @@ class StoreLink:
                 },
             )
         return aligned, halted
+
+    def _begin_at(self, session: WorkerSession, claim: Claim, next_offset: int) -> Claim:
+        """Move the checkpoint to what the store holds, unless offsets lie between that were never read."""
+        with session.transaction():
+            for at in (next_offset, claim.next_offset):
+                if ledger.align_with_store(claim, at, self._name):
+                    return replace(claim, next_offset=at, store=self._name)
+        return claim
 
     def commit(self, commits: Sequence[PartitionCommit]) -> dict[int, str]:
         """Implements `delivery.WorkerStore`. Offsets kept in Kafka leave with the mirror, from the member's thread."""
