@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
@@ -15,10 +16,12 @@ from django.views.decorators.csrf import csrf_exempt
 
 from analytics.dashboard import dashboard_of
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError
-from offsets.models import OperatorAction
+from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.permissions import can_view
-from offsets.recovery import actions
+from offsets.recovery import actions, moves, undo
 from offsets.recovery.actions import ActionKind, Actor, ReasonError, Seen, Source, UnknownPartitionError
+from offsets.recovery.moves import Move, MovePreview
+from offsets.recovery.plans import MoveKind
 
 View = Callable[..., HttpResponseBase]
 MAX_INTEGER = 2**63 - 1
@@ -98,6 +101,8 @@ def snapshot(request: HttpRequest) -> HttpResponse:
 @api_view("GET", "HEAD")
 def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     """What an action would do, in words, and the `seen` that the POST must repeat."""
+    if kind in _MOVES:
+        return JsonResponse(_shown(_preview_move(request, checkpoint_id, MoveKind(kind))))
     shown = actions.preview(_kind(kind), _known_id(checkpoint_id), Actor.of_user(request.user))
     return JsonResponse(
         {
@@ -120,9 +125,9 @@ def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse
 def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     """Apply what was previewed, if the partition is still as it was seen."""
     body = _body(request)
-    reason = body.get("reason", "")
-    if not isinstance(reason, str):
-        raise BadInputError("`reason` must be text.")
+    reason = _reason(body)
+    if kind in _MOVES:
+        return JsonResponse(_outcome(_apply_move(request, checkpoint_id, MoveKind(kind), body, reason)))
     action = actions.apply(
         _kind(kind),
         _known_id(checkpoint_id),
@@ -132,6 +137,17 @@ def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
         seen=_seen(body.get("seen")),
     )
     return JsonResponse(_outcome(action))
+
+
+@api_view("GET", "HEAD", "POST")
+def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
+    """What taking an action back would do; with POST and a reason, take it back."""
+    actor = Actor.of_user(request.user)
+    undone = undo.find(str(action_id))
+    if request.method != "POST":
+        return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, actor)})
+    done = undo.apply(undone, actor=actor, reason=_reason(_body(request)), source=Source.API)
+    return JsonResponse(_outcome(done[0]))
 
 
 @api_view("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -151,6 +167,62 @@ def healthz(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"status": "ok", "database": "ok"})
 
 
+# --- Moves ----------------------------------------------------------------------------------------
+
+_MOVES = frozenset(kind.value for kind in MoveKind)
+#: Words for a target, beside an offset; the log's bounds are asked when they are used.
+_WORDS = ("earliest", "latest")
+
+
+def _preview_move(request: HttpRequest, checkpoint_id: int, kind: MoveKind) -> MovePreview:
+    move = Move(_known_id(checkpoint_id), _target(kind, checkpoint_id, request.GET.get("to", "")))
+    return moves.preview(kind, [move], Actor.of_user(request.user))[0]
+
+
+def _apply_move(
+    request: HttpRequest, checkpoint_id: int, kind: MoveKind, body: dict[str, Any], reason: str
+) -> OperatorAction:
+    target = body.get("to", "")
+    if not isinstance(target, str | int) or isinstance(target, bool):
+        raise BadInputError("`to` must be an offset, as the preview gave it.")
+    seen = _seen(body.get("seen"))
+    if seen.next_offset is None:
+        raise BadInputError("`seen` must hold next_offset, as the preview gave it.")
+    move = Move(_known_id(checkpoint_id), _target(kind, checkpoint_id, str(target)), seen)
+    actor = Actor.of_user(request.user)
+    return moves.apply(kind, [move], actor=actor, reason=reason, source=Source.API)[0]
+
+
+def _target(kind: MoveKind, checkpoint_id: int, text: str) -> int:
+    """An offset, or a word for one. Actions that choose their target themselves take none."""
+    if kind not in (MoveKind.SEEK, MoveKind.SKIP):
+        return 0
+    if text in _WORDS:
+        logs = moves.logs_of(PartitionCheckpoint.objects.filter(pk=checkpoint_id))
+        if checkpoint_id not in logs:
+            raise UnknownPartitionError(f"Kafka does not know the log of checkpoint {checkpoint_id}.")
+        bounds = logs[checkpoint_id].bounds
+        return bounds.start if text == "earliest" else bounds.end
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_INTEGER):
+        raise BadInputError(f"`to` must be an offset, {' or '.join(_WORDS)}, not {text[:40]!r}.")
+    return int(text)
+
+
+def _shown(preview: MovePreview) -> dict[str, Any]:
+    return {
+        "kind": preview.kind.value,
+        "checkpoint_id": preview.checkpoint_id,
+        "target": preview.target,
+        "text": preview.text,
+        "before": preview.before,
+        "after": preview.after,
+        "to": preview.plan.target,
+        "log_start_offset": preview.bounds.start,
+        "log_end_offset": preview.bounds.end,
+        "seen": asdict(preview.seen),
+    }
+
+
 # --- Input ----------------------------------------------------------------------------------------
 
 
@@ -167,11 +239,19 @@ def _outcome(action: OperatorAction) -> dict[str, Any]:
     }
 
 
+def _reason(body: dict[str, Any]) -> str:
+    reason = body.get("reason", "")
+    if not isinstance(reason, str):
+        raise BadInputError("`reason` must be text.")
+    return reason
+
+
 def _kind(text: str) -> ActionKind:
     try:
         return ActionKind(text)
     except ValueError:
-        raise UnknownPartitionError(f"There is no action {text!r}; use pause or resume.") from None
+        known = ", ".join([kind.value for kind in ActionKind] + sorted(_MOVES))
+        raise UnknownPartitionError(f"There is no action {text!r}; use one of: {known}.") from None
 
 
 def _known_id(checkpoint_id: int) -> int:
@@ -206,6 +286,8 @@ def _body(request: HttpRequest) -> dict[str, Any]:
 def _seen(value: Any) -> Seen:
     if isinstance(value, dict):
         epoch, owner, state = value.get("epoch"), value.get("owner"), value.get("desired_state")
-        if type(epoch) is int and (owner is None or isinstance(owner, str)) and isinstance(state, str):
-            return Seen(epoch, owner, state)
+        at = value.get("next_offset")
+        named = (owner is None or isinstance(owner, str)) and (at is None or type(at) is int)
+        if named and type(epoch) is int and isinstance(state, str):
+            return Seen(epoch, owner, state, at)
     raise BadInputError("`seen` must hold epoch, owner (or null) and desired_state, as the preview gave them.")

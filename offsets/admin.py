@@ -8,6 +8,7 @@ from django.utils.safestring import SafeString
 
 from offsets import models
 from offsets.admin_base import ReadOnlyAdmin, decoded, link, link_to_list
+from offsets.admin_seek import SeekAdmin
 from offsets.errors import OffsetsError, RefusedError
 from offsets.models import PartitionCheckpoint
 from offsets.permissions import can_operate
@@ -21,7 +22,7 @@ Checkpoints = QuerySet[PartitionCheckpoint]
 
 
 @admin.register(models.PartitionCheckpoint)
-class PartitionCheckpointAdmin(ReadOnlyAdmin):
+class PartitionCheckpointAdmin(SeekAdmin):
     list_display = (
         "__str__",
         "owner_link",

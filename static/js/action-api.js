@@ -22,16 +22,17 @@ async function ask(path, options, unanswered) {
   throw new ActionError(answer.error ?? `The server answered ${response.status} without saying why. Try again.`, response.status);
 }
 
-export const preview = (id, kind) =>
-  ask(`/api/partitions/${id}/preview/${kind}/`, {}, "The server does not answer, so nothing can be previewed. Nothing was changed; try again.");
+/** `to` only for what moves to a place of the operator's choice. */
+export const preview = (id, kind, to) =>
+  ask(`/api/partitions/${id}/preview/${kind}/${to === undefined ? "" : `?to=${encodeURIComponent(to)}`}`, {}, "The server does not answer, so nothing can be previewed. Nothing was changed; try again.");
 
-export const apply = (id, kind, reason, seen) =>
+export const apply = (id, kind, reason, seen, to) =>
   ask(
     `/api/partitions/${id}/${kind}/`,
     {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-CSRFToken": document.querySelector("#action-form [name=csrfmiddlewaretoken]").value },
-      body: JSON.stringify({ reason, seen }),
+      body: JSON.stringify({ reason, seen, to }),
     },
     "The server did not answer, so it is not known whether this was applied. Look again: the preview shows what is true now.",
   );

@@ -1,6 +1,7 @@
 // Below a partition's row, on demand: what its status means, the strip at full width, and every range exactly.
-import { make, setAttribute, setText } from "./dom.js";
+import { make, setAttribute, setHidden, setText } from "./dom.js";
 import { count, exact, moment, percent, UNKNOWN } from "./format.js";
+import { nameOf } from "./statuses.js";
 import { drawStrip, extent, inWords } from "./strip.js";
 
 const COLUMNS = 11;
@@ -13,10 +14,20 @@ const FACTS = {
   read: "Read of the log",
 };
 
+/** What can be done besides pausing; which of it fits depends on why the partition is halted. */
+const ACTIONS = {
+  seek: { word: "Move", text: "Move to an offset …", fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why) },
+  accept_loss: { word: "Accept the loss of", text: "Accept the loss …", fits: ({ halt_reason: why }) => why === "expired" },
+  rebuild: { word: "Rebuild", text: "Rebuild …", fits: ({ halt_reason: why }) => why !== "recreated" },
+  restart: { word: "Begin again", text: "Begin again, keeping the counts …", fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why) },
+};
+
+const actionButton = (kind) => make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
+
 export class PartitionDetails {
   #key = "";
 
-  constructor(id) {
+  constructor(id, canOperate) {
     this.sentence = make("p", { class: "details-sentence" });
     this.strip = make("canvas", { class: "strip strip-wide", role: "img", "data-id": id });
     this.from = make("span");
@@ -29,6 +40,8 @@ export class PartitionDetails {
     const scroll = make("div", { class: "scroll ranges-scroll", tabindex: 0, role: "group", "aria-label": "Ranges of the ledger" }, table);
     const axis = make("p", { class: "strip-axis" }, this.from, this.to);
     const inner = make("div", { class: "details" }, this.sentence, make("div", {}, this.strip, axis), make("dl", { class: "facts" }, ...facts), scroll);
+    this.buttons = canOperate ? Object.fromEntries(Object.keys(ACTIONS).map((kind) => [kind, actionButton(kind)])) : {};
+    if (canOperate) inner.append(make("div", { class: "details-actions" }, ...Object.values(this.buttons)));
     this.root = make("tr", { role: "row", id: `details-${id}`, class: "details-row", hidden: true }, make("td", { role: "cell", colspan: COLUMNS }, inner));
   }
 
@@ -44,6 +57,10 @@ export class PartitionDetails {
     const known = partition.log_end_offset !== null && end > start;
     setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
     setAttribute(this.strip, "aria-label", inWords(partition));
+    for (const [kind, button] of Object.entries(this.buttons)) {
+      setHidden(button, !ACTIONS[kind].fits(partition));
+      setAttribute(button, "aria-label", `${ACTIONS[kind].word} ${nameOf(partition)}`);
+    }
     this.#updateRanges(partition);
   }
 

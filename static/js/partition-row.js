@@ -42,7 +42,7 @@ export class PartitionRow {
     };
     this.button = canOperate ? this.#makeButton() : null;
     this.row = make("tr", { role: "row" }, ...Object.values(this.cells));
-    this.details = new PartitionDetails(this.id);
+    this.details = new PartitionDetails(this.id, canOperate);
     this.root = make("tbody", { role: "rowgroup", "data-id": this.id }, this.row, this.details.root);
     this.expand.addEventListener("click", () => this.toggle());
   }
