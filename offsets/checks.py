@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from offsets.semantics import misconfiguration, refusal, refused_mirrors, refused_slots
+from offsets.strategy import refused_policy
 
 
 @register("offsets")
@@ -17,6 +18,7 @@ def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> l
         ("offsets.E001", refusal(settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE)),
         ("offsets.E004", refused_mirrors(settings.OFFSET_MIRRORS, settings.OFFSET_STORE)),
         ("offsets.E005", refused_slots(settings.OFFSET_STORE, settings.CONSUMER_SLOTS)),
+        ("offsets.E006", refused_policy()),
         ("offsets.E002", misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE)),
     ]
     return [Error(reason, id=number) for number, reason in reasons if reason]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from offsets.clock import Deadline, monotonic
-from offsets.types import Claim, DecodedBatch, PartitionCommit, RangeKind, RecordBatch, Segment
+from offsets.types import BatchStats, Claim, DecodedBatch, PartitionCommit, RangeKind, RecordBatch, Segment
 
 #: What a fetched message costs beside its payload: the client's message object.
 RECORD_OVERHEAD_BYTES = 300
@@ -56,6 +56,10 @@ class Pending:
             self.batches.append(decoded)
             self.kept_bytes += _failure_bytes(decoded)
             self._extend(decoded, found)
+
+    @property
+    def stats(self) -> BatchStats:
+        return sum((batch.stats for batch in self.batches), BatchStats())
 
     def _extend(self, decoded: DecodedBatch, found: RangeKind | None) -> None:
         start, records, failed = decoded.start, decoded.stats.records, decoded.stats.failed_records

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psutil
 from django.conf import settings
@@ -18,7 +18,7 @@ from offsets import lag, ledger, workers
 from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
-from offsets.dedup import LedgerCutter
+from offsets.decoding import Decoder
 from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.kafka.client import Fetched, KafkaClient
@@ -26,7 +26,9 @@ from offsets.ledger import ControlState
 from offsets.mirror import Mirrors
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.signals import Committed, CommittedBatch, batch_committed
 from offsets.stores import open_beside, open_store
+from offsets.strategy import GuardedPolicy, load_policy
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from offsets.worker_store import KAFKA, POSTGRES, StoreLink
 
@@ -96,6 +98,15 @@ class StreamProcessor:
             on_trouble=self._trouble,
         )
         self._client.on_commit_answer = self._mirrors.group_answered
+        self._decoder = Decoder(
+            self.pipeline,
+            handler,
+            GuardedPolicy(load_policy(), lambda text: self._trouble("commit policy", text)),
+            WorkerSession(f"{options.worker_id}:ledger"),
+            options.semantics,
+            is_current=self.coordinator.fences.is_current,
+            on_trouble=self._trouble,
+        )
         self.stats = workers.WorkerStats()
         self._stopping = threading.Event()
         self._cancelled = threading.Event()
@@ -118,7 +129,7 @@ class StreamProcessor:
         threads = [
             threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
             for name, work in (
-                ("decode", self._decode_loop),
+                ("decode", self._decoder.run),
                 ("commit", self._commit_loop),
                 ("heartbeat", self._heartbeat_loop),
                 ("watch", self._watch_loop),
@@ -310,71 +321,6 @@ class StreamProcessor:
             logger.warning("The log ends are not known yet: %s", error)
             return {}
 
-    # --- Decoding thread ---------------------------------------------------------------------------
-
-    def _decode_loop(self) -> None:
-        pending: dict[int, Pending] = {}
-        cutter = self._cutter()
-        oldest = 0.0
-        interval = settings.COMMIT_INTERVAL_MS / 1000
-        while not self.pipeline.closed:
-            # Past the due time the commit thread is busy: look again soon, but do not spin.
-            wait = max(0.02, oldest + interval - monotonic()) if pending else interval
-            batch = self.pipeline.take_batch(wait)
-            if batch is not None:
-                if not pending:
-                    oldest = monotonic()
-                self._decode(batch, pending, cutter)
-            if pending and self._due(pending, oldest + interval):
-                self._hand_over(pending)
-                pending = {}
-
-    def _cutter(self) -> LedgerCutter:
-        return LedgerCutter(
-            WorkerSession(f"{self.options.worker_id}:ledger"),
-            self.options.semantics,
-            wanted=lambda batch: not self.pipeline.closed and self.coordinator.fences.is_current(batch.claim),
-            wait=self.pipeline.wait,
-            on_trouble=lambda text: self._trouble("ledger", text),
-        )
-
-    def _decode(self, batch: RecordBatch, pending: dict[int, Pending], cutter: LedgerCutter) -> None:
-        claim = batch.claim
-        held = pending.get(claim.checkpoint_id)
-        pieces = cutter.pieces(batch) if self.coordinator.fences.is_current(claim) else []
-        if not pieces:
-            self.pipeline.finish(claim.checkpoint_id, 1, len(batch.records), batch.size_bytes)
-            return
-        if held is not None and held.claim.epoch != claim.epoch:
-            self._drop(pending.pop(claim.checkpoint_id))
-            held = None
-        decoded = [(self.handler.decode(piece.batch), piece.found) for piece in pieces]
-        self.pipeline.decoded(batch, [one for one, _ in decoded])
-        if held is None:
-            held = pending[claim.checkpoint_id] = Pending(claim)
-        held.add(batch, decoded, sum(piece.dropped for piece in pieces))
-
-    def _due(self, pending: dict[int, Pending], due_at: float) -> bool:
-        if sum(held.records for held in pending.values()) >= settings.COMMIT_MAX_RECORDS:
-            return True
-        if self.pipeline.flush_wanted():
-            return True
-        return monotonic() >= due_at and self.pipeline.can_take_unit()
-
-    def _drop(self, held: Pending) -> None:
-        self.pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
-
-    def _hand_over(self, pending: dict[int, Pending]) -> None:
-        unit = []
-        for held in pending.values():
-            if self.coordinator.fences.is_current(held.claim):
-                commit = self.handler.combine(held.batches)
-                unit.append((held, replace(commit, segments=tuple(held.segments))))
-            else:
-                self._drop(held)
-        if unit:
-            self.pipeline.put_unit(unit)
-
     # --- Commit thread -----------------------------------------------------------------------------
 
     def _commit_loop(self) -> None:
@@ -410,7 +356,7 @@ class StreamProcessor:
         ]
         for entry in unit:
             if entry not in kept:
-                self._drop(entry[0])
+                self._finish(entry[0])
         if foreign:
             self._watched.append(foreign)
         return kept
@@ -449,10 +395,26 @@ class StreamProcessor:
                 self._refused.add(commit.claim)
             if kind != "cancelled":
                 self.pipeline.events.append(Event(commit.claim, kind, commit.start, commit.end, detail))
-            self._drop(held)
+            self._finish(held)
         if applied:
             accounts.commits += 1
             accounts.last_commit_at = monotonic()
+            self._tell(unit, applied)
+
+    def _finish(self, held: Pending) -> None:
+        self.pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
+
+    def _tell(self, unit: Unit, applied: set[int]) -> None:
+        """Let the application hear of it. What a receiver does wrong is its own affair."""
+        batches = tuple(
+            CommittedBatch(c.claim.topic_partition, c.start, c.end, c.claim.epoch, c.stats, held.dropped)
+            for held, c in unit
+            if c.claim.checkpoint_id in applied
+        )
+        committed = Committed(self.options.group_id, self.options.worker_id, self.options.semantics, batches)
+        answers = batch_committed.send_robust(sender=StreamProcessor, committed=committed)
+        failed = [f"{type(answer).__name__}: {answer}" for _, answer in answers if isinstance(answer, Exception)]
+        self._trouble("batch_committed", "; ".join(failed))
 
     def _account(self, commit: PartitionCommit) -> None:
         accounts = self.pipeline.accounts
@@ -475,7 +437,7 @@ class StreamProcessor:
             self.stats.records = accounts.records
             self.stats.memory_bytes = process.memory_info().rss
             self.stats.batch_in_hand = self.pipeline.in_flight()
-            self.stats.last_error = "; ".join(text for text in self._troubles.values() if text)
+            self.stats.last_error = self.troubles
             try:
                 self._beat(session)
             except DATABASE_LOST as error:
@@ -526,6 +488,11 @@ class StreamProcessor:
             for claim in claims
             if claim.topic in described and described[claim.topic].topic_id != claim.topic_id
         }
+
+    @property
+    def troubles(self) -> str:
+        """What is wrong now, in words; empty when nothing is."""
+        return "; ".join(text for text in self._troubles.values() if text)
 
     def _trouble(self, source: str, text: str) -> None:
         """Remember what is wrong for the Worker row; say it once when it begins and once when it is over."""

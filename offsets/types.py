@@ -169,6 +169,8 @@ class BatchStats:
     failed_records: int = 0
     size_bytes: int = 0
     by_type: Mapping[str, int] = field(default_factory=dict)
+    #: What decoding took of the processor's time.
+    decode_seconds: float = 0.0
 
     def __add__(self, other: "BatchStats") -> "BatchStats":
         by_type = dict(self.by_type)
@@ -179,6 +181,7 @@ class BatchStats:
             self.failed_records + other.failed_records,
             self.size_bytes + other.size_bytes,
             by_type,
+            self.decode_seconds + other.decode_seconds,
         )
 
 

@@ -15,6 +15,7 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.processor import ProcessorOptions, StreamProcessor
 from offsets.semantics import misconfiguration, refusal, refuse, refused_mirrors
 from offsets.sessions import DATABASE_LOST
+from offsets.strategy import refused_policy
 from offsets.types import BatchHandler, Semantics
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def run_worker(
     refuse(
         refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
         misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE),
+        refused_policy(),
         refused_mirrors(settings.OFFSET_MIRRORS, options.store or settings.OFFSET_STORE),
     )
     admin = KafkaAdmin()
@@ -106,6 +108,7 @@ def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str
     """Say goodbye in the database if it is there; heartbeats that stay away say it otherwise."""
     accounts = processor.pipeline.accounts
     processor.stats.records = accounts.records
+    processor.stats.last_error = processor.troubles
     try:
         if connection.connection is not None and connection.connection.closed:
             connection.close()

@@ -1,0 +1,67 @@
+"""The commit policy of this installation: loaded by dotted path, checked, and never trusted with the counting."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from offsets.policies import ByBytes, ByCount, ByTime, CommitPolicy, Progress
+
+logger = logging.getLogger(__name__)
+
+
+def default_policy() -> CommitPolicy:
+    """By time, count or bytes, whichever comes first, from COMMIT_INTERVAL_MS, COMMIT_MAX_RECORDS, COMMIT_MAX_BYTES."""
+    by_time = ByTime(settings.COMMIT_INTERVAL_MS / 1000)
+    return by_time | ByCount(settings.COMMIT_MAX_RECORDS) | ByBytes(settings.COMMIT_MAX_BYTES)
+
+
+def load_policy() -> CommitPolicy:
+    """What COMMIT_POLICY names: a policy, or something that makes one when called. Raises ImproperPolicyError."""
+    path = settings.COMMIT_POLICY
+    try:
+        found: Any = import_string(path)
+        policy = found() if callable(found) else found
+    except Exception as error:
+        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} cannot be loaded: {error}.") from error
+    if not isinstance(policy, CommitPolicy):
+        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} is no commit policy: it has no method due(progress).")
+    return policy
+
+
+class ImproperPolicyError(Exception):
+    """The setting COMMIT_POLICY does not lead to a policy; the message says why."""
+
+
+def refused_policy() -> str:
+    """Why the commit policy cannot be used; empty when it can."""
+    try:
+        load_policy()
+    except ImproperPolicyError as error:
+        return str(error)
+    return ""
+
+
+class GuardedPolicy:
+    """A user's policy within bounds: it may not hold a commit back for ever, and its errors cost nothing but itself.
+
+    After COMMIT_MAX_SECONDS, or COMMIT_MAX_RECORDS fetched records, the commit is due whatever it says. A policy that
+    raises is replaced by the default until the worker ends; `on_trouble` hears of it.
+    """
+
+    def __init__(self, policy: CommitPolicy, on_trouble: Callable[[str], None]) -> None:
+        self._policy = policy
+        self._on_trouble = on_trouble
+        self._bounds = ByTime(settings.COMMIT_MAX_SECONDS) | ByCount(settings.COMMIT_MAX_RECORDS)
+
+    def due(self, progress: Progress) -> bool:
+        try:
+            wanted = bool(self._policy.due(progress))
+        except Exception as error:
+            logger.exception("The commit policy failed; the default one is used until this worker ends.")
+            self._on_trouble(f"{type(error).__name__}: {error}")
+            self._policy = default_policy()
+            wanted = self._policy.due(progress)
+        return wanted or self._bounds.due(progress)
