@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -17,6 +16,8 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.config import client_config
+from offsets.kafka.errors import code_of, translated
+from offsets.kafka.group_offsets import committed_offsets
 from offsets.types import TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -97,18 +98,8 @@ class KafkaAdmin:
 
     def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What an existing consumer group has committed to Kafka; partitions without a commit are left out."""
-        asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
-        if not asked:
-            return {}
-        futures = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group_id, asked)], request_timeout=self._timeout
-        )
-        result = self.result(futures[group_id], self._timeout)
-        return {
-            TopicPartition(tp.topic, tp.partition): tp.offset
-            for tp in result.topic_partitions
-            if tp.error is None and tp.offset >= 0
-        }
+        found = committed_offsets(group_id, set(partitions), self._timeout)
+        return {tp: one.next_offset for tp, one in found.items()}
 
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
         """Create a topic with the cluster's default replication. False when it exists already."""
@@ -117,7 +108,7 @@ class KafkaAdmin:
         try:
             self.result(future, self._timeout)
         except RefusedError as error:
-            if isinstance(error.__cause__, KafkaException) and _code(error.__cause__) == (
+            if isinstance(error.__cause__, KafkaException) and code_of(error.__cause__) == (
                 KafkaError.TOPIC_ALREADY_EXISTS
             ):
                 return False
@@ -148,29 +139,4 @@ class KafkaAdmin:
         except TimeoutError as error:
             raise ServiceUnavailableError(f"Kafka did not answer within {timeout:.0f} s.") from error
         except KafkaException as error:
-            raise _translated(error) from error
-
-
-def _code(error: KafkaException) -> int:
-    return int(error.args[0].code())
-
-
-_UNAVAILABLE = {
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._TRANSPORT,
-    KafkaError._RESOLVE,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-}
-
-
-def _translated(error: KafkaException) -> Exception:
-    detail = error.args[0]
-    if detail.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-        return TopicNotFoundError(detail.str())
-    if detail.code() in _UNAVAILABLE or detail.retriable():
-        return ServiceUnavailableError(f"Kafka is not available: {detail.str()}.")
-    return RefusedError(f"Kafka refused: {detail.str()}")
+            raise translated(error) from error

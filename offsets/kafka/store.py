@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient
 from offsets.errors import RefusedError, ServiceUnavailableError
 from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS, KafkaAdmin
 from offsets.kafka.config import client_config
-from offsets.kafka.metadata import metadata_of, stored_offset
+from offsets.kafka.group_offsets import committed_offsets
+from offsets.kafka.metadata import metadata_of
 from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
 from offsets.types import TopicPartition
 
@@ -36,18 +37,7 @@ class KafkaStore:
         self._timeout = timeout_seconds
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
-        asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
-        if not asked:
-            return {}
-        futures = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group_id, asked)], request_timeout=self._timeout
-        )
-        answer = KafkaAdmin.result(futures[group_id], self._timeout)
-        return {
-            TopicPartition(tp.topic, tp.partition): stored_offset(tp.offset, tp.metadata)
-            for tp in answer.topic_partitions
-            if tp.error is None and tp.offset >= 0
-        }
+        return committed_offsets(group_id, partitions, self._timeout)
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
         held = self.read(group_id, [c.topic_partition for c in commits])

@@ -1,0 +1,30 @@
+"""Kafka's errors, sorted into ours."""
+
+from confluent_kafka import KafkaError, KafkaException
+
+from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
+
+
+def code_of(error: KafkaException) -> int:
+    return int(error.args[0].code())
+
+
+_UNAVAILABLE = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+}
+
+
+def translated(error: KafkaException) -> Exception:
+    detail = error.args[0]
+    if detail.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+        return TopicNotFoundError(detail.str())
+    if detail.code() in _UNAVAILABLE or detail.retriable():
+        return ServiceUnavailableError(f"Kafka is not available: {detail.str()}.")
+    return RefusedError(f"Kafka refused: {detail.str()}")
