@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := manage.py streamsocial analytics offsets tests benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench crash-matrix lock clean
+.PHONY: help demo test check format bench crash-matrix storm lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ bench: $(VENV)/dev.stamp  ## Measure the whole path beside the raw consume rate,
 
 crash-matrix: $(VENV)/dev.stamp  ## Kill workers at their worst moments, 200 times under exactly_once; about 10 minutes
 	@CRASH_KILLS=$${CRASH_KILLS:-200} $(BIN)/python -m pytest tests/faults/test_crash_matrix.py -s --timeout 3600 $(ARGS)
+
+storm: $(VENV)/dev.stamp  ## Workers that join and leave for a minute, under both group protocols
+	@STORM_SECONDS=$${STORM_SECONDS:-60} $(BIN)/python -m pytest tests/faults/test_storm.py -s --timeout 600 $(ARGS)
 
 lock: $(VENV)/dev.stamp  ## Compile requirements*.in into requirements*.txt
 	@for name in requirements requirements-stack requirements-dev; do \

@@ -312,9 +312,10 @@ def fill(partitions, samples):
         cursor.execute(
             "INSERT INTO offsets_partitioncheckpoint (group_id, topic, partition, topic_id, baseline_offset,"
             " baseline_kind, next_offset, ledger_end, epoch, epoch_cause, owner_id, desired_state, halt_reason,"
-            " halt_detail, dimensions, duplicates, retired_reason)"
+            " halt_detail, dimensions, duplicates, retired_reason, moved_epoch, semantics, store, mirror_requests)"
             " SELECT %s, 'engagement', n, 'id', 0, 'earliest', 1000000, 1000000, 1, 'claim', 'w-' || n %% 10,"
-            " 'running', '', '', '{}', 0, '' FROM generate_series(0, %s - 1) AS n RETURNING id",
+            " 'running', '', '', '{}', 0, '', 0, 'exactly_once', 'postgres', 0"
+            " FROM generate_series(0, %s - 1) AS n RETURNING id",
             [GROUP, partitions],
         )
         ids = [row[0] for row in cursor.fetchall()]

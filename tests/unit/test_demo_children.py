@@ -142,8 +142,9 @@ def test_children_end_with_a_demo_that_is_killed(tmp_path: Path) -> None:
     demo = subprocess.Popen([sys.executable, "-c", code], cwd=BASE_DIR)
     try:
         log = tmp_path / "web.log"
-        wait_for("the child is ready", lambda: log.exists() and "ready" in log.read_text(), 20)
-        (entry,) = json.loads((tmp_path / "demo.json").read_text())
+        record = tmp_path / "demo.json"
+        wait_for("the child is ready", lambda: log.exists() and "ready" in log.read_text() and record.exists(), 20)
+        (entry,) = json.loads(record.read_text())
     finally:
         demo.kill()
         demo.wait(10)
