@@ -145,6 +145,9 @@ def _partition(
         range_offsets=offsets_by_kind(pieces),
         dead_letters=dead_letters.get(row.checkpoint_id, 0),
         committed_at=row.committed_at.isoformat() if row.committed_at else None,
+        semantics=row.semantics,
+        duplicates=row.duplicates,
+        drift=json.loads(row.drift) if row.drift else {},
     )
 
 

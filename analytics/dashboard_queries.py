@@ -20,6 +20,8 @@ SERIES_STEP_SECONDS = 5
 #: Workers that stopped longer ago are history, not ghosts on the page; those that still own something always show.
 STOPPED_SHOWN_SECONDS = 600
 MINUTES_SHOWN = 60
+#: What a store held longer ago than this says nothing about now.
+DRIFT_FRESH_SECONDS = 60
 JOURNAL_SHOWN = 30
 
 
@@ -65,6 +67,10 @@ class PartitionRow(NamedTuple):
     below_end: int | None
     above_at: float | None
     above_end: int | None
+    semantics: str
+    duplicates: int
+    #: JSON, store → offsets by which it is ahead; null where it holds nothing.
+    drift: str | None
 
 
 # The search for the point below next_offset walks back from the newest sample and stops at the first match: one step
@@ -79,7 +85,11 @@ _PARTITIONS = f"""
         extract(epoch FROM p.sampled_at)::float8, p.log_end_offset, p.next_offset,
         extract(epoch FROM o.sampled_at)::float8, o.log_end_offset,
         extract(epoch FROM b.sampled_at)::float8, b.log_end_offset,
-        extract(epoch FROM a.sampled_at)::float8, a.log_end_offset
+        extract(epoch FROM a.sampled_at)::float8, a.log_end_offset,
+        c.semantics, c.duplicates,
+        (SELECT jsonb_object_agg(d.store, d.next_offset - d.ledger_next_offset)::text FROM offsets_storeoffset d
+            WHERE d.checkpoint_id = c.id
+            AND d.seen_at > statement_timestamp() - make_interval(secs => %(drift_seconds)s))
     FROM offsets_partitioncheckpoint c
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
     LEFT JOIN LATERAL (
@@ -108,7 +118,8 @@ _PARTITIONS = f"""
 
 
 def partitions(group_id: str) -> list[PartitionRow]:
-    return [PartitionRow(*row) for row in _rows(_PARTITIONS, {"group": group_id, "rate_seconds": RATE_SECONDS})]
+    values = {"group": group_id, "rate_seconds": RATE_SECONDS, "drift_seconds": DRIFT_FRESH_SECONDS}
+    return [PartitionRow(*row) for row in _rows(_PARTITIONS, values)]
 
 
 # Adjacent processed ranges are one to a reader; the unusual kinds keep their own borders.

@@ -45,6 +45,9 @@ class PartitionSnapshot(TypedDict):
     range_offsets: dict[str, int]  # kind → offsets
     dead_letters: int  # pending
     committed_at: str | None
+    semantics: str
+    duplicates: int  # records counted more than once: at_least_once allows it
+    drift: dict[str, int | None]  # store → offsets by which it is ahead of the ledger; null where it holds nothing
 
 
 class WorkerSnapshot(TypedDict):

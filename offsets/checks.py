@@ -14,12 +14,16 @@ from offsets.strategy import refused_policy
 @register("offsets")
 def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
     """Semantics with their store, the group protocol and the baseline."""
+    group = misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID)
     reasons = [
         ("offsets.E001", refusal(settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE)),
         ("offsets.E004", refused_mirrors(settings.OFFSET_MIRRORS, settings.OFFSET_STORE)),
         ("offsets.E005", refused_slots(settings.OFFSET_STORE, settings.CONSUMER_SLOTS)),
         ("offsets.E006", refused_policy()),
-        ("offsets.E002", misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE)),
+        (
+            "offsets.E002",
+            misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID),
+        ),
     ]
     return [Error(reason, id=number) for number, reason in reasons if reason]
 

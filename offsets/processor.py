@@ -50,6 +50,8 @@ class ProcessorOptions:
     exit_when_caught_up: bool = False
     semantics: Semantics = Semantics.EXACTLY_ONCE
     store: str = POSTGRES
+    #: Of a static member of the group; empty for a dynamic one.
+    instance_id: str = ""
     #: Stores that follow the ledger beside it.
     mirrors: tuple[str, ...] = ()
 
@@ -74,7 +76,7 @@ class StreamProcessor:
         self._should_stop = should_stop
         self._on_heartbeat = on_heartbeat
         self.pipeline = Pipeline(settings.PIPELINE_MAX_BYTES, 2 * settings.COMMIT_MAX_RECORDS)
-        self._client = KafkaClient(options.group_id, options.worker_id)
+        self._client = KafkaClient(options.group_id, options.worker_id, options.instance_id)
         self._admin = KafkaAdmin()
         self._store = StoreLink(options.group_id, options.worker_id, options.store, open_beside(options.store))
         self.coordinator = OffsetCoordinator(

@@ -43,10 +43,15 @@ def refused_slots(store: str, slots: int) -> str:
     return ""
 
 
-def misconfiguration(group_protocol: str, baseline: str) -> str:
+def misconfiguration(group_protocol: str, baseline: str, instance_id: str = "") -> str:
     """What is wrong with how the group is set up; empty when nothing is. Pure."""
     if group_protocol not in GROUP_PROTOCOLS:
         return f"GROUP_PROTOCOL is {group_protocol!r}; it must be one of: {', '.join(GROUP_PROTOCOLS)}."
+    if instance_id and group_protocol != "classic":
+        return (
+            "GROUP_INSTANCE_ID needs GROUP_PROTOCOL=classic: under the consumer protocol a static member's successor "
+            "dies while its predecessor still lives, and closing leaves its partitions idle."
+        )
     if baseline not in BASELINES:
         return f"OFFSET_BASELINE is {baseline!r}; it must be one of: {', '.join(BASELINES)}."
     return ""

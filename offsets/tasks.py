@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,11 +16,12 @@ from django.db import connection
 from django.db.models import Value
 from kombu.exceptions import OperationalError as BrokerError
 
-from offsets import invariants, journal, lag, leases, workers
+from offsets import drift, invariants, journal, lag, leases, workers
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry, Worker
 from offsets.sessions import DATABASE_LOST
+from offsets.stores import open_store
 from offsets.worker import WorkerOptions, run_worker
 
 logger = logging.getLogger(__name__)
@@ -222,6 +223,20 @@ def verify() -> None:
         leases.acquire(rest, "verify", VERIFY_REST * (monotonic() - began))
         if not result.ok:
             logger.error("Invariants do not hold: %s", result)
+
+
+@shared_task(name="offsets.tasks.compare_stores")
+def compare_stores() -> None:
+    """See how far the mirrors, and the offset store where it is not the ledger, stand from the ledger."""
+    group_id = settings.ENGAGEMENT_GROUP
+    names = [name for name in dict.fromkeys([settings.OFFSET_STORE, *settings.OFFSET_MIRRORS]) if name != "postgres"]
+    with survives_outage("Comparing the offset stores"), only_one(f"compare:{group_id}", 60) as mine:
+        for name in names if mine else []:
+            try:
+                with closing(open_store(name)) as store:
+                    drift.sample(group_id, store)
+            except OffsetsError as error:
+                logger.warning("The %s store could not be compared: %s", name, error)
 
 
 @shared_task(name="offsets.tasks.thin")

@@ -68,7 +68,7 @@ def run_worker(
     """
     refuse(
         refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
-        misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE),
+        misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID),
         refused_policy(),
         refused_mirrors(settings.OFFSET_MIRRORS, options.store or settings.OFFSET_STORE),
     )
@@ -87,7 +87,8 @@ def run_worker(
             options.exit_when_caught_up,
             Semantics(options.semantics or settings.PROCESSING_SEMANTICS),
             options.store or settings.OFFSET_STORE,
-            tuple(settings.OFFSET_MIRRORS),
+            instance_id=_instance_id(options),
+            mirrors=tuple(settings.OFFSET_MIRRORS),
         ),
         handler,
         should_stop=should_stop,
@@ -98,6 +99,12 @@ def run_worker(
     finally:
         _sign_off(processor, options, worker_id)
     return _summary(processor, options, worker_id, met=met)
+
+
+def _instance_id(options: WorkerOptions) -> str:
+    """Unique in the group: each slot is a member of its own."""
+    name = settings.GROUP_INSTANCE_ID
+    return f"{name}-{options.slot.rpartition(':')[2]}" if name and options.slot else name
 
 
 def _place(options: WorkerOptions) -> str:

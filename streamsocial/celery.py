@@ -29,6 +29,7 @@ app.conf.beat_schedule = {
     "monitor": {"task": "analytics.tasks.monitor", "schedule": 1.0, "options": {"expires": 2}},
     "fold": {"task": "analytics.tasks.fold", "schedule": 1.0, "options": {"expires": 2}},
     "verify": {"task": "offsets.tasks.verify", "schedule": 10.0, "options": {"expires": 20}},
+    "compare-stores": {"task": "offsets.tasks.compare_stores", "schedule": 5.0, "options": {"expires": 10}},
     "thin": {"task": "offsets.tasks.thin", "schedule": 60.0, "options": {"expires": 120}},
     "purge": {"task": "analytics.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
 }

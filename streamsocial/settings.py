@@ -139,6 +139,8 @@ OFFSET_MIRRORS = env.words("OFFSET_MIRRORS", "kafka")
 MIRROR_INTERVAL_MS = env.integer("MIRROR_INTERVAL_MS", 1000, minimum=50, maximum=60_000)
 OFFSET_FILE_DIR = env.text("OFFSET_FILE_DIR", str(BASE_DIR / "offset-files"))
 GROUP_PROTOCOL = env.text("GROUP_PROTOCOL", "classic")
+#: Makes workers static members, classic protocol only; slots append their number.
+GROUP_INSTANCE_ID = env.text("GROUP_INSTANCE_ID")
 OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
 
 #: Measured: batches of 100,000 fall out of the processor's cache.

@@ -46,7 +46,7 @@ def case(
             "COMMIT_MAX_RECORDS": "2000",
             **settings,
         }
-        truth = tmp_path / "truth.csv"
+        truth = tmp_path / f"truth-{name}.csv"
         manage_json(
             env,
             "produce_events",

@@ -52,9 +52,10 @@ class KafkaClient:
     must end in `assign()` with what was claimed (`{}` for nothing), or librdkafka assigns everything by itself.
     """
 
-    def __init__(self, group_id: str, client_id: str) -> None:
+    def __init__(self, group_id: str, client_id: str, instance_id: str = "") -> None:
         self._consumer = Consumer(
-            consumer_config(group_id, client_id) | {"error_cb": self._on_error, "on_commit": self._on_commit}
+            consumer_config(group_id, client_id, instance_id)
+            | {"error_cb": self._on_error, "on_commit": self._on_commit}
         )
         #: Hears the broker's answer to `commit`: the partitions it did not take, with the reason.
         self.on_commit_answer: Callable[[dict[TopicPartition, str]], None] = lambda failed: None

@@ -42,8 +42,11 @@ def client_config() -> dict[str, Any]:
     }
 
 
-def consumer_config(group_id: str, client_id: str) -> dict[str, Any]:
-    """A consumer that commits nothing by itself and never chooses an offset by itself."""
+def consumer_config(group_id: str, client_id: str, instance_id: str = "") -> dict[str, Any]:
+    """A consumer that commits nothing by itself and never chooses an offset by itself.
+
+    `instance_id` makes it a static member (R6): it may restart within the session timeout without a rebalance.
+    """
     config = client_config() | {
         "group.id": group_id,
         "client.id": client_id,
@@ -69,4 +72,6 @@ def consumer_config(group_id: str, client_id: str) -> dict[str, Any]:
             "session.timeout.ms": settings.SESSION_TIMEOUT_MS,
             "heartbeat.interval.ms": max(300, settings.SESSION_TIMEOUT_MS // 6),
         }
+        if instance_id:
+            config["group.instance.id"] = instance_id
     return config

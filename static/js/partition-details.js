@@ -12,6 +12,8 @@ const FACTS = {
   committed: "Last commit",
   letters: "Dead letters waiting",
   read: "Read of the log",
+  promise: "Promise",
+  stores: "Other stores",
 };
 
 /** What can be done besides pausing; which of it fits depends on why the partition is halted. */
@@ -23,6 +25,13 @@ const ACTIONS = {
 };
 
 const actionButton = (kind) => make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
+
+/** How far a store stands from the ledger: a mirror is a little behind while the partition moves. */
+function drifted(by) {
+  if (by === null) return "holds nothing";
+  if (by === 0) return "agrees";
+  return by < 0 ? `is ${exact(-by)} behind` : `is ${exact(by)} ahead`;
+}
 
 export class PartitionDetails {
   #key = "";
@@ -56,6 +65,9 @@ export class PartitionDetails {
     setText(this.facts.letters, exact(partition.dead_letters));
     const known = partition.log_end_offset !== null && end > start;
     setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
+    const again = partition.duplicates ? `, ${exact(partition.duplicates)} records counted again` : "";
+    setText(this.facts.promise, partition.semantics.replaceAll("_", " ") + again);
+    setText(this.facts.stores, Object.entries(partition.drift).map(([store, by]) => `${store} ${drifted(by)}`).join(", ") || UNKNOWN);
     setAttribute(this.strip, "aria-label", inWords(partition));
     for (const [kind, button] of Object.entries(this.buttons)) {
       setHidden(button, !ACTIONS[kind].fits(partition));

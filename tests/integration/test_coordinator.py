@@ -167,3 +167,43 @@ def test_it_refuses_what_it_cannot_do(case: MakeCase, options: list[str], says: 
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not _checkpoints(this)
+
+
+def test_a_static_member_that_comes_back_moves_nobodys_partitions(case: MakeCase) -> None:
+    this = case(3_000, partitions=4, SESSION_TIMEOUT_MS="30000")
+    first, second = ({**this.env, "GROUP_INSTANCE_ID": f"{this.group}-{name}"} for name in "ab")
+
+    def held() -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for number, row in _checkpoints(this).items():
+            found.setdefault(row.owner_id or "", set()).add(number)
+        return found
+
+    with background(first, this.folder / "first.log", *this.run_consumer()):
+        with background(second, this.folder / "second.log", *this.run_consumer()) as leaving:
+            owners = wait_for("both to own some", lambda: _both(held()))
+            stays = {row.owner_id: row.epoch for row in _checkpoints(this).values()}
+            leaving.kill()
+        with background(second, this.folder / "again.log", *this.run_consumer()):
+            again = wait_for("the successor to own them", lambda: _both(held(), set(owners)))
+            (new,) = set(again) - set(owners)
+            (gone,) = set(owners) - set(again)
+            assert again[new] == owners[gone], "it has exactly what its predecessor had"
+            (kept,) = set(again) & set(owners)
+            assert {r.epoch for r in _checkpoints(this).values() if r.owner_id == kept} == {stays[kept]}
+
+
+def _both(held: dict[str, set[int]], before: set[str] = frozenset()) -> dict[str, set[int]]:  # type: ignore[assignment]
+    """What each owns, once there are two, one of them new since `before`."""
+    return held if len(held) == 2 and "" not in held and set(held) != before else {}
+
+
+def test_groups_and_topics_side_by_side_do_not_disturb_each_other(case: MakeCase) -> None:
+    this, other = case(3_000, partitions=2), case(2_000, partitions=3)
+    both = ["run_consumer", "--topic", this.topic, "--topic", other.topic, "--exit-when-caught-up"]
+    first = manage_json(this.env, *both, "--group", this.group)
+    second = manage_json(this.env, *both, "--group", other.group)
+    assert first["events"] == second["events"] > 4_900
+    for group in (this.group, other.group):
+        assert_exactly_once(this.env, group, this.topic, this.truth, this.folder)
+        assert_exactly_once(this.env, group, other.topic, other.truth, this.folder)

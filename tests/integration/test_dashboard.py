@@ -9,7 +9,7 @@ from analytics.broadcast import encode, pack, unpack
 from analytics.dashboard import MAX_PIECES, Dashboard
 from analytics.models import EngagementMinute
 from offsets import journal
-from offsets.models import DatabaseTime, DeadLetter, InvariantReport
+from offsets.models import DatabaseTime, DeadLetter, InvariantReport, StoreOffset
 from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -85,6 +85,7 @@ def test_it_shows_one_partition_whole():
     ], "adjacent processed ranges are one to a reader"
     assert partition["range_offsets"] == {"processed": 1000}
     assert partition["dead_letters"] == 2
+    assert (partition["semantics"], partition["duplicates"], partition["drift"]) == ("exactly_once", 0, {})
     assert datetime.fromisoformat(partition["committed_at"] or "").tzinfo is not None
 
 
@@ -338,6 +339,18 @@ def fill(partitions, samples):
             [ids],
         )
     return workers
+
+
+def test_it_shows_duplicates_and_how_far_other_stores_stand():
+    checkpoint = make_checkpoint(0, semantics="at_least_once", duplicates=7)
+    for store, held in (("kafka", 990), ("redis", None), ("file", 1000)):
+        StoreOffset.objects.create(checkpoint=checkpoint, store=store, next_offset=held, ledger_next_offset=1000)
+    StoreOffset.objects.filter(store="file").update(seen_at=ago(120))
+
+    partition = only_partition()
+
+    assert (partition["semantics"], partition["duplicates"]) == ("at_least_once", 7)
+    assert partition["drift"] == {"kafka": -10, "redis": None}
 
 
 def test_it_reads_any_number_of_partitions_in_the_same_few_statements(django_assert_num_queries):

@@ -9,8 +9,10 @@ from analytics import tasks as control
 from analytics.models import EngagementTotal
 from offsets import invariants, lag, leases, tasks
 from offsets.errors import ServiceUnavailableError
-from offsets.models import Lease
-from tests.page_rows import GROUP
+from offsets.models import Lease, StoreOffset
+from offsets.stores import StoredOffset, open_store
+from offsets.types import TopicPartition
+from tests.page_rows import GROUP, make_checkpoint
 
 PROMISE = invariants.Promise((), 0, 0)
 
@@ -132,3 +134,20 @@ def test_every_tick_meets_a_lost_database_with_one_line(tick, monkeypatch, caplo
     tick()
 
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == ["connection refused"]
+
+
+def test_stores_are_compared_for_the_page(settings, stack, caplog):
+    settings.OFFSET_MIRRORS = ["redis"]
+    checkpoint = make_checkpoint(0, group_id=GROUP, next_offset=1000)
+    store = open_store("redis")
+    store.put(GROUP, {TopicPartition(checkpoint.topic, 0): StoredOffset(990, 3)})
+
+    tasks.compare_stores()
+
+    seen = StoreOffset.objects.get(checkpoint=checkpoint)
+    assert (seen.store, seen.next_offset, seen.ledger_next_offset, seen.epoch) == ("redis", 990, 1000, 3)
+    store.forget(GROUP, [TopicPartition(checkpoint.topic, 0)])
+    store.close()
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    tasks.compare_stores()
+    assert "The redis store could not be compared" in caplog.text

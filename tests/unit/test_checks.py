@@ -13,6 +13,7 @@ from pytest_django import Settings
         ("OFFSET_MIRRORS", ["postgres"], "it may name: kafka, redis, file"),
         ("OFFSET_STORE", "redis", "cannot keep exactly_once"),
         ("GROUP_PROTOCOL", "telepathy", "classic, consumer"),
+        ("COMMIT_POLICY", "no.such.policy", "cannot be loaded"),
         ("OFFSET_BASELINE", "middle", "earliest, latest, group"),
     ],
 )
@@ -35,3 +36,12 @@ def test_it_refuses_to_deploy_with_every_host_allowed(settings: Settings) -> Non
     settings.ALLOWED_HOSTS = ["*"]
     found = run_checks(tags=["security"], include_deployment_checks=True)
     assert "offsets.E003" in {message.id for message in found}
+
+
+def test_it_refuses_static_members_under_the_consumer_protocol_and_slots_that_share_a_file(settings: Settings) -> None:
+    settings.GROUP_PROTOCOL, settings.GROUP_INSTANCE_ID = "consumer", "a"
+    settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE, settings.CONSUMER_SLOTS = "at_least_once", "file", 2
+    found = {message.id: message.msg for message in run_checks(tags=["offsets"])}
+    assert found.keys() == {"offsets.E002", "offsets.E005"}
+    assert "GROUP_INSTANCE_ID needs GROUP_PROTOCOL=classic" in found["offsets.E002"]
+    assert "serves one worker" in found["offsets.E005"]
