@@ -20,10 +20,7 @@ def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> l
         ("offsets.E004", refused_mirrors(settings.OFFSET_MIRRORS, settings.OFFSET_STORE)),
         ("offsets.E005", refused_slots(settings.OFFSET_STORE, settings.CONSUMER_SLOTS)),
         ("offsets.E006", refused_policy()),
-        (
-            "offsets.E002",
-            misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID),
-        ),
+        ("offsets.E002", group),
     ]
     return [Error(reason, id=number) for number, reason in reasons if reason]
 
