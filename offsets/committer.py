@@ -8,13 +8,25 @@ from dataclasses import dataclass, field
 from django.db import DataError, IntegrityError
 
 from offsets import ledger
-from offsets.clock import Backoff
+from offsets.clock import Backoff, monotonic
 from offsets.delivery import LedgerOnly, Step, WorkerStore, steps_of
 from offsets.errors import FencedError, ServiceUnavailableError
 from offsets.sessions import DATABASE_LOST, WorkerSession
 from offsets.types import BatchHandler, PartitionCommit, Semantics
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedTransaction:
+    """What one transaction counted, under the id that it wrote to the checkpoints.
+
+    `apply_seconds` run from its first try to the answer to its COMMIT.
+    """
+
+    batch_id: uuid.UUID
+    commits: Sequence[PartitionCommit]
+    apply_seconds: float
 
 
 @dataclass(slots=True)
@@ -28,6 +40,8 @@ class CommitOutcome:
     fenced: dict[int, str] = field(default_factory=dict)
     #: The handler or the database refused the data itself: retrying the same batch cannot help.
     refused: dict[int, str] = field(default_factory=dict)
+    #: The applied commits by transaction, less those that at_most_once claimed and did not count.
+    transactions: list[CommittedTransaction] = field(default_factory=list)
 
 
 class BatchCommitter:
@@ -62,6 +76,7 @@ class BatchCommitter:
         outcome = CommitOutcome()
         batch_id = uuid.uuid4()
         backoff = Backoff()
+        started = monotonic()
         in_doubt: list[PartitionCommit] = []
         while remaining := in_doubt or self._remaining(unit, outcome):
             try:
@@ -72,7 +87,10 @@ class BatchCommitter:
                 else:
                     self._steps.apply(remaining, batch_id)
                     applied = remaining
-                self._complete(applied, batch_id, outcome)
+                seconds = monotonic() - started
+                counted = self._complete(applied, batch_id, outcome)
+                if counted:
+                    outcome.transactions.append(CommittedTransaction(batch_id, counted, seconds))
             except FencedError as error:
                 outcome.fenced |= error.misses
             except (DataError, IntegrityError) as error:
@@ -92,11 +110,18 @@ class BatchCommitter:
         )
         return [c for c in unit if c.claim.checkpoint_id not in done and self._is_current(c)]
 
-    def _complete(self, applied: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome) -> None:
-        """What follows the transaction, step by step, for as long as the process lives and somebody wants it."""
+    def _complete(
+        self, applied: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome
+    ) -> Sequence[PartitionCommit]:
+        """What follows the transaction, step by step, for as long as the process lives and somebody wants it.
+
+        Returns those that are counted.
+        """
         outcome.applied.extend(applied)
+        left = applied
         for step in self._steps.after(batch_id):
-            applied = self._do(step, applied, outcome)
+            left = self._do(step, left, outcome)
+        return left if self._steps.counts_last else applied
 
     def _do(self, step: Step, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
         """One step, repeated while a service is away. Returns the commits that go on to the next one."""
@@ -139,3 +164,4 @@ class BatchCommitter:
             outcome.applied.extend(alone.applied)
             outcome.fenced |= alone.fenced
             outcome.refused |= alone.refused
+            outcome.transactions.extend(alone.transactions)

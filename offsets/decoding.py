@@ -1,22 +1,33 @@
 """The decoding thread: fetched batches in, units for the commit thread out, when the commit policy says so."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from django.conf import settings
 
 from offsets.clock import monotonic
 from offsets.dedup import BatchPiece, LedgerCutter
-from offsets.pipeline import Event, Pending, Pipeline, Unit
+from offsets.pipeline import Event, Pending, Pipeline, Unit, failure_bytes
 from offsets.policies import CommitPolicy, Progress
 from offsets.sessions import WorkerSession
-from offsets.types import BatchHandler, BatchStats, Claim, DecodedBatch, RangeKind, RecordBatch, Semantics
+from offsets.types import (
+    BatchHandler,
+    BatchStats,
+    Claim,
+    DecodedBatch,
+    OffsetSpan,
+    PartitionCommit,
+    RangeKind,
+    RecordBatch,
+    Semantics,
+)
 
 logger = logging.getLogger(__name__)
 
-#: Past the due time the commit thread is busy: look again this soon, but do not spin.
-LOOK_AGAIN_SECONDS = 0.02
+#: How often the policy is asked while nothing is fetched; time passes for it too.
+ASK_SECONDS = 0.02
+IDLE_SECONDS = 1.0
 
 
 class Decoder:
@@ -48,15 +59,18 @@ class Decoder:
             on_trouble=lambda text: on_trouble("ledger", text),
         )
         self._pending: dict[int, Pending] = {}
+        # What `_pending` amounts to, kept up batch by batch: summed at each question, small batches would cost more
+        # to ask about than to count.
+        self._stats = BatchStats()
+        self._records = 0
+        self._kept_bytes = 0
         self._oldest = 0.0
         #: Claims under which the handler failed: what follows cannot be counted before that.
         self._broken: set[Claim] = set()
 
     def run(self) -> None:
-        interval = settings.COMMIT_INTERVAL_MS / 1000
         while not self._pipeline.closed:
-            wait = max(LOOK_AGAIN_SECONDS, self._oldest + interval - monotonic()) if self._pending else interval
-            batch = self._pipeline.take_batch(wait)
+            batch = self._pipeline.take_batch(ASK_SECONDS if self._pending else IDLE_SECONDS)
             if batch is not None:
                 if not self._pending:
                     self._oldest = monotonic()
@@ -74,8 +88,10 @@ class Decoder:
         pieces, dropped = decoded
         if held is not None and held.claim.epoch != claim.epoch:
             self._drop(self._pending.pop(claim.checkpoint_id))
+            self._recount()
             held = None
         self._pipeline.decoded(batch, [one for one, _ in pieces])
+        self._count([one for one, _ in pieces], len(batch.records))
         if held is None:
             held = self._pending[claim.checkpoint_id] = Pending(claim)
         held.add(batch, pieces, dropped)
@@ -100,35 +116,58 @@ class Decoder:
     def _decode(self, piece: BatchPiece) -> DecodedBatch:
         started = monotonic()
         decoded = self._handler.decode(piece.batch)
-        return replace(decoded, stats=replace(decoded.stats, decode_seconds=monotonic() - started))
+        seconds = monotonic() - started
+        offsets = {decoded.claim.topic_partition: OffsetSpan(decoded.start, decoded.end)}
+        return replace(decoded, stats=replace(decoded.stats, decode_seconds=seconds, offsets=offsets))
+
+    def _count(self, decoded: Iterable[DecodedBatch], records: int) -> None:
+        self._records += records
+        for one in decoded:
+            self._stats += one.stats
+            self._kept_bytes += failure_bytes(one)
+
+    def _recount(self) -> None:
+        self._stats, self._records, self._kept_bytes = BatchStats(), 0, 0
+        for held in self._pending.values():
+            self._count(held.batches, held.records)
 
     # --- When to commit ----------------------------------------------------------------------------
 
     def _due(self) -> bool:
-        fetched = sum(held.records for held in self._pending.values())
-        if fetched >= settings.COMMIT_MAX_RECORDS or self._pipeline.flush_wanted():
+        # Memory first, also while the commit thread is busy. Dead letters are kept whole, and may fill half of the
+        # pipeline: more, and nothing would be fetched that could ask the policy again.
+        if self._records >= settings.COMMIT_MAX_RECORDS or self._kept_bytes >= settings.PIPELINE_MAX_BYTES // 2:
+            return True
+        if self._pipeline.flush_wanted():
             return True
         # While the commit thread is busy a short wait costs less than a small unit.
-        return self._policy.due(self._progress(fetched)) and self._pipeline.can_take_unit()
-
-    def _progress(self, fetched: int) -> Progress:
-        stats = BatchStats()
-        for held in self._pending.values():
-            stats += held.stats
-        spans = {h.claim.topic_partition: (h.batches[0].start, h.batches[-1].end) for h in self._pending.values()}
-        return Progress(stats, monotonic() - self._oldest, fetched, spans)
+        return self._pipeline.can_take_unit() and self._policy.due(
+            Progress(self._stats, monotonic() - self._oldest, self._records)
+        )
 
     def _hand_over(self) -> None:
         pending, self._pending = self._pending, {}
+        self._recount()
         unit: Unit = []
         for held in pending.values():
             if self._is_current(held.claim):
-                commit = self._handler.combine(held.batches)
-                unit.append((held, replace(commit, segments=tuple(held.segments))))
+                unit.append((held, self._combine(held)))
             else:
                 self._drop(held)
         if unit:
             self._pipeline.put_unit(unit)
+
+    def _combine(self, held: Pending) -> PartitionCommit:
+        started = monotonic()
+        commit = self._handler.combine(held.batches)
+        seconds, measured = monotonic() - started, held.stats
+        stats = replace(
+            commit.stats,
+            decode_seconds=measured.decode_seconds,
+            combine_seconds=seconds,
+            offsets=measured.offsets,
+        )
+        return replace(commit, stats=stats, segments=tuple(held.segments))
 
     def _drop(self, held: Pending) -> None:
         self._pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)

@@ -40,6 +40,9 @@ class LedgerOnly:
 class Steps(Protocol):
     """One promise, as the steps that the committer repeats until each has happened once."""
 
+    #: Whether metrics are written by the last step, rather than by `apply`.
+    counts_last: bool
+
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
         """The transaction that makes the commits this worker's; it is probed for when its outcome is unknown."""
         ...
@@ -54,6 +57,8 @@ Step = Callable[[Sequence[PartitionCommit]], dict[int, str]]
 
 
 class _Steps:
+    counts_last = False
+
     def __init__(self, session: WorkerSession, handler: BatchHandler, store: WorkerStore) -> None:
         self._session = session
         self._handler = handler
@@ -97,6 +102,8 @@ class AtLeastOnce(_Steps):
 
 
 class AtMostOnce(_Steps):
+    counts_last = True
+
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
         failpoint("before_sql")
         with self._session.transaction():

@@ -1,5 +1,12 @@
 """One tree of exceptions. A docstring says what happened; the message says what to do."""
 
+import traceback
+
+
+def told(error: BaseException) -> str:
+    """Somebody else's error in one line, `Type: text`; also one that cannot be printed."""
+    return " ".join(traceback.format_exception_only(error)[-1].split())
+
 
 class OffsetsError(Exception):
     """Base of every error that this package raises on purpose."""

@@ -29,7 +29,8 @@ class Event:
     leader_epoch: int | None = None
 
 
-def _failure_bytes(result: DecodedBatch) -> int:
+def failure_bytes(result: DecodedBatch) -> int:
+    """What a decoded batch keeps of its messages: those that failed, whole."""
     return sum(RECORD_OVERHEAD_BYTES + len(f.value or b"") + len(f.key or b"") for f in result.failures)
 
 
@@ -54,7 +55,7 @@ class Pending:
         self.records += len(batch.records)
         for decoded, found in pieces:
             self.batches.append(decoded)
-            self.kept_bytes += _failure_bytes(decoded)
+            self.kept_bytes += failure_bytes(decoded)
             self._extend(decoded, found)
 
     @property
@@ -188,7 +189,7 @@ class Pipeline:
 
     def decoded(self, batch: RecordBatch, results: Iterable[DecodedBatch]) -> None:
         """Account for a decoded batch: its messages are gone, only failures keep their bytes."""
-        kept = sum(map(_failure_bytes, results))
+        kept = sum(map(failure_bytes, results))
         with self._changed:
             self._bytes -= batch.size_bytes - kept
             self._changed.notify_all()

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import connection
 
 from offsets import lag, ledger, workers
+from offsets.announcing import Announcer
 from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
@@ -26,7 +27,6 @@ from offsets.ledger import ControlState
 from offsets.mirror import Mirrors
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.signals import Committed, CommittedBatch, batch_committed
 from offsets.stores import open_beside, open_store
 from offsets.strategy import GuardedPolicy, load_policy
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
@@ -103,11 +103,17 @@ class StreamProcessor:
         self._decoder = Decoder(
             self.pipeline,
             handler,
-            GuardedPolicy(load_policy(), lambda text: self._trouble("commit policy", text)),
+            GuardedPolicy(load_policy(), lambda text: self._show("commit policy", text)),
             WorkerSession(f"{options.worker_id}:ledger"),
             options.semantics,
             is_current=self.coordinator.fences.is_current,
             on_trouble=self._trouble,
+        )
+        self._announcer = Announcer(
+            options.group_id,
+            options.worker_id,
+            options.semantics,
+            on_trouble=lambda text: self._show("batch_committed", text),
         )
         self.stats = workers.WorkerStats()
         self._stopping = threading.Event()
@@ -309,7 +315,11 @@ class StreamProcessor:
             self._targets |= {tp: bounds.end for tp, bounds in self._bounds(new).items()}
         if coordinator.unclaimed or any(tp not in self._targets for tp in coordinator.partitions):
             return None
-        if any(local.reading and local.committed < self._targets[tp] for tp, local in coordinator.partitions.items()):
+        reading = [(local, self._targets[tp]) for tp, local in coordinator.partitions.items() if local.reading]
+        if any(local.committed < target for local, target in reading):
+            if all(local.start >= target for local, target in reading):
+                # All is fetched: a policy that wants more than there is would wait for its last moment.
+                self.pipeline.settle(Deadline(POLL_SECONDS))
             return None
         stuck = [local for local in coordinator.partitions.values() if not local.reading]
         for local in stuck:
@@ -401,22 +411,13 @@ class StreamProcessor:
         if applied:
             accounts.commits += 1
             accounts.last_commit_at = monotonic()
-            self._tell(unit, applied)
+        # Last: whatever receivers do, the batch is settled.
+        self._announcer.announce(
+            outcome.transactions, {commit.claim.checkpoint_id: held.dropped for held, commit in unit}
+        )
 
     def _finish(self, held: Pending) -> None:
         self.pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
-
-    def _tell(self, unit: Unit, applied: set[int]) -> None:
-        """Let the application hear of it. What a receiver does wrong is its own affair."""
-        batches = tuple(
-            CommittedBatch(c.claim.topic_partition, c.start, c.end, c.claim.epoch, c.stats, held.dropped)
-            for held, c in unit
-            if c.claim.checkpoint_id in applied
-        )
-        committed = Committed(self.options.group_id, self.options.worker_id, self.options.semantics, batches)
-        answers = batch_committed.send_robust(sender=StreamProcessor, committed=committed)
-        failed = [f"{type(answer).__name__}: {answer}" for _, answer in answers if isinstance(answer, Exception)]
-        self._trouble("batch_committed", "; ".join(failed))
 
     def _account(self, commit: PartitionCommit) -> None:
         accounts = self.pipeline.accounts
@@ -495,6 +496,10 @@ class StreamProcessor:
     def troubles(self) -> str:
         """What is wrong now, in words; empty when nothing is."""
         return "; ".join(text for text in self._troubles.values() if text)
+
+    def _show(self, source: str, text: str) -> None:
+        """For the Worker row only: it was logged where it happened, and it is not tried again."""
+        self._troubles[source] = text
 
     def _trouble(self, source: str, text: str) -> None:
         """Remember what is wrong for the Worker row; say it once when it begins and once when it is over."""

@@ -1,5 +1,6 @@
-"""What the application can listen to."""
+"""What the application can listen to (docs/commit-strategies.md)."""
 
+import uuid
 from dataclasses import dataclass
 
 from django.dispatch import Signal
@@ -14,6 +15,7 @@ class CommittedBatch:
     topic_partition: TopicPartition
     start: int
     end: int
+    #: Our fencing token, under which it was committed.
     epoch: int
     stats: BatchStats
     #: Read again, and left out because the ledger had them.
@@ -26,10 +28,20 @@ class Committed:
 
     group_id: str
     worker_id: str
+    #: The checkpoints hold the id of their latest one.
+    batch_id: uuid.UUID
     semantics: Semantics
     batches: tuple[CommittedBatch, ...]
+    #: From its first try to the answer to its COMMIT.
+    apply_seconds: float
+
+    @property
+    def stats(self) -> BatchStats:
+        """Of all its partitions together."""
+        return sum((batch.stats for batch in self.batches), BatchStats(apply_seconds=self.apply_seconds))
 
 
-#: Sent with `committed: Committed` in the worker, after COMMIT, from the thread that commits: receivers are waited for,
-#: and their errors are logged and change nothing. At most once: a worker killed right after its COMMIT sends nothing.
+#: Sent once for each transaction with `committed: Committed`, in the worker, after COMMIT, by the thread that commits:
+#: it waits for the receivers, whose errors are logged and change nothing. At most once: a worker killed right after its
+#: COMMIT sends nothing.
 batch_committed = Signal()

@@ -1,5 +1,6 @@
 """The commit policy of this installation: loaded by dotted path, checked, and never trusted with the counting."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from offsets.policies import ByBytes, ByCount, ByTime, CommitPolicy, Progress
+from offsets.errors import told
+from offsets.policies import ByBytes, ByCount, ByTime, CommitPolicy, Progress, answer
+from offsets.types import BatchStats
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +26,31 @@ def load_policy() -> CommitPolicy:
     path = settings.COMMIT_POLICY
     try:
         found: Any = import_string(path)
-        policy = found() if callable(found) else found
+        # A policy may itself be callable; a class has a method `due`, and is no policy yet.
+        made = isinstance(found, type) or not hasattr(found, "due")
+        policy = found() if made and callable(found) else found
     except Exception as error:
-        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} cannot be loaded: {error}.") from error
-    if not isinstance(policy, CommitPolicy):
-        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} is no commit policy: it has no method due(progress).")
-    return policy
+        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} cannot be loaded: {told(error).rstrip('.')}.") from error
+    reason = _unfit(policy)
+    if reason:
+        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} is no commit policy: {reason}.")
+    checked: CommitPolicy = policy
+    return checked
+
+
+def _unfit(policy: object) -> str:
+    """Why the worker could not ask it; empty when it can."""
+    if isinstance(policy, type) or not isinstance(policy, CommitPolicy):
+        return "it has no method due(progress)"
+    if inspect.iscoroutinefunction(policy.due):
+        return "its method due is asynchronous, and a thread asks it that does not wait"
+    try:
+        inspect.signature(policy.due).bind(Progress(BatchStats(), 0.0, 0))
+    except TypeError as error:
+        return f"it cannot be asked as due(progress): {error}"
+    except ValueError:  # written in C: it shows no signature
+        pass
+    return ""
 
 
 class ImproperPolicyError(Exception):
@@ -58,10 +80,10 @@ class GuardedPolicy:
 
     def due(self, progress: Progress) -> bool:
         try:
-            wanted = bool(self._policy.due(progress))
+            wanted = answer(self._policy, progress)
         except Exception as error:
             logger.exception("The commit policy failed; the default one is used until this worker ends.")
-            self._on_trouble(f"{type(error).__name__}: {error}")
+            self._on_trouble(f"the commit policy failed, the default one is used: {told(error)}")
             self._policy = default_policy()
             wanted = self._policy.due(progress)
         return wanted or self._bounds.due(progress)

@@ -18,7 +18,7 @@ Pure: no Django, no Kafka client.
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class RangeKind(enum.StrEnum):
@@ -161,27 +161,68 @@ class RecordFailure:
     timestamp_ms: int | None
 
 
+class OffsetSpan(NamedTuple):
+    """Offsets `[start, end)`, holes included; may be empty."""
+
+    start: int
+    end: int
+
+    def hull(self, other: "OffsetSpan") -> "OffsetSpan":
+        """The shortest span that covers both."""
+        return OffsetSpan(min(self.start, other.start), max(self.end, other.end))
+
+
+def _added(one: float | None, other: float | None) -> float | None:
+    """A sum of what is known; None only when nothing is."""
+    if one is None or other is None:
+        return one if other is None else other
+    return one + other
+
+
 @dataclass(frozen=True, slots=True)
 class BatchStats:
-    """What one batch held. `records` were counted, `failed_records` became dead letters."""
+    """What one batch held, and what it cost. `records` were counted, `failed_records` became dead letters.
+
+    Handlers fill in the first four; the pipeline measures the rest. Adding is commutative and associative, and an
+    empty BatchStats changes nothing, so that batches, partitions and whole commits are summed in any order.
+    """
 
     records: int = 0
     failed_records: int = 0
+    #: Of the values as fetched, both kinds of records.
     size_bytes: int = 0
+    #: Counted events by the handler's own names of their types.
     by_type: Mapping[str, int] = field(default_factory=dict)
-    #: What decoding took of the processor's time.
-    decode_seconds: float = 0.0
+    #: Spent in `BatchHandler.decode`; None when it was not measured.
+    decode_seconds: float | None = None
+    #: Spent in `BatchHandler.combine`; None before.
+    combine_seconds: float | None = None
+    #: Spent in the transaction, or None: a partition's share of a transaction is not known.
+    apply_seconds: float | None = None
+    #: From the first offset read to the next one to read, per partition. Sums keep the hull.
+    offsets: Mapping[TopicPartition, OffsetSpan] = field(default_factory=dict)
+
+    @property
+    def all_records(self) -> int:
+        """Records read: counted and set apart."""
+        return self.records + self.failed_records
 
     def __add__(self, other: "BatchStats") -> "BatchStats":
         by_type = dict(self.by_type)
         for name, count in other.by_type.items():
             by_type[name] = by_type.get(name, 0) + count
+        offsets = dict(self.offsets)
+        for place, span in other.offsets.items():
+            offsets[place] = span.hull(offsets[place]) if place in offsets else span
         return BatchStats(
             self.records + other.records,
             self.failed_records + other.failed_records,
             self.size_bytes + other.size_bytes,
             by_type,
-            self.decode_seconds + other.decode_seconds,
+            _added(self.decode_seconds, other.decode_seconds),
+            _added(self.combine_seconds, other.combine_seconds),
+            _added(self.apply_seconds, other.apply_seconds),
+            offsets,
         )
 
 

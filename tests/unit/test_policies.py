@@ -71,14 +71,15 @@ def test_more_never_makes_a_commit_less_due(policy: CommitPolicy, one: Progress,
 
 @pytest.mark.parametrize("make", [lambda: ByTime(0), lambda: ByCount(-1), lambda: ByBytes(0), lambda: ByType({"x": 0})])
 def test_it_refuses_limits_that_are_none(make: object) -> None:
-    with pytest.raises(ValueError, match="must be more than 0"):
+    with pytest.raises(ValueError, match="above 0, not"):
         make()  # type: ignore[operator]
 
 
-def test_all_of_nothing_is_refused() -> None:
+def test_a_combination_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        AllOf(())
-    assert not AnyOf(()).due(NOTHING)
+        AllOf()
+    with pytest.raises(ValueError, match="at least one"):
+        AnyOf()
 
 
 class Raising:
@@ -98,7 +99,7 @@ def test_a_policy_that_fails_is_replaced_and_one_that_never_wants_is_overruled(
     guarded = strategy.GuardedPolicy(Raising(), troubles.append)
     assert not guarded.due(NOTHING)
     assert guarded.due(replace(NOTHING, seconds=10))
-    assert troubles == ["RuntimeError: out of ideas"]
+    assert troubles == ["the commit policy failed, the default one is used: RuntimeError: out of ideas"]
     assert "default one is used" in caplog.text
     patient = strategy.GuardedPolicy(Never(), troubles.append)
     assert not patient.due(replace(NOTHING, seconds=29))
