@@ -1,7 +1,9 @@
 """When to commit: each rule, their algebra, and what the document promises."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,10 +11,9 @@ from hypothesis import strategies as st
 
 from offsets import strategy
 from offsets.policies import AllOf, AnyOf, ByBytes, ByCount, ByTime, ByType, CommitPolicy, Progress
-from offsets.types import BatchStats, TopicPartition
-from streamsocial.environment import BASE_DIR
+from offsets.types import BatchStats, OffsetSpan, TopicPartition
+from tests.documented import documented
 
-DOCUMENT = BASE_DIR / "docs" / "commit-strategies.md"
 NOTHING = Progress(BatchStats(), 0.0, 0)
 
 progresses = st.builds(
@@ -63,28 +64,77 @@ def test_they_combine_like_or_and_and(a: ByTime, b: ByTime, progress: Progress) 
     assert isinstance(a & b, AllOf)
 
 
+@given(policies, policies, policies, progresses)
+def test_grouping_and_order_do_not_matter(a: ByTime, b: ByTime, c: ByTime, progress: Progress) -> None:
+    assert (a | b) | c == a | (b | c) == AnyOf(a, b, c)
+    assert (a & b) & c == a & (b & c) == AllOf(a, b, c)
+    assert (a & (b | c)).due(progress) == ((a & b) | (a & c)).due(progress)
+    assert (a | b).due(progress) == (b | a).due(progress)
+
+
+def test_a_policy_of_ones_own_combines_on_either_side() -> None:
+    own, late = Never(), replace(NOTHING, seconds=5.0)
+    assert (own | ByTime(2)).due(late)
+    assert (ByTime(2) | own).due(late)
+    assert not (own & ByTime(2)).due(late)
+    with pytest.raises(TypeError, match="True or False, not None"):
+        (ByTime(2) & Forgetful()).due(late)  # type: ignore[operator]
+
+
 @given(policies, progresses, progresses)
 def test_more_never_makes_a_commit_less_due(policy: CommitPolicy, one: Progress, other: Progress) -> None:
     more = Progress(one.stats + other.stats, one.seconds + other.seconds, one.fetched_records + other.fetched_records)
     assert policy.due(more) or not policy.due(one)
 
 
-@pytest.mark.parametrize("make", [lambda: ByTime(0), lambda: ByCount(-1), lambda: ByBytes(0), lambda: ByType({"x": 0})])
-def test_it_refuses_limits_that_are_none(make: object) -> None:
-    with pytest.raises(ValueError, match="above 0, not"):
-        make()  # type: ignore[operator]
-
-
-def test_a_combination_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        AllOf()
-    with pytest.raises(ValueError, match="at least one"):
-        AnyOf()
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ByTime(0), "seconds above 0, not 0"),
+        (lambda: ByTime(float("nan")), "not nan"),
+        (lambda: ByTime(float("inf")), "not inf"),
+        (lambda: ByTime("2"), "not '2'"),  # type: ignore[arg-type]
+        (lambda: ByCount(-1), "records above 0, not -1"),
+        (lambda: ByCount(True), "not True"),
+        (lambda: ByCount(2.5), "not 2.5"),  # type: ignore[arg-type]
+        (lambda: ByBytes(0), "bytes above 0, not 0"),
+        (lambda: ByType({}), "at least one type"),
+        (lambda: ByType("share"), "at least one type"),  # type: ignore[arg-type]
+        (lambda: ByType({"x": 0}), "'x' events above 0, not 0"),
+        (lambda: AnyOf(), "AnyOf needs at least one"),
+        (lambda: AllOf(), "AllOf needs at least one"),
+        (lambda: AnyOf((ByTime(1), ByTime(2))), "method due"),  # type: ignore[arg-type]
+        (lambda: ByTime(1) | 5, "not 5"),  # type: ignore[operator]
+        (lambda: Never & ByTime(1), "method due"),  # type: ignore[operator]
+    ],
+)
+def test_it_refuses_limits_that_are_none(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        make()
 
 
 class Raising:
     def due(self, progress: Progress) -> bool:
         raise RuntimeError("out of ideas")
+
+
+class Forgetful:
+    def due(self, progress: Progress) -> None:
+        pass
+
+
+class Asynchronous:
+    async def due(self, progress: Progress) -> bool:
+        return True
+
+
+class Curious:
+    def due(self, progress: Progress, more: int) -> bool:
+        return True
+
+
+def a_class() -> type:
+    return Never
 
 
 class Never:
@@ -114,6 +164,9 @@ def test_a_policy_that_fails_is_replaced_and_one_that_never_wants_is_overruled(
         ("tests.unit.test_policies.NOTHING", "no method due"),
         ("offsets.policies.ByTime", "cannot be loaded"),
         ("", "cannot be loaded"),
+        ("tests.unit.test_policies.Asynchronous", "asynchronous"),
+        ("tests.unit.test_policies.Curious", "missing a required argument: 'more'"),
+        ("tests.unit.test_policies.a_class", "no method due"),
     ],
 )
 def test_it_says_why_a_path_leads_to_no_policy(settings: pytest.FixtureRequest, path: str, says: str) -> None:
@@ -127,23 +180,39 @@ def test_it_loads_a_policy_a_class_and_a_function(settings: pytest.FixtureReques
         assert strategy.refused_policy() == ""
 
 
-def test_the_documents_examples_do_what_it_says() -> None:
-    one, another, receiver = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)
-    names: dict[str, object] = {}
-    exec(one, names)
-    exec(another, names)
-    policy, careful = names["policy"], names["Careful"]()  # type: ignore[operator]
-    assert isinstance(policy, CommitPolicy)
+def test_the_documents_policies_do_what_it_says() -> None:
+    names: dict[str, Any] = {}
+    exec(documented()["engagement_hooks/policies.py"], names)
+    policy, careful = names["policy"], names["Careful"]()
     assert policy.due(replace(NOTHING, stats=BatchStats(by_type={"share": 1})))
     assert not policy.due(replace(NOTHING, stats=BatchStats(by_type={"view": 1})))
     assert careful.due(replace(NOTHING, seconds=0.3, stats=BatchStats(failed_records=1)))
     assert not careful.due(replace(NOTHING, seconds=0.3))
-    assert "batch_committed" in receiver
 
 
-def test_stats_add_up() -> None:
-    one = BatchStats(1, 2, 3, {"view": 1}, 0.5)
-    assert one + BatchStats(10, 20, 30, {"view": 1, "like": 2}, 0.25) == BatchStats(
-        11, 22, 33, {"view": 2, "like": 2}, 0.75
-    )
-    assert TopicPartition("t", 1) == TopicPartition("t", 1)
+spans = st.builds(lambda start, size: OffsetSpan(start, start + size), st.integers(0, 100), st.integers(0, 50))
+seconds = st.none() | st.integers(0, 8).map(float)  # whole, so that sums do not depend on their order
+all_stats = st.builds(
+    BatchStats,
+    *[st.integers(0, 100)] * 3,
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)),
+    *[seconds] * 3,
+    st.dictionaries(st.sampled_from([TopicPartition("t", n) for n in range(3)]), spans),
+)
+
+
+@given(all_stats, all_stats, all_stats)
+def test_stats_add_up_in_any_order(a: BatchStats, b: BatchStats, c: BatchStats) -> None:
+    assert (a + b) + c == a + (b + c)
+    assert a + b == b + a
+    assert a + BatchStats() == a
+    assert (a + b).all_records == a.all_records + b.all_records
+
+
+def test_unknown_durations_stay_unknown_and_offsets_keep_their_hull() -> None:
+    place = TopicPartition("t", 1)
+    one = BatchStats(1, decode_seconds=0.5, offsets={place: OffsetSpan(5, 9)})
+    both = one + BatchStats(2, decode_seconds=0.25, offsets={place: OffsetSpan(9, 12)})
+    assert both.decode_seconds == 0.75
+    assert both.apply_seconds is None
+    assert both.offsets == {place: (5, 12)}

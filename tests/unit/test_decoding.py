@@ -1,0 +1,156 @@
+"""The decoding thread: when it asks the policy, what it tells it, and what it hands over without asking."""
+
+from collections.abc import Sequence
+
+import pytest
+from pytest_django import Settings
+
+from offsets.decoding import Decoder
+from offsets.pipeline import Pipeline
+from offsets.policies import Progress
+from offsets.sessions import WorkerSession
+from offsets.types import (
+    BatchHandler,
+    BatchStats,
+    Claim,
+    DecodedBatch,
+    PartitionCommit,
+    RecordBatch,
+    RecordFailure,
+    Semantics,
+    TopicPartition,
+)
+from tests.unit.test_aggregation import Record
+
+
+class Handler:
+    """Counts each record as a view; one whose value is `bad` fails."""
+
+    dimensions = ()
+
+    def decode(self, batch: RecordBatch) -> DecodedBatch:
+        failures = [
+            RecordFailure(r.offset(), "bad", "", None, r.value(), b"[]", None)
+            for r in batch.records
+            if (r.value() or b"").startswith(b"bad")
+        ]
+        good = len(batch.records) - len(failures)
+        stats = BatchStats(good, len(failures), sum(map(len, batch.records)), {"view": good})
+        return DecodedBatch(batch.claim, batch.start, batch.end, stats, failures, None)
+
+    def combine(self, batches: Sequence[DecodedBatch]) -> PartitionCommit:
+        stats = sum((batch.stats for batch in batches), BatchStats())
+        return PartitionCommit(batches[0].claim, batches[0].start, batches[-1].end, stats, (), None)
+
+
+class Policy:
+    """Remembers what it was shown; says yes when told to."""
+
+    def __init__(self) -> None:
+        self.shown: list[Progress] = []
+        self.answer = False
+
+    def due(self, progress: Progress) -> bool:
+        self.shown.append(progress)
+        return self.answer
+
+
+class World:
+    def __init__(self) -> None:
+        self.pipeline = Pipeline(1 << 30, 1 << 30)
+        self.policy = Policy()
+        self.stale: set[Claim] = set()
+        handler: BatchHandler = Handler()  # type: ignore[assignment]
+        self.decoder = Decoder(
+            self.pipeline,
+            handler,
+            self.policy,
+            WorkerSession("nobody"),
+            Semantics.EXACTLY_ONCE,
+            is_current=lambda claim: claim not in self.stale,
+            on_trouble=lambda source, text: None,
+        )
+
+    def take(self, partition: int, start: int, count: int, value: bytes = b"good", epoch: int = 1) -> bool:
+        """One fetched batch; returns whether what is pending is due."""
+        records = [Record(start + n, value) for n in range(count)]
+        claim = Claim(partition + 1, "t", partition, epoch, 0)
+        batch = RecordBatch(claim, start, start + count, records, count * len(value))
+        self.pipeline.put([batch])
+        assert self.pipeline.take_batch(0) is batch
+        self.decoder._take(batch)
+        return self.decoder._due()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_it_shows_the_policy_all_that_is_pending(world: World) -> None:
+    world.take(0, 0, 3)
+    world.take(1, 10, 2, b"bad")
+    world.take(0, 3, 1)
+    progress = world.policy.shown[-1]
+    assert (progress.stats.records, progress.stats.failed_records, progress.fetched_records) == (4, 2, 6)
+    assert progress.stats.by_type == {"view": 4}
+    assert progress.stats.size_bytes == 4 * 4 + 2 * 3
+    assert progress.offsets == {TopicPartition("t", 0): (0, 4), TopicPartition("t", 1): (10, 12)}
+    assert progress.partitions == 2
+    assert progress.stats.decode_seconds is not None
+
+
+def test_it_forgets_what_an_older_epoch_left(world: World) -> None:
+    world.take(0, 0, 5)
+    world.take(1, 0, 1)
+    world.take(0, 2, 1, epoch=2)
+    assert world.policy.shown[-1].fetched_records == world.policy.shown[-1].stats.records == 2
+    assert world.policy.shown[-1].offsets[TopicPartition("t", 0)] == (2, 3)
+
+
+def test_it_begins_again_after_a_hand_over_and_measures_the_commit(world: World) -> None:
+    world.take(0, 0, 5)
+    world.decoder._hand_over()
+    world.take(0, 5, 1)
+    unit = world.pipeline.take_unit(0)
+    assert unit is not None
+    ((_, commit),) = unit
+    assert commit.stats.offsets == {TopicPartition("t", 0): (0, 5)}
+    assert commit.stats.decode_seconds is not None
+    assert commit.stats.combine_seconds is not None
+    assert commit.stats.apply_seconds is None, "not known before the transaction"
+    world.pipeline.unit_done()
+    world.decoder._due()
+    assert world.policy.shown[-1].fetched_records == 1
+
+
+def test_it_does_not_ask_while_a_commit_is_under_way(world: World, settings: Settings) -> None:
+    settings.COMMIT_MAX_RECORDS = 10
+    world.policy.answer = True
+    assert world.take(0, 0, 2)
+    world.decoder._hand_over()
+    asked = len(world.policy.shown)
+    assert not world.take(0, 2, 2)
+    assert world.take(0, 4, 8), "memory is bounded also then"
+    assert len(world.policy.shown) == asked
+
+
+def test_dead_letters_are_handed_over_before_they_fill_the_pipeline(world: World, settings: Settings) -> None:
+    settings.PIPELINE_MAX_BYTES = 100_000
+    assert not world.take(0, 0, 4, b"bad" + bytes(10_000))
+    assert world.take(0, 4, 1, b"bad" + bytes(10_000))
+
+
+def test_asking_costs_the_same_however_much_is_pending(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    additions = 0
+    plain = BatchStats.__add__
+
+    def counted(one: BatchStats, other: BatchStats) -> BatchStats:
+        nonlocal additions
+        additions += 1
+        return plain(one, other)
+
+    monkeypatch.setattr(BatchStats, "__add__", counted)
+    for n in range(300):
+        world.take(n % 7, n, 1)
+    assert additions == 300
