@@ -57,7 +57,8 @@ class Command(MoveCommand):
             self._export(options["export"], {_tp(row): move.target for row, move in zip(rows, wanted, strict=True)})
             if not options["execute"]:
                 return None
-        wanted = [move for row, move in zip(rows, wanted, strict=True) if move.target != row.next_offset]
+        # A halt may be lifted by a seek to the very place: what does not move and does not halt has nothing to do.
+        wanted = [m for row, m in zip(rows, wanted, strict=True) if m.target != row.next_offset or row.halt_reason]
         if not wanted:
             warnings = [*warnings, "Every partition is there already; nothing is to be done."]
         self.show_and_apply(
