@@ -164,6 +164,8 @@ class OffsetCoordinator:
     def _hand_over(self, partitions: Iterable[TopicPartition]) -> None:
         deadline = Deadline(settings.MAX_POLL_INTERVAL_MS / 3000)
         claims = [self.partitions[tp].claim for tp in partitions if tp in self.partitions]
+        # What was handed over before the group was left is revoked once more when it is left.
+        claims = [claim for claim in claims if self.fences.is_current(claim)]
         if not claims:
             return
         drained = self._drain(claims, deadline)

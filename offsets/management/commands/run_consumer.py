@@ -57,8 +57,9 @@ class Command(OperatorCommand):
 
 def _show(console: Console, summary: WorkerSummary) -> None:
     rate = f", {summary.events_per_second:,.0f} events/s" if summary.events_per_second else ""
+    again = f"; {summary.deduplicated:,} read again and left out" if summary.deduplicated else ""
     console.print(
         f"{summary.worker_id} counted {summary.events:,} events in {summary.commits:,} commits "
-        f"({summary.seconds:.1f} s{rate}); {summary.dead_letters:,} dead letters, "
+        f"({summary.seconds:.1f} s{rate}){again}; {summary.dead_letters:,} dead letters, "
         f"{summary.fenced_commits:,} refused commits."
     )
