@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from django.db import transaction
+from django.db import connection, transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
@@ -27,8 +27,8 @@ from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Worker
 from offsets.pipeline import Pending
 from offsets.sessions import WorkerSession
-from offsets.types import Claim, PartitionCommit, RangeKind, RecordBatch, Semantics
-from tests.ledger_truth import GOOD, HOLE, Book, Bounds, Log, runs
+from offsets.types import Claim, PartitionCommit, RangeKind, RecordBatch, Semantics, TopicPartition
+from tests.ledger_truth import GOOD, HOLE, POISON, Book, Bounds, Log, runs
 from tests.unit.test_aggregation import Record, event
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ T = TypeVar("T")
 TOPIC = "t"
 HANDLER = EngagementProcessor()
 SESSION = WorkerSession("stateful")
+#: What a log begins with.
+FIRST_SLOTS = (GOOD, POISON, GOOD, HOLE, GOOD, GOOD, POISON, HOLE, GOOD, GOOD)
 WORKERS = ("A", "B", "C")
 #: Records fall into these minutes, half of which a purge carries over.
 FIRST_MINUTE = datetime(2020, 1, 1, tzinfo=UTC)
@@ -97,6 +99,11 @@ BREAKS = {
 }
 
 
+#: What a worker may do with the batch in hand: leave it there, commit it (losing the connection on the way, or its
+#: life), or write the first half of what its promise takes and leave the second for later.
+ACTS = ("keep", "commit", "commit", "break", "die", "first half", "first half")
+
+
 @contextmanager
 def failing(point: str | None) -> Iterator[Callable[[float], None]]:
     """Lose the connection once at `point`. Yields the committer's `wait`, which is when the database comes back."""
@@ -122,6 +129,8 @@ class LedgerWorld(RuleBasedStateMachine):
         #: Before the last seek of a book: (next offset, baseline).
         self.undo: dict[int, tuple[int, int]] = {}
         self.logs = 0
+        #: Whether something was read since the last fold.
+        self.unfolded = False
 
     @initialize(first=st.integers(0, 8), second=st.integers(0, 8))
     def begin(self, first: int, second: int) -> None:
@@ -133,7 +142,7 @@ class LedgerWorld(RuleBasedStateMachine):
         for row in PartitionCheckpoint.objects.filter(group_id=self.group):
             start = starts[row.partition]
             log = self._new_log()
-            log.slots = [GOOD] * (start + 4)
+            log.slots = [GOOD] * start + [*FIRST_SLOTS]
             self._open(row.partition, Book(row.pk, log, start, start, 0))
 
     def teardown(self) -> None:
@@ -198,8 +207,13 @@ class LedgerWorld(RuleBasedStateMachine):
         logs = [book.log for book in self.current.values()]
         return [h for h in self.holdings if h.book.log in logs and h.book.log.start <= h.at < h.book.log.end]
 
-    def _in_hand(self, semantics: Semantics) -> list[Holding]:
-        return [h for h in self.holdings if h.in_hand and h.semantics is semantics]
+    def _behind(self) -> list[Book]:
+        """Those with something left to read."""
+        return [book for book in self.current.values() if book.next < book.log.end]
+
+    def _lived(self) -> list[int]:
+        """Partitions of which the ledger has something to say."""
+        return [number for number, book in self.current.items() if len(book.words) > 3]
 
     def _committable(self) -> list[Holding]:
         return [h for h in self.holdings if h.in_hand]
@@ -219,16 +233,106 @@ class LedgerWorld(RuleBasedStateMachine):
     def _undoable(self) -> list[Book]:
         return [book for book in self.current.values() if book.id in self.undo]
 
+    def _claim(self, number: int, name: str, semantics: Semantics) -> Holding:
+        book = self.current[number]
+        (claim,) = ledger.claim(self.group, self.workers[name], [TopicPartition(TOPIC, number)], semantics=semantics)
+        book.epoch += 1
+        book.owner = self.workers[name]
+        assert (claim.checkpoint_id, claim.epoch, claim.next_offset) == (book.id, book.epoch, book.next)
+        assert claim.ledger_end == book.end
+        self.holdings.append(Holding(claim, book, semantics, book.next))
+        return self.holdings[-1]
+
+    def _read_and_act(self, holding: Holding, count: int, act: str, point: int) -> None:
+        if holding in self._readable():
+            self._read(holding, count)
+            self._act(holding, act, point)
+
+    def _act(self, holding: Holding, act: str, point: int) -> None:
+        if act == "first half" and holding.semantics is Semantics.AT_MOST_ONCE:
+            self._take(holding)
+        elif act == "first half" and holding.semantics is Semantics.AT_LEAST_ONCE:
+            self._record(holding)
+        elif act == "die":
+            self._die(holding, breaking(holding, point))
+        elif act != "keep":
+            self._commit([holding], breaking(holding, point) if act == "break" else None)
+
+    def _die(self, holding: Holding, point: str) -> None:
+        """The connection is lost and the worker is gone before it could ask what became of its commit."""
+        admitted = self._admitted(holding)
+        outcome = self._run([holding], point, dies=True)
+        assert bool(outcome.applied) == (admitted and point in ("after_store", "before_settle"))
+        if admitted:
+            # Exactly once everything happens in the one transaction: after it nothing is missing.
+            whole = holding.semantics is Semantics.EXACTLY_ONCE and point == "after_commit"
+            self._applied(holding, None if whole else point)
+        self.holdings.remove(holding)
+
+    def _take(self, holding: Holding) -> None:
+        """At most once: the offsets are claimed, and nothing is counted yet."""
+        commit, batch, bounds = holding.commit(), uuid.uuid4(), holding.bounds
+        if self._fenced(holding, lambda: ledger.claim_offsets([commit], batch)):
+            return
+        holding.book.take(commit.start, commit.end, batch)
+        holding.drop()
+        self.unsettled.append(Unsettled(holding, commit, batch, bounds))
+
+    def _record(self, holding: Holding) -> None:
+        """At least once: counted; `next_offset` waits for the store."""
+        commit = holding.commit()
+
+        def write() -> None:
+            HANDLER.insert([commit], connection)
+            HANDLER.update([commit], connection)
+            ledger.record_processed([commit], uuid.uuid4(), move=False)
+
+        if self._fenced(holding, write):
+            return
+        holding.book.process(commit.start, commit.end, again=True)
+        holding.recorded = commit
+        holding.drop()
+
+    def _finish(self, holding: Holding) -> None:
+        """The second half, if it is still to come."""
+        for one in self.unsettled:
+            if one.holding is holding:
+                self._settle(one)
+        if holding.recorded:
+            self._follow(holding)
+
+    def _follow(self, holding: Holding) -> None:
+        assert holding.recorded is not None
+        book, commit, holding.recorded = holding.book, holding.recorded, None
+        missed = ledger.follow_store([commit])
+        if book.retired or book.epoch != holding.claim.epoch:
+            assert set(missed) == {book.id}
+            self.holdings.remove(holding)
+        else:
+            assert not missed
+            book.next = commit.end
+
+    def _settle(self, one: Unsettled) -> None:
+        book = one.holding.book
+        with SESSION.transaction():
+            kept = ledger.settle_claimed([one.commit], one.batch)
+            HANDLER.insert(kept, connection)
+            HANDLER.update(kept, connection)
+        assert bool(kept) == book.still_holds(one.batch, one.bounds)
+        if kept:
+            book.process(one.commit.start, one.commit.end)
+
     def _read(self, holding: Holding, count: int) -> None:
         """Fetch, ask the ledger, decode, and merge with what is in hand, as the threads of a processor do."""
         log, claim = holding.book.log, holding.claim
         start, end = holding.at, min(holding.at + count, log.end)
-        records = [_record(log, n) for n in range(start, end) if log.slots[n] != HOLE]
+        records = [record_of(log, n) for n in range(start, end) if log.slots[n] != HOLE]
         batch = RecordBatch(claim, start, end, records, sum(map(len, records)))
         cutter = LedgerCutter(
             SESSION, holding.semantics, wanted=lambda _: True, wait=lambda _: None, on_trouble=lambda _: None
         )
         cut = cutter.pieces(batch)
+        self.unfolded = True
         holding.in_hand = holding.in_hand or Pending(claim)
         holding.in_hand.add(
             batch, [(HANDLER.decode(p.batch), p.found) for p in cut], sum(piece.dropped for piece in cut)
@@ -330,8 +434,13 @@ def pick(choices: Sequence[T], which: int) -> T:
     return choices[which % len(choices)]
 
 
-def _record(log: Log, offset: int) -> Record:
+def record_of(log: Log, offset: int) -> Record:
     minute = FIRST_MINUTE + timedelta(minutes=offset % 6)
     at = int(minute.timestamp() * 1000)
     value = event("view", offset % 3, log.content(offset), at) if log.slots[offset] == GOOD else b"poison"
     return Record(offset, value, at)
+
+
+def breaking(holding: Holding, which: int) -> str:
+    """A place at which the commit of this promise can break off."""
+    return pick(BREAKS[holding.semantics], which)

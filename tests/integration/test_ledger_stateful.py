@@ -5,11 +5,10 @@ Otherwise the same few are drawn each time.
 """
 
 import os
-import uuid
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -23,15 +22,13 @@ from offsets.stores.base import StoreCommit
 from offsets.types import RangeKind, Semantics, TopicPartition
 from tests.ledger_truth import GOOD, HOLE, POISON
 from tests.ledger_world import (
-    BREAKS,
+    ACTS,
     FIRST_MINUTE,
-    HANDLER,
-    SESSION,
+    FIRST_SLOTS,
     TOPIC,
     WORKERS,
-    Holding,
     LedgerWorld,
-    Unsettled,
+    breaking,
     pick,
 )
 
@@ -40,6 +37,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 numbers = st.integers(0, 1_000)
 few = st.integers(1, 6)
 partitions = st.sampled_from((0, 1))
+names = st.sampled_from(WORKERS)
+promises = st.sampled_from(Semantics)
+halved = st.sampled_from((Semantics.AT_LEAST_ONCE, Semantics.AT_MOST_ONCE))
+acts = st.sampled_from(ACTS)
 
 
 class LedgerMachine(LedgerWorld):
@@ -47,73 +48,89 @@ class LedgerMachine(LedgerWorld):
 
     # --- The log -----------------------------------------------------------------------------------
 
+    @precondition(lambda self: any(book.log.end - book.next < 12 for book in self.current.values()))
     @rule(number=partitions, slots=st.lists(st.sampled_from((GOOD, GOOD, GOOD, POISON, HOLE)), min_size=1, max_size=8))
     def grow(self, number: int, slots: list[str]) -> None:
         self.current[number].log.slots += slots
 
-    @rule(number=partitions, by=few)
+    @precondition(lambda self: all(book.log.start <= book.next for book in self.current.values()))
+    @rule(number=partitions, by=st.integers(-4, 3))
     def expire(self, number: int, by: int) -> None:
-        log = self.current[number].log
-        log.start = min(log.end, log.start + by)
-
-    @rule(number=partitions)
-    def recreate_topic(self, number: int) -> None:
-        """The old counts are kept beside those of the new log."""
+        """Kafka deletes up to a little before or behind where the group stands."""
         book = self.current[number]
+        book.log.start = max(book.log.start, min(book.log.end, book.next + by))
+
+    @precondition(lambda self: self._lived())
+    @rule(which=numbers)
+    def recreate_topic(self, which: int) -> None:
+        """The old counts are kept beside those of the new log."""
+        number = pick(self._lived(), which)
         log = self._new_log()
-        self._restart(number, book, "topic_recreated", 0, log)
+        log.slots = [*FIRST_SLOTS]
+        self._restart(number, self.current[number], "topic_recreated", 0, log)
 
     # --- Workers -----------------------------------------------------------------------------------
+    # Chance alone would seldom claim, read and commit one partition in this order: most rules do all three.
 
-    @rule(number=partitions, name=st.sampled_from(WORKERS), semantics=st.sampled_from(Semantics))
-    def claim(self, number: int, name: str, semantics: Semantics) -> None:
-        book = self.current[number]
-        (claim,) = ledger.claim(self.group, self.workers[name], [TopicPartition(TOPIC, number)], semantics=semantics)
-        book.epoch += 1
-        book.owner = self.workers[name]
-        assert (claim.checkpoint_id, claim.epoch, claim.next_offset) == (book.id, book.epoch, book.next)
-        assert claim.ledger_end == book.end
-        self.holdings.append(Holding(claim, book, semantics, book.next))
+    @rule(number=partitions, name=names, semantics=promises, count=few, act=acts, point=numbers)
+    def claim_and_work(self, number: int, name: str, semantics: Semantics, count: int, act: str, point: int) -> None:
+        self._read_and_act(self._claim(number, name, semantics), count, act, point)
 
     @precondition(lambda self: self._readable())
-    @rule(which=numbers, count=few)
-    def read(self, which: int, count: int) -> None:
-        self._read(pick(self._readable(), which), count)
+    @rule(which=numbers, count=few, act=acts, point=numbers)
+    def go_on(self, which: int, count: int, act: str, point: int) -> None:
+        """The zombie's too: whether what it does may be applied is the model's to say."""
+        self._read_and_act(pick(self._readable(), which), count, act, point)
 
     @precondition(lambda self: self._committable())
-    @rule(which=numbers, point=st.none() | numbers)
-    def commit(self, which: int, point: int | None) -> None:
-        """The zombie's too: whether it may be applied is the model's to say."""
-        holding = pick(self._committable(), which)
-        self._commit([holding], _point(holding, point))
+    @rule(which=numbers, act=acts, point=numbers)
+    def act_late(self, which: int, act: str, point: int) -> None:
+        """What was in hand while anything happened."""
+        self._act(pick(self._committable(), which), act, point)
 
-    @precondition(lambda self: self._readable())
-    @rule(which=numbers, count=few)
-    def read_and_commit(self, which: int, count: int) -> None:
-        holding = pick(self._readable(), which)
-        self._read(holding, count)
-        self._commit([holding], None)
+    @rule(number=partitions, name=names, semantics=promises, back=few, act=acts, point=numbers)
+    def read_again(self, number: int, name: str, semantics: Semantics, back: int, act: str, point: int) -> None:
+        """An operator goes back, and the next owner reads what the ledger has words for already."""
+        book = self.current[number]
+        self._seek(book, max(0, book.next - back))
+        self._read_and_act(self._claim(number, name, semantics), back + 2, act, point)
+
+    @rule(number=partitions, name=names, first=halved, second=promises, count=few, settles_first=st.booleans())
+    def overtake(
+        self, number: int, name: str, first: Semantics, second: Semantics, count: int, settles_first: bool
+    ) -> None:
+        """Between two halves of a commit a successor gets the same offsets in hand; whoever comes first ends it."""
+        slow, start = self._claim(number, name, first), self.current[number].next
+        self._read_and_act(slow, count, "first half", 0)
+        if slow not in self.holdings or self.current[number].next < start:
+            return
+        self._seek(self.current[number], start)
+        successor = self._claim(number, pick(WORKERS, count), second)
+        if successor not in self._readable():
+            return
+        self._read(successor, count)
+        if settles_first:
+            self._finish(slow)
+        self._commit([successor], None)
+        self._finish(slow)
+
+    @rule(name=names, semantics=promises, count=few, stale=st.integers(0, 4), point=st.none() | numbers)
+    def commit_both(self, name: str, semantics: Semantics, count: int, stale: int, point: int | None) -> None:
+        """Two partitions in one transaction; the first may have been claimed by another meanwhile."""
+        both = [self._claim(number, name, semantics) for number in self.current]
+        if all(holding in self._readable() for holding in both):
+            for holding in both:
+                self._read(holding, count)
+            if not stale:
+                self._claim(0, pick(WORKERS, count), semantics)
+            self._commit(both, None if point is None else breaking(both[0], point))
 
     @precondition(lambda self: self._pairs())
     @rule(which=numbers, point=st.none() | numbers)
     def commit_unit(self, which: int, point: int | None) -> None:
         """Two partitions in one transaction: one that misses leaves the other whole."""
         pair = pick(self._pairs(), which)
-        self._commit(pair, _point(pair[0], point))
-
-    @precondition(lambda self: self._committable())
-    @rule(which=numbers, point=numbers)
-    def crash(self, which: int, point: int) -> None:
-        """The connection is lost and the worker is gone before it could ask what became of its commit."""
-        holding = pick(self._committable(), which)
-        admitted, where = self._admitted(holding), _point(holding, point)
-        outcome = self._run([holding], where, dies=True)
-        assert bool(outcome.applied) == (admitted and where in ("after_store", "before_settle"))
-        if admitted:
-            # Exactly once everything happens in the one transaction: after it nothing is missing.
-            whole = holding.semantics is Semantics.EXACTLY_ONCE and where == "after_commit"
-            self._applied(holding, None if whole else where)
-        self.holdings.remove(holding)
+        self._commit(pair, None if point is None else breaking(pair[0], point))
 
     @precondition(lambda self: self.holdings)
     @rule(which=numbers)
@@ -140,10 +157,11 @@ class LedgerMachine(LedgerWorld):
         if current:
             book.next = holding.at = stored
 
-    @rule(number=partitions, ahead=st.integers(-2, 12), stale=st.booleans())
-    def move_within(self, number: int, ahead: int, stale: bool) -> None:
+    @precondition(lambda self: any(book.next < book.end for book in self.current.values()))
+    @rule(which=numbers, ahead=st.integers(-1, 8), stale=st.integers(0, 3).map(lambda luck: not luck))
+    def move_within(self, which: int, ahead: int, stale: bool) -> None:
         """The checkpoint as an offset store: forward, as far as the ledger holds every offset."""
-        book = self.current[number]
+        number, book = pick([(n, b) for n, b in self.current.items() if b.next < b.end], which)
         place = TopicPartition(TOPIC, number)
         target, epoch = max(0, book.next + ahead), book.epoch - stale
         with transaction.atomic():
@@ -156,68 +174,23 @@ class LedgerMachine(LedgerWorld):
 
     # --- At most once, at least once -----------------------------------------------------------------
 
-    @precondition(lambda self: self._in_hand(Semantics.AT_MOST_ONCE))
-    @rule(which=numbers)
-    def take_offsets(self, which: int) -> None:
-        holding = pick(self._in_hand(Semantics.AT_MOST_ONCE), which)
-        commit, batch, bounds = holding.commit(), uuid.uuid4(), holding.bounds
-        if self._fenced(holding, lambda: ledger.claim_offsets([commit], batch)):
-            return
-        holding.book.take(commit.start, commit.end, batch)
-        holding.drop()
-        self.unsettled.append(Unsettled(holding, commit, batch, bounds))
-
     @precondition(lambda self: self.unsettled)
     @rule(which=numbers, forget=st.booleans())
     def settle(self, which: int, forget: bool) -> None:
         """At any later time, by whoever took them, once or twice; never, if the worker died."""
         one = pick(self.unsettled, which)
-        book = one.holding.book
-        with SESSION.transaction():
-            kept = ledger.settle_claimed([one.commit], one.batch)
-            HANDLER.insert(kept, connection)
-            HANDLER.update(kept, connection)
-        assert bool(kept) == book.still_holds(one.batch, one.bounds)
-        if kept:
-            book.process(one.commit.start, one.commit.end)
+        self._settle(one)
         if forget:
             self.unsettled.remove(one)
-
-    @precondition(lambda self: self._in_hand(Semantics.AT_LEAST_ONCE))
-    @rule(which=numbers)
-    def record(self, which: int) -> None:
-        """Counted; `next_offset` waits for the store."""
-        holding = pick(self._in_hand(Semantics.AT_LEAST_ONCE), which)
-        commit = holding.commit()
-
-        def write() -> None:
-            HANDLER.insert([commit], connection)
-            HANDLER.update([commit], connection)
-            ledger.record_processed([commit], uuid.uuid4(), move=False)
-
-        if self._fenced(holding, write):
-            return
-        holding.book.process(commit.start, commit.end, again=True)
-        holding.recorded = commit
-        holding.drop()
 
     @precondition(lambda self: any(h.recorded for h in self.holdings))
     @rule(which=numbers, crashed=st.booleans())
     def follow(self, which: int, crashed: bool) -> None:
         holding = pick([h for h in self.holdings if h.recorded], which)
-        assert holding.recorded is not None
         if crashed:
             self.holdings.remove(holding)
-            return
-        book = holding.book
-        missed = ledger.follow_store([holding.recorded])
-        if book.retired or book.epoch != holding.claim.epoch:
-            assert set(missed) == {book.id}
-            self.holdings.remove(holding)
         else:
-            assert not missed
-            book.next = holding.recorded.end
-            holding.recorded = None
+            self._follow(holding)
 
     # --- Operators -----------------------------------------------------------------------------------
 
@@ -243,20 +216,22 @@ class LedgerMachine(LedgerWorld):
         book = pick([b for b in self.current.values() if b.next < b.log.start], which)
         self._seek(book, book.log.start, passed_as=RangeKind.EXPIRED)
 
-    @rule(number=partitions, count=few)
-    def fail(self, number: int, count: int) -> None:
+    @precondition(lambda self: self._behind())
+    @rule(which=numbers, count=few)
+    def fail(self, which: int, count: int) -> None:
         """A batch that could not be applied is set aside, and the partition goes on behind it."""
-        book = self.current[number]
+        book = pick(self._behind(), which)
         target = min(book.log.end, book.next + count)
-        if target > book.next:
-            holes = ledger.uncovered(book.id, offset_range(book.next, target))
-            with transaction.atomic():
-                assert ledger.lock_checkpoint(book.id)
-                pieces.insert_uncounted(book.id, holes, RangeKind.FAILED, book.epoch, "refused")
-                self._seek(book, target, passed_as=RangeKind.FAILED)
+        holes = ledger.uncovered(book.id, offset_range(book.next, target))
+        with transaction.atomic():
+            assert ledger.lock_checkpoint(book.id)
+            pieces.insert_uncounted(book.id, holes, RangeKind.FAILED, book.epoch, "refused")
+            self._seek(book, target, passed_as=RangeKind.FAILED)
 
-    @rule(number=partitions, at=numbers)
-    def rebuild(self, number: int, at: int) -> None:
+    @precondition(lambda self: self._lived())
+    @rule(which=numbers, at=numbers)
+    def rebuild(self, which: int, at: int) -> None:
+        number = pick(self._lived(), which)
         book = self.current[number]
         self._restart(number, book, "rebuilt", at % (book.log.end + 1), book.log)
 
@@ -274,17 +249,13 @@ class LedgerMachine(LedgerWorld):
 
     # --- Upkeep --------------------------------------------------------------------------------------
 
-    @rule(limit=st.integers(1, 20))
-    def fold(self, limit: int) -> None:
+    @precondition(lambda self: self.unfolded)
+    @rule(limit=st.integers(1, 20), purges=st.booleans())
+    def keep_up(self, limit: int, purges: bool) -> None:
+        self.unfolded = False
         MetricsStore().fold(limit)
-
-    @rule()
-    def purge(self) -> None:
-        MetricsStore().purge_minutes(FIRST_MINUTE + timedelta(minutes=3))
-
-
-def _point(holding: Holding, which: int | None) -> str | None:
-    return None if which is None else pick(BREAKS[holding.semantics], which)
+        if purges:
+            MetricsStore().purge_minutes(FIRST_MINUTE + timedelta(minutes=3))
 
 
 def test_it_says_of_every_offset_what_the_model_says() -> None:
@@ -292,7 +263,7 @@ def test_it_says_of_every_offset_what_the_model_says() -> None:
     run_machine(
         LedgerMachine,
         settings=settings(
-            max_examples=examples or 80,
+            max_examples=examples or 60,
             stateful_step_count=int(os.environ.get("LEDGER_STEPS", "40")),
             derandomize=not examples,
             database=None,
