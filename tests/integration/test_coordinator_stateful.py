@@ -31,7 +31,7 @@ from offsets.ledger import ControlState
 from offsets.models import JournalEntry, OperatorAction, PartitionCheckpoint, Worker
 from offsets.pipeline import Pending
 from offsets.types import Claim, DesiredState, RecordBatch, Semantics, TopicPartition
-from tests.ledger_world import HANDLER, SESSION
+from tests.ledger_hands import HANDLER, SESSION
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

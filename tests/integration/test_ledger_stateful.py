@@ -20,17 +20,9 @@ from offsets.ledger import pieces
 from offsets.ranges import offset_range
 from offsets.stores.base import StoreCommit
 from offsets.types import RangeKind, Semantics, TopicPartition
+from tests.ledger_hands import ACTS, FIRST_MINUTE, FIRST_SLOTS, TOPIC, WORKERS, breaking, pick
 from tests.ledger_truth import GOOD, HOLE, POISON
-from tests.ledger_world import (
-    ACTS,
-    FIRST_MINUTE,
-    FIRST_SLOTS,
-    TOPIC,
-    WORKERS,
-    LedgerWorld,
-    breaking,
-    pick,
-)
+from tests.ledger_world import LedgerWorld
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
