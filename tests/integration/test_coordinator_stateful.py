@@ -96,6 +96,8 @@ class Member:
         self.told: set[TopicPartition] = set()
         #: Taken away behind its back; it hears of it later.
         self.unheard: set[TopicPartition] = set()
+        #: Where another's epoch has met it: claimed again only when that one is gone.
+        self.met: set[TopicPartition] = set()
         self.drains = True
         #: A heartbeat's answer that the fetching thread has not looked at yet.
         self.read: tuple[list[int], dict[int, ControlState]] = ([], {})
@@ -121,7 +123,9 @@ class Member:
         self.read = (ids, ledger.control_states(ids))
 
     def obey(self) -> None:
+        before = set(self.owned)
         self.coordinator.apply_control(*self.read)
+        self.met |= before - self.owned.keys()
 
 
 class Swallowed(logging.Handler):
@@ -155,7 +159,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.members = [Member(self.group, self.admin) for _ in range(2)]
         for place in PLACES:
-            self.assign(0, place)
+            self.assign(0, place, noticed=False)
 
     def teardown(self) -> None:
         try:
@@ -170,9 +174,9 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     # --- The group -----------------------------------------------------------------------------------
 
-    @rule(to=members, place=places)
-    def assign(self, to: int, place: TopicPartition) -> None:
-        """To one of them; whoever had it is gone without a word, as after a session timeout."""
+    @rule(to=members, place=places, noticed=st.booleans())
+    def assign(self, to: int, place: TopicPartition, noticed: bool) -> None:
+        """To one of them; whoever had it is gone without a word from the group, as after a session timeout."""
         member = self.members[to]
         if place in member.unheard:
             self._lose(member, place)
@@ -182,14 +186,25 @@ class CoordinatorMachine(RuleBasedStateMachine):
         if place not in member.told:
             member.told.add(place)
             member.coordinator.on_assign([place])
+        if noticed:
+            other.heartbeat()
+            other.obey()
+            self.retry(1 - to, 0.1)
 
     @rule(of=members, place=places, drains=st.booleans())
     def revoke(self, of: int, place: TopicPartition, drains: bool) -> None:
         member = self.members[of]
         member.drains = drains
-        if place not in member.unheard:
-            member.coordinator.on_revoke([place])
-            member.told.discard(place)
+        if place in member.unheard:
+            return
+        held = member.owned.get(place)
+        member.coordinator.on_revoke([place])
+        member.told.discard(place)
+        member.met.discard(place)
+        row = self._live(place)
+        if held and row and (row.pk, row.epoch) == (held.claim.checkpoint_id, held.claim.epoch):
+            # Released when nothing was left in hand; otherwise the next claim has to fence it.
+            assert row.owner_id == (None if drains else member.worker_id)
 
     @rule(of=members, place=places)
     def lose(self, of: int, place: TopicPartition) -> None:
@@ -198,6 +213,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
     def _lose(self, member: Member, place: TopicPartition) -> None:
         member.coordinator.on_lost([place])
         member.told.discard(place)
+        member.met.discard(place)
         member.unheard.discard(place)
 
     @rule(of=members, luck=st.integers(0, 3))
@@ -224,7 +240,11 @@ class CoordinatorMachine(RuleBasedStateMachine):
     @rule(of=members, seconds=st.sampled_from((0.1, 1.0, BELIEVER_RETRY_SECONDS)))
     def retry(self, of: int, seconds: float) -> None:
         self.now += seconds
-        self.members[of].coordinator.retry_claims()
+        member, other = self.members[of], self.members[1 - of]
+        believed = {tp for tp, local in other.owned.items() if self._is_owner(other, local)}
+        member.coordinator.retry_claims()
+        assert not member.met & believed & member.owned.keys(), "no ping-pong between two believers (R4)"
+        member.met -= member.owned.keys()
 
     @rule(of=members, place=places, records=st.integers(1, 5))
     def commit(self, of: int, place: TopicPartition, records: int) -> None:
@@ -242,6 +262,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
             local.start = local.committed = member.client.at[place] = end
         for reason in outcome.fenced.values():
             member.coordinator.fenced(local.claim, reason)
+            member.met.add(place)
 
     @precondition(lambda self: not self.admin.away)
     @rule()
@@ -343,6 +364,10 @@ class CoordinatorMachine(RuleBasedStateMachine):
         rows = PartitionCheckpoint.objects.filter(group_id=self.group, retired_at__isnull=True)
         return rows.filter(partition=place.partition).first()
 
+    def _is_owner(self, member: Member, local: LocalPartition) -> bool:
+        rows = PartitionCheckpoint.objects.filter(pk=local.claim.checkpoint_id, epoch=local.claim.epoch)
+        return rows.filter(owner_id=member.worker_id).exists()
+
     def _act(self, place: TopicPartition, do: Any) -> None:
         with transaction.atomic():
             row = self._live(place)
@@ -361,7 +386,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
                     self._lose(member, place)
         for place in PLACES:
             if not any(place in member.told for member in self.members):
-                self.assign(0, place)
+                self.assign(0, place, noticed=False)
         for _ in range(4):
             self.now += BELIEVER_RETRY_SECONDS + 1
             for member in self.members:
