@@ -1,5 +1,6 @@
 """A worker's side of the offset store: where a claim begins, and how commits reach it (R18)."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ POSTGRES = "postgres"
 KAFKA = "kafka"
 
 
+logger = logging.getLogger(__name__)
+
+
 class StoreLink:
     """Reads the store before a claim, decides where it begins, and commits to it. `store` None: the ledger is it."""
 
@@ -25,6 +29,8 @@ class StoreLink:
         self._store = store
         if store is not None:
             store.hold(group_id)
+            for text in store.warnings():
+                logger.warning("%s", text)
 
     def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         """Asked before the claim, outside of any lock. Raises ServiceUnavailableError: then nothing is claimed."""
