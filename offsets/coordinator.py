@@ -385,7 +385,11 @@ class OffsetCoordinator:
         if wants_pause != local.operator_paused:
             local.operator_paused = wants_pause
             logger.info("%s is %s by the operator.", tp, "paused" if wants_pause else "resumed")
-            (self._client.pause if wants_pause else self._client.resume)([tp])
+            # A halted partition stays as it is: a wish does not make its log readable.
+            if wants_pause:
+                self._client.pause([tp])
+            elif local.reading:
+                self._client.resume([tp])
         if state.halt_reason is not HaltReason.NONE and not local.halted:
             local.halted = True
             self._client.pause([tp])
@@ -418,7 +422,7 @@ class OffsetCoordinator:
             reason, detail = unreadable(now, described.get(tp.topic), bounds.get(tp))
             if reason is HaltReason.NONE:
                 # In range after all (the log moved meanwhile): read again from the committed offset.
-                self._forget(tp, 0.0)
+                self._forget(tp, 0.0, contested=True)
             else:
                 self.halt(local.claim, reason, detail)
 
@@ -438,7 +442,8 @@ class OffsetCoordinator:
     def restart(self, claim: Claim, retry_seconds: float = CLAIM_RETRY_SECONDS) -> None:
         """Claim a partition afresh, unless it is not ours any more."""
         if self._local(claim) is not None:
-            self._forget(claim.topic_partition, retry_seconds)
+            # Contested: it may have been claimed by another since, whom a restart must not push out (R4).
+            self._forget(claim.topic_partition, retry_seconds, contested=True)
 
     def _local(self, claim: Claim) -> LocalPartition | None:
         local = self.partitions.get(claim.topic_partition)

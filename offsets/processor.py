@@ -235,8 +235,8 @@ class StreamProcessor:
             self.coordinator.check_readable(owned)
         except (ServiceUnavailableError, *DATABASE_LOST) as error:
             logger.warning("Why %s is out of range is not known yet: %s", owned, error)
-            for tp in owned:
-                self.coordinator.restart(self.coordinator.partitions[tp].claim)
+            for local in [self.coordinator.partitions[tp] for tp in owned if tp in self.coordinator.partitions]:
+                self.coordinator.restart(local.claim)
 
     def _wait_for_room(self) -> None:
         """The commit side is behind. Keep polling, or the group takes the partitions away (R11)."""

@@ -146,13 +146,15 @@ def _holds_claimed(commit: PartitionCommit, batch_id: uuid.UUID) -> bool:
 
 def follow_store(commits: Sequence[PartitionCommit]) -> dict[int, str]:
     """At least once: `next_offset` follows what the store has taken. Returns the fenced ones, with the reason."""
-    ids, ends, epochs = columns((c.claim.checkpoint_id, c.end, c.claim.epoch) for c in commits)
+    ids, starts, ends, epochs = columns((c.claim.checkpoint_id, c.start, c.end, c.claim.epoch) for c in commits)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint c SET next_offset = v.upto, committed_at = clock_timestamp()"
-            " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS v(id, upto, epoch)"
-            " WHERE c.id = v.id AND c.epoch = v.epoch AND c.retired_at IS NULL RETURNING c.id",
-            [ids, ends, epochs],
+            " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS v(id, start, upto, epoch)"
+            # A step may be repeated after a COMMIT of unknown outcome: then the row stands at the end already.
+            " WHERE c.id = v.id AND c.epoch = v.epoch AND c.next_offset IN (v.start, v.upto) AND c.retired_at IS NULL"
+            " RETURNING c.id",
+            [ids, starts, ends, epochs],
         )
         moved = {row[0] for row in cursor.fetchall()}
     return {

@@ -327,9 +327,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
             assert owned.keys() | member.coordinator.unclaimed.keys() == member.told
             for place, at in member.client.at.items():
                 assert at == owned[place].start
-                # A halted one is left out: a resume wakes its client although it must stay halted.
-                if not owned[place].halted:
-                    assert (place in member.client.paused) == owned[place].operator_paused
+                assert (place in member.client.paused) == (not owned[place].reading)
 
     @invariant()
     def fences_are_those_of_the_claims(self) -> None:
