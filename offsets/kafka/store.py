@@ -1,5 +1,6 @@
 """Kafka's own offsets as a store, seen from outside of the group."""
 
+import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
@@ -11,7 +12,7 @@ from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS, KafkaAdmin
 from offsets.kafka.config import client_config
 from offsets.kafka.group_offsets import committed_offsets
 from offsets.kafka.metadata import metadata_of
-from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
+from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset, refusal
 from offsets.types import TopicPartition
 
 _ACTIVE = (
@@ -37,20 +38,13 @@ class KafkaStore:
         self._timeout = timeout_seconds
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
+        _check(group_id)
         return committed_offsets(group_id, partitions, self._timeout)
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
         held = self.read(group_id, [c.topic_partition for c in commits])
-        refused = {}
-        for c in commits:
-            now = held.get(c.topic_partition)
-            if now is not None and now.epoch > c.epoch:
-                refused[c.topic_partition] = f"epoch {c.epoch} is over, the kafka store holds epoch {now.epoch}"
-            elif (now.next_offset if now else None) != c.expected:
-                refused[c.topic_partition] = (
-                    f"the kafka store holds {now.next_offset if now else 'nothing'}, not "
-                    f"{'nothing' if c.expected is None else c.expected}"
-                )
+        reasons = {c.topic_partition: refusal(self.name, c, held.get(c.topic_partition)) for c in commits}
+        refused = {tp: reason for tp, reason in reasons.items() if reason}
         self._alter(
             group_id,
             {
@@ -104,6 +98,17 @@ class KafkaStore:
 
 
 _MEMBERS_ONLY = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS)
+
+
+def _check(group_id: str) -> None:
+    """librdkafka takes leading white space off a consumer's `group.id`, and not off the group of an admin request.
+
+    So such a group would be written under its own name, and another's offsets would be read for it.
+    """
+    if not group_id or group_id[0] in string.whitespace:
+        raise RefusedError(
+            f"Kafka's client cannot name the group {group_id!r}: begin its name with a visible character."
+        )
 
 
 def _raise_first(errors: Iterable[KafkaError]) -> None:

@@ -40,6 +40,20 @@ class StoreCapabilities:
     several_workers: bool
 
 
+def refusal(store: str, commit: StoreCommit, held: StoredOffset | None) -> str:
+    """Why a store that holds `held` refuses the commit; empty when it does not."""
+    if held is not None and held.epoch > commit.epoch:
+        return f"epoch {commit.epoch} is over, the {store} store holds epoch {held.epoch}"
+    # An epoch is one claim of one worker: nobody else can have stored this, so it is the first try of this commit.
+    if commit.worker_id and held == StoredOffset(commit.next_offset, commit.epoch, commit.worker_id):
+        return ""
+    now = held.next_offset if held else None
+    if now != commit.expected:
+        names = ["nothing" if value is None else str(value) for value in (now, commit.expected)]
+        return f"the {store} store holds {names[0]}, not {names[1]}"
+    return ""
+
+
 class OffsetStore(Protocol):
     """Next offsets by group and partition.
 
@@ -57,6 +71,9 @@ class OffsetStore(Protocol):
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
         """Move each partition by itself. Returns those that were refused, with the reason: another offset than
         expected is stored, or a newer epoch.
+
+        Can be repeated when the answer was lost: what this worker stored under this epoch already is no refusal,
+        except where a transaction says what became of the first try.
         """
         ...
 

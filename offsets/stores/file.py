@@ -6,17 +6,21 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
+from offsets.clock import monotonic
 from offsets.errors import CorruptStoreError, RefusedError, ServiceUnavailableError
-from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
+from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset, refusal
 from offsets.types import TopicPartition
 
 FORMAT = "streamsocial-offsets-1"
+#: How long an operation waits for another that has the lock. One takes milliseconds, unless its process is stopped.
+LOCK_TIMEOUT_SECONDS = 5.0
 _MAX = 2**63 - 1
 Offsets = dict[TopicPartition, StoredOffset]
 
@@ -52,7 +56,7 @@ class FileStore:
             held = self._load(group_id)
             refused = {}
             for c in commits:
-                reason = _reason(c, held.get(c.topic_partition))
+                reason = refusal(self.name, c, held.get(c.topic_partition))
                 if reason:
                     refused[c.topic_partition] = reason
                 else:
@@ -97,8 +101,12 @@ class FileStore:
                     f"Process {pid} already works on group {group_id!r} with the file store, which serves one worker. "
                     "Stop it first, or use another store."
                 ) from None
-            os.ftruncate(owner, 0)
-            os.pwrite(owner, str(os.getpid()).encode(), 0)
+            try:
+                os.ftruncate(owner, 0)
+                os.pwrite(owner, str(os.getpid()).encode(), 0)
+            except OSError:
+                os.close(owner)
+                raise
             self._held[group_id] = owner
 
     def close(self) -> None:
@@ -116,7 +124,7 @@ class FileStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _wait_for(lock, path)
                 yield
             finally:
                 os.close(lock)
@@ -130,6 +138,10 @@ class FileStore:
         return _parse(raw, path, group_id)
 
     def _save(self, group_id: str, offsets: Offsets) -> None:
+        for tp, one in offsets.items():
+            if not all(0 <= number <= _MAX for number in (tp.partition, one.next_offset, one.epoch)):
+                # Written, it would make the whole file one that cannot be trusted.
+                raise RefusedError(f"The file store takes no such offset of {tp}: {one}. Nothing was stored.")
         path = self.path(group_id)
         rows = [[tp.topic, tp.partition, s.next_offset, s.epoch, s.worker_id] for tp, s in sorted(offsets.items())]
         body = {"format": FORMAT, "group": group_id, "offsets": rows}
@@ -184,14 +196,20 @@ def _corrupt(path: Path, why: str) -> str:
     return f"The offset file {path} cannot be trusted: {why}. Put it right from a copy, or move it away and reconcile."
 
 
-def _reason(commit: StoreCommit, held: StoredOffset | None) -> str:
-    if held is not None and held.epoch > commit.epoch:
-        return f"epoch {commit.epoch} is over, the file store holds epoch {held.epoch}"
-    now = held.next_offset if held else None
-    if now != commit.expected:
-        names = ["nothing" if value is None else str(value) for value in (now, commit.expected)]
-        return f"the file store holds {names[0]}, not {names[1]}"
-    return ""
+def _wait_for(lock: int, path: Path) -> None:
+    deadline = monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > deadline:
+                raise ServiceUnavailableError(
+                    f"The offset file store waited {LOCK_TIMEOUT_SECONDS:.0f} s for {path}: a process that is stopped "
+                    "holds its lock."
+                ) from None
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _sync_folder(folder: Path) -> None:

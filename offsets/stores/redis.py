@@ -6,9 +6,9 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
-from offsets.errors import ServiceUnavailableError
+from offsets.errors import CorruptStoreError, OffsetsError, RefusedError, ServiceUnavailableError
 from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
 from offsets.types import TopicPartition
 
@@ -16,7 +16,8 @@ PREFIX = "streamsocial:offsets:"
 TIMEOUT_SECONDS = 5.0
 
 # One call moves many partitions, each by itself; Redis runs a script without anything in between. Numbers are compared
-# as text or by length first: Lua's are doubles, and offsets may exceed 2^53.
+# as text or by length first: Lua's are doubles, and offsets may exceed 2^53. What is repeated because its answer was
+# lost, and stored already by the same worker under the same epoch, is no refusal (`offsets.stores.base.refusal`).
 _SCRIPT = """
 local function less(a, b)
     if #a ~= #b then return #a < #b end
@@ -26,19 +27,27 @@ local refused = {}
 for i, key in ipairs(KEYS) do
     local base = (i - 1) * 4
     local expected, offset, epoch, worker = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
-    local held = redis.call('HMGET', key, 'offset', 'epoch')
-    local held_offset, held_epoch = held[1] or '', held[2] or '0'
-    if less(epoch, held_epoch) then
-        refused[#refused + 1] = {i, 'epoch', held_epoch}
-    elseif expected ~= '*' and expected ~= held_offset then
-        refused[#refused + 1] = {i, 'offset', held_offset}
+    local held = redis.pcall('HMGET', key, 'offset', 'epoch', 'worker')
+    if held.err then
+        refused[#refused + 1] = {i, 'foreign', key}
     else
-        redis.call('HSET', key, 'offset', offset, 'epoch', epoch, 'worker', worker)
+        local held_offset, held_epoch = held[1] or '', held[2] or '0'
+        local again = worker ~= '' and held_offset == offset and held_epoch == epoch and held[3] == worker
+        if less(epoch, held_epoch) then
+            refused[#refused + 1] = {i, 'epoch', held_epoch}
+        elseif expected ~= '*' and expected ~= held_offset and not again then
+            refused[#refused + 1] = {i, 'offset', held_offset}
+        else
+            redis.call('HSET', key, 'offset', offset, 'epoch', epoch, 'worker', worker)
+        end
     end
 end
 return refused
 """
 _ANY = "*"
+#: Answers that pass: memory is freed, a replica becomes the primary, a disk has room again.
+_FOR_NOW = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
+_FOR_NOW_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN")
 
 
 class RedisStore:
@@ -66,9 +75,7 @@ class RedisStore:
                 pipe.hmget(_key(group_id, tp), ["offset", "epoch", "worker"])
             rows: list[list[Any]] = pipe.execute()
         return {
-            tp: StoredOffset(int(row[0]), int(row[1] or 0), row[2] or "")
-            for tp, row in zip(wanted, rows, strict=True)
-            if row[0] is not None
+            tp: _stored(_key(group_id, tp), row) for tp, row in zip(wanted, rows, strict=True) if row[0] is not None
         }
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
@@ -133,7 +140,19 @@ def _key(group_id: str, tp: TopicPartition) -> str:
     return f"{PREFIX}{{{json.dumps(group_id)}}}:{tp}"
 
 
+def _stored(key: str, row: Sequence[Any]) -> StoredOffset:
+    try:
+        next_offset, epoch = int(row[0]), int(row[1] or 0)
+    except ValueError:
+        next_offset = epoch = -1
+    if not (0 <= next_offset < 2**63 and 0 <= epoch < 2**63):
+        raise CorruptStoreError(f"Redis holds no offset at {key}: {row[0]!r}, epoch {row[1]!r}. Put it right there.")
+    return StoredOffset(next_offset, epoch, row[2] or "")
+
+
 def _reason(row: tuple[TopicPartition, str, int, int, str], what: str, held: str) -> str:
+    if what == "foreign":
+        return f"the redis store holds something else at {held}; delete it there"
     if what == "epoch":
         return f"epoch {row[3]} is over, the redis store holds epoch {held}"
     return f"the redis store holds {held or 'nothing'}, not {row[1] or 'nothing'}"
@@ -144,5 +163,16 @@ class _errors_sorted:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, RedisError) and not isinstance(error, ResponseError):
-            raise ServiceUnavailableError(f"Redis is not available: {error}. Check REDIS_URL.") from error
+        if isinstance(error, RedisError):
+            raise _sorted(error) from error
+
+
+def _sorted(error: RedisError) -> OffsetsError:
+    text = str(error)
+    if not isinstance(error, ResponseError):
+        return ServiceUnavailableError(f"Redis is not available: {text}. Check REDIS_URL.")
+    if isinstance(error, _FOR_NOW) or text.startswith(_FOR_NOW_CODES):
+        return ServiceUnavailableError(f"Redis takes no offsets at present: {text}")
+    if "WRONGTYPE" in text:
+        return CorruptStoreError(f"Redis holds something that is no offset: {text}")
+    return RefusedError(f"Redis refused: {text}")
