@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := manage.py streamsocial analytics offsets tests benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench crash-matrix storm lock clean
+.PHONY: help demo test check format bench crash-matrix storm fault-table lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ crash-matrix: $(VENV)/dev.stamp  ## Kill workers at their worst moments, 200 tim
 
 storm: $(VENV)/dev.stamp  ## Workers that join and leave for a minute, under both group protocols
 	@STORM_SECONDS=$${STORM_SECONDS:-60} $(BIN)/python -m pytest tests/faults/test_storm.py -s --timeout 600 $(ARGS)
+
+fault-table: $(VENV)/dev.stamp  ## Each fault on the real stack: seconds to detect, to recover, lost, counted twice; about 7 minutes
+	@VALKEY_AWAY_SECONDS=$${VALKEY_AWAY_SECONDS:-30} $(BIN)/python -m pytest tests/faults/test_fault_table.py -s -p no:randomly --timeout 600 $(ARGS)
 
 lock: $(VENV)/dev.stamp  ## Compile requirements*.in into requirements*.txt
 	@for name in requirements requirements-stack requirements-dev; do \

@@ -3,15 +3,14 @@
 Nothing here runs when the module is imported: a Celery parent imports it, and polars must not start before a fork.
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 import polars as pl
 
 from analytics.events import EVENT_TYPES, InvalidRecordError, decode_columns, decode_record, minutes
+from offsets.failures import failure_of
 from offsets.types import BatchStats, DecodedBatch, KafkaRecord, PartitionCommit, RecordBatch, RecordFailure
 
 #: Stored numbers of the dimensions (analytics.models.Dimension) and the event field each counts by.
@@ -90,7 +89,7 @@ def _decode_slowly(
         try:
             events.append(decode_record(value, max_bytes))
         except InvalidRecordError as error:
-            failures.append(failure(record, error.code, error.detail))
+            failures.append(failure_of(record, error.code, error.detail))
         else:
             counted.append(record)
     schema = {name: kind for name, kind in _COLUMNS.items() if name not in ("offset", "minute")}
@@ -98,24 +97,6 @@ def _decode_slowly(
         events, schema=[*schema, "occurred_at"], orient="row", schema_overrides={**schema, "occurred_at": pl.Int64}
     )
     return columns, counted, failures
-
-
-def failure(record: KafkaRecord, code: str, detail: str) -> RecordFailure:
-    """A record set apart, whole; headers that the client itself cannot read are left out, and the detail says so."""
-    try:
-        headers = record.headers() or []
-    except Exception as error:  # the client decodes header names, and a hostile name may not be text
-        headers, detail = [], f"{detail} Its headers could not be read: {error}."
-    kind, timestamp_ms = record.timestamp()
-    return RecordFailure(
-        offset=record.offset(),
-        error_code=code,
-        error_detail=detail,
-        key=record.key(),
-        value=record.value(),
-        headers=orjson.dumps([[name, None if v is None else base64.b64encode(v).decode()] for name, v in headers]),
-        timestamp_ms=timestamp_ms if kind else None,
-    )
 
 
 def _with_time_and_place(columns: pl.DataFrame, records: Sequence[KafkaRecord], tolerance_seconds: int) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.permissions import can_view
 from offsets.recovery import actions, moves, undo
 from offsets.recovery.actions import ActionKind, Actor, ReasonError, Seen, Source, UnknownPartitionError
+from offsets.recovery.eviction import UnknownWorkerError
 from offsets.recovery.moves import Move, MovePreview
 from offsets.recovery.plans import MoveKind
 
@@ -31,7 +32,7 @@ class BadInputError(Exception):
     """The request cannot be understood."""
 
 
-def _error(status: int, message: str) -> JsonResponse:
+def error_response(status: int, message: str) -> JsonResponse:
     return JsonResponse({"error": message}, status=status)
 
 
@@ -39,7 +40,7 @@ class _CsrfCheck(CsrfViewMiddleware):
     """Django's own check, answering in JSON instead of HTML."""
 
     def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
-        return _error(403, f"{reason} Reload the page and try again.")
+        return error_response(403, f"{reason} Reload the page and try again.")
 
 
 def _checked_for_csrf(request: HttpRequest) -> HttpResponseBase | None:
@@ -53,6 +54,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ReasonError, 400),
     (NotAllowedError, 403),
     (UnknownPartitionError, 404),
+    (UnknownWorkerError, 404),
     (RefusedError, 409),
     (ServiceUnavailableError, 503),
 )
@@ -68,13 +70,13 @@ def api_view(*methods: str) -> Callable[[View], View]:
         @wraps(view)
         def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:
-                return _error(405, f"Use {' or '.join(methods)} here.")
+                return error_response(405, f"Use {' or '.join(methods)} here.")
             try:
                 return _checked_for_csrf(request) or _refused_reader(request) or view(request, *args, **kwargs)
             except (OperationalError, InterfaceError):
-                return _error(503, "The database does not answer. Nothing is known to have changed; try again.")
+                return error_response(503, "The database does not answer. Nothing is known to have changed; try again.")
             except tuple(kind for kind, _ in _STATUS) as error:
-                return _error(next(status for kind, status in _STATUS if isinstance(error, kind)), str(error))
+                return error_response(next(status for kind, status in _STATUS if isinstance(error, kind)), str(error))
 
         return wrapped
 
@@ -83,9 +85,9 @@ def api_view(*methods: str) -> Callable[[View], View]:
 
 def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     if not request.user.is_authenticated:
-        return _error(403, "Log in first.")
+        return error_response(403, "Log in first.")
     if not can_view(request.user):
-        return _error(403, f"{request.user.get_username()} may not see this. Ask for the group 'viewer'.")
+        return error_response(403, f"{request.user.get_username()} may not see this. Ask for the group 'viewer'.")
     return None
 
 
@@ -124,8 +126,8 @@ def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse
 @api_view("POST")
 def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     """Apply what was previewed, if the partition is still as it was seen."""
-    body = _body(request)
-    reason = _reason(body)
+    body = body_of(request)
+    reason = reason_of(body)
     if kind in _MOVES:
         return JsonResponse(_outcome(_apply_move(request, checkpoint_id, MoveKind(kind), body, reason)))
     action = actions.apply(
@@ -146,14 +148,14 @@ def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
     undone = undo.find(str(action_id))
     if request.method != "POST":
         return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, actor)})
-    done = undo.apply(undone, actor=actor, reason=_reason(_body(request)), source=Source.API)
+    done = undo.apply(undone, actor=actor, reason=reason_of(body_of(request)), source=Source.API)
     return JsonResponse(_outcome(done[0]))
 
 
 @api_view("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def not_found(request: HttpRequest) -> HttpResponse:
     """Any other path below /api/: an answer in JSON there too."""
-    return _error(404, "There is nothing at this address.")
+    return error_response(404, "There is nothing at this address.")
 
 
 @never_cache
@@ -239,7 +241,7 @@ def _outcome(action: OperatorAction) -> dict[str, Any]:
     }
 
 
-def _reason(body: dict[str, Any]) -> str:
+def reason_of(body: dict[str, Any]) -> str:
     reason = body.get("reason", "")
     if not isinstance(reason, str):
         raise BadInputError("`reason` must be text.")
@@ -261,7 +263,7 @@ def _known_id(checkpoint_id: int) -> int:
     return checkpoint_id
 
 
-def _body(request: HttpRequest) -> dict[str, Any]:
+def body_of(request: HttpRequest) -> dict[str, Any]:
     """The request's JSON object, or its form with the fields of `seen` beside the reason."""
     if request.content_type == "application/json":
         try:

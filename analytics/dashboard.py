@@ -14,22 +14,27 @@ from django.conf import settings
 from analytics import dashboard_queries as queries
 from analytics.dashboard_queries import GroupRow, PartitionRow, SweepRow, WorkerRow
 from analytics.ledger_strip import Piece, fit, offsets_by_kind
+from analytics.recovery_queries import recovery
 from analytics.snapshot import (
     InvariantsSnapshot,
     PartitionSnapshot,
     RangeSnapshot,
+    RecoverySnapshot,
     SeriesSnapshot,
     Snapshot,
     TypeCounts,
     WorkerSnapshot,
 )
-from offsets import clock, health
-from offsets.health import GroupFacts, LagTime, Limits, LogEnd, PartitionFacts, Verdict
+from offsets import clock, health, health_words
+from offsets.health import LagTime, Limits, LogEnd, PartitionFacts, Verdict
+from offsets.health_words import GroupFacts
 from offsets.types import RangeKind
 
 VERSION = 1
 #: A costly part is read at most one twentieth of the time.
 REST_FACTOR = 20
+#: A verdict older than this is not the recovery manager's of now.
+HEALTH_FRESH_SECONDS = 5.0
 MAX_PIECES = 200
 MIN_PIECES = 20
 #: Pieces in one snapshot: what keeps the payload of 500 partitions with wild histories near a megabyte.
@@ -62,6 +67,7 @@ class Dashboard:
         self._totals: _Rested[TypeCounts] = _Rested()
         self._dead_letters: _Rested[dict[int, int]] = _Rested()
         self._series: _Rested[SeriesSnapshot] = _Rested()
+        self._recovery: _Rested[RecoverySnapshot] = _Rested()
 
     def snapshot(self) -> Snapshot:
         """What is true now, as far as separate statements can say; each number is exact when it was read."""
@@ -72,16 +78,20 @@ class Dashboard:
         totals = self._totals.get(lambda: queries.totals(self.group_id))
         worker_rows = queries.workers(self.group_id)
         group = queries.group(self.group_id)
-        partitions = [_partition(row, pieces.get(row.checkpoint_id, []), dead_letters, len(rows)) for row in rows]
-        facts = _group_facts(partitions, group)
+        verdicts = [_verdict(row) for row in rows]
+        partitions = [
+            _partition(row, verdict, pieces.get(row.checkpoint_id, []), dead_letters, len(rows))
+            for row, verdict in zip(rows, verdicts, strict=True)
+        ]
+        facts = _group_facts(partitions, verdicts, group)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
             sequence=int(group.taken_at.timestamp() * 1000),
             taken_at=group.taken_at.isoformat(),
             group=self.group_id,
-            headline=health.headline(facts),
-            worst_status=health.group_status(facts).value,
+            headline=health_words.headline(facts),
+            worst_status=health_words.group_status(facts).value,
             lag=facts.lag,
             lag_seconds=facts.lag_seconds,
             events_per_second=_rate(partitions, worker_rows),
@@ -96,6 +106,7 @@ class Dashboard:
             invariants=invariants,
             journal=queries.journal(self.group_id),
             series=self._series.get(lambda: _series(rows)),
+            recovery=self._recovery.get(lambda: recovery(self.group_id, ids)),
         )
 
 
@@ -116,19 +127,35 @@ def _fresh(row: PartitionRow) -> bool:
     return row.sample_age is not None and row.sample_age <= health.SAMPLE_FRESH_SECONDS
 
 
-def _partition(
-    row: PartitionRow, pieces: Sequence[Piece], dead_letters: dict[int, int], count: int
-) -> PartitionSnapshot:
-    # An old log end still draws the strip; a lag made from it would pass for the lag of now.
+def _lag(row: PartitionRow) -> tuple[int | None, LagTime]:
+    """In records and in time. An old log end draws the strip; a lag made from it would pass for the lag of now."""
     lag = health.lag_records(row.log_end, row.next_offset) if _fresh(row) else None
-    lag_time = _lag_time(row) if lag is not None else LagTime(None, 0.0)
-    verdict = health.assess(_facts(row, lag, lag_time), _limits())
+    return lag, _lag_time(row) if lag is not None else LagTime(None, 0.0)
+
+
+def _verdict(row: PartitionRow) -> Verdict:
+    """The recovery manager's while it watches: it knows the last minute. Otherwise what can be said from here."""
+    if _watched(row):
+        return Verdict(
+            health.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
+        )
+    return health.assess(_facts(row, *_lag(row)), _limits())
+
+
+def _watched(row: PartitionRow) -> bool:
+    return row.health_age is not None and row.health_age <= HEALTH_FRESH_SECONDS
+
+
+def _partition(
+    row: PartitionRow, verdict: Verdict, pieces: Sequence[Piece], dead_letters: dict[int, int], count: int
+) -> PartitionSnapshot:
+    lag, lag_time = _lag(row)
     drawn = fit(pieces, max(MIN_PIECES, min(MAX_PIECES, PIECES_BUDGET // max(1, count))))
     return PartitionSnapshot(
         checkpoint_id=row.checkpoint_id,
         topic=row.topic,
         partition=row.partition,
-        status=verdict.status.value,
+        status=verdict.label,
         status_detail=verdict.detail,
         owner=row.owner,
         owner_heartbeat_age_seconds=_rounded(row.heartbeat_age),
@@ -148,6 +175,8 @@ def _partition(
         semantics=row.semantics,
         duplicates=row.duplicates,
         drift=json.loads(row.drift) if row.drift else {},
+        status_since=row.health_since.isoformat() if row.health_since and _watched(row) else None,
+        eta_seconds=_rounded(row.health_eta) if _watched(row) else None,
     )
 
 
@@ -173,6 +202,8 @@ def _facts(row: PartitionRow, lag: int | None, lag_time: LagTime) -> PartitionFa
         halt_detail=row.halt_detail,
         lag=lag,
         lag_time=lag_time,
+        failed_ranges=int(row.failed_offsets > 0),
+        failed_offsets=row.failed_offsets,
         lag_growth_per_second=health.per_second(
             _sample(row.before_at, health.lag_records(row.before_end, row.before_next or 0)),
             _sample(row.sampled_at, health.lag_records(row.log_end, row.sampled_next or 0)),
@@ -219,7 +250,7 @@ def _rounded(value: float | None) -> float | None:
 # --- The group ------------------------------------------------------------------------------------
 
 
-def _group_facts(partitions: Sequence[PartitionSnapshot], group: GroupRow) -> GroupFacts:
+def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow) -> GroupFacts:
     uncounted: dict[str, int] = {}
     for partition in partitions:
         for kind, offsets in partition["range_offsets"].items():
@@ -227,10 +258,7 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], group: GroupRow) -> Gr
                 uncounted[kind] = uncounted.get(kind, 0) + offsets
     invariants = _invariants(group)
     return GroupFacts(
-        [
-            (f"{one['topic']}-{one['partition']}", Verdict(health.Status(one["status"]), one["status_detail"]))
-            for one in partitions
-        ],
+        [(f"{one['topic']}-{one['partition']}", verdict) for one, verdict in zip(partitions, verdicts, strict=True)],
         lag=health.total_or_none([one["lag"] for one in partitions]),
         lag_seconds=health.longest_or_none([one["lag_seconds"] for one in partitions]),
         invariants_ok=group.invariants_ok,
@@ -289,6 +317,8 @@ def _workers(rows: Sequence[WorkerRow], partitions: Sequence[PartitionSnapshot])
             batch_in_hand=row.batch_in_hand,
             fenced_commits=row.fenced_commits,
             last_error=row.last_error,
+            stage=row.stage if (row.stage_seconds or 0) >= 1 else "",
+            stage_seconds=_rounded(row.stage_seconds),
         )
         for row in rows
     ]

@@ -25,7 +25,8 @@ DRIFT_FRESH_SECONDS = 60
 JOURNAL_SHOWN = 30
 
 
-def _rows(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
+def fetch(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """One plain SELECT."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall())
@@ -71,6 +72,13 @@ class PartitionRow(NamedTuple):
     duplicates: int
     #: JSON, store → offsets by which it is ahead; null where it holds nothing.
     drift: str | None
+    #: What the recovery manager found, and how long ago; None without one.
+    health_status: str | None
+    health_detail: str | None
+    health_since: datetime | None
+    health_eta: float | None
+    health_age: float | None
+    failed_offsets: int
 
 
 # The search for the point below next_offset walks back from the newest sample and stops at the first match: one step
@@ -89,9 +97,14 @@ _PARTITIONS = f"""
         c.semantics, c.duplicates,
         (SELECT jsonb_object_agg(d.store, d.next_offset - d.ledger_next_offset)::text FROM offsets_storeoffset d
             WHERE d.checkpoint_id = c.id
-            AND d.seen_at > statement_timestamp() - make_interval(secs => %(drift_seconds)s))
+            AND d.seen_at > statement_timestamp() - make_interval(secs => %(drift_seconds)s)),
+        h.status, h.detail, h.since, h.eta_seconds,
+        {_age("h.assessed_at")},
+        (SELECT coalesce(sum(upper(f.offsets) - lower(f.offsets)), 0)::bigint FROM offsets_ledgerrange f
+            WHERE f.checkpoint_id = c.id AND f.kind <> 'processed' AND f.kind = 'failed')
     FROM offsets_partitioncheckpoint c
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
+    LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
     LEFT JOIN LATERAL (
         SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id ORDER BY s.sampled_at DESC LIMIT 1
     ) n ON true
@@ -119,7 +132,7 @@ _PARTITIONS = f"""
 
 def partitions(group_id: str) -> list[PartitionRow]:
     values = {"group": group_id, "rate_seconds": RATE_SECONDS, "drift_seconds": DRIFT_FRESH_SECONDS}
-    return [PartitionRow(*row) for row in _rows(_PARTITIONS, values)]
+    return [PartitionRow(*row) for row in fetch(_PARTITIONS, values)]
 
 
 # Adjacent processed ranges are one to a reader; the unusual kinds keep their own borders.
@@ -144,7 +157,7 @@ _PIECES = """
 def pieces(checkpoint_ids: Sequence[int]) -> dict[int, list[Piece]]:
     """The ledger's ranges by checkpoint, in offset order, adjacent processed ones joined."""
     found: dict[int, list[Piece]] = {}
-    for checkpoint_id, *piece in _rows(_PIECES, {"ids": list(checkpoint_ids)}):
+    for checkpoint_id, *piece in fetch(_PIECES, {"ids": list(checkpoint_ids)}):
         found.setdefault(checkpoint_id, []).append(Piece(*piece))
     return found
 
@@ -156,7 +169,7 @@ _DEAD_LETTERS = """
 
 
 def pending_dead_letters(checkpoint_ids: Sequence[int]) -> dict[int, int]:
-    return dict(_rows(_DEAD_LETTERS, {"ids": list(checkpoint_ids)}))
+    return dict(fetch(_DEAD_LETTERS, {"ids": list(checkpoint_ids)}))
 
 
 # A rebuilt checkpoint was replaced by another that counts the same events; a retired one of an earlier topic was not.
@@ -170,7 +183,7 @@ _TOTALS = f"""
 
 def totals(group_id: str) -> TypeCounts:
     """All counted events by type: minute rows and the carry row of purged minutes (I4)."""
-    row = _rows(_TOTALS, {"group": group_id})[0]
+    row = fetch(_TOTALS, {"group": group_id})[0]
     return TypeCounts(view=row[0], like=row[1], comment=row[2], share=row[3])
 
 
@@ -190,7 +203,7 @@ def minutes(group_id: str) -> list[MinuteSnapshot]:
         MinuteSnapshot(
             minute=row[0].isoformat(), counts=TypeCounts(view=row[1], like=row[2], comment=row[3], share=row[4])
         )
-        for row in _rows(_MINUTES, {"group": group_id, "minutes": MINUTES_SHOWN})
+        for row in fetch(_MINUTES, {"group": group_id, "minutes": MINUTES_SHOWN})
     ]
 
 
@@ -209,13 +222,15 @@ class WorkerRow(NamedTuple):
     batch_in_hand: int
     fenced_commits: int
     last_error: str
+    stage: str
+    stage_seconds: float | None
 
 
 _WORKERS = f"""
     SELECT worker_id, slot, hostname, process_id, state,
         {_age("heartbeat_at")},
         extract(epoch FROM stopped_at - heartbeat_at)::float8,
-        records, events_per_second, memory_bytes, batch_in_hand, fenced_commits, last_error
+        records, events_per_second, memory_bytes, batch_in_hand, fenced_commits, last_error, stage, stage_seconds
     FROM offsets_worker w
     WHERE group_id = %(group)s AND (
         state <> 'stopped' OR stopped_at > statement_timestamp() - make_interval(secs => %(shown)s)
@@ -226,7 +241,7 @@ _WORKERS = f"""
 
 
 def workers(group_id: str) -> list[WorkerRow]:
-    return [WorkerRow(*row) for row in _rows(_WORKERS, {"group": group_id, "shown": STOPPED_SHOWN_SECONDS})]
+    return [WorkerRow(*row) for row in fetch(_WORKERS, {"group": group_id, "shown": STOPPED_SHOWN_SECONDS})]
 
 
 class GroupRow(NamedTuple):
@@ -255,7 +270,7 @@ _JOURNAL = """
 
 
 def group(group_id: str) -> GroupRow:
-    return GroupRow(*_rows(_GROUP, {"group": group_id})[0])
+    return GroupRow(*fetch(_GROUP, {"group": group_id})[0])
 
 
 def journal(group_id: str) -> list[JournalSnapshot]:
@@ -270,7 +285,7 @@ def journal(group_id: str) -> list[JournalSnapshot]:
             partition=row[6],
             message=row[7],
         )
-        for row in _rows(_JOURNAL, {"group": group_id, "shown": JOURNAL_SHOWN})
+        for row in fetch(_JOURNAL, {"group": group_id, "shown": JOURNAL_SHOWN})
     ]
 
 
@@ -304,4 +319,4 @@ _SWEEPS = """
 def sweeps(checkpoint_ids: Sequence[int]) -> list[SweepRow]:
     """Samples of the last five minutes, one sweep for each step, oldest first."""
     params = {"ids": list(checkpoint_ids), "seconds": SERIES_SECONDS, "step": SERIES_STEP_SECONDS}
-    return [SweepRow(*row) for row in _rows(_SWEEPS, params)]
+    return [SweepRow(*row) for row in fetch(_SWEEPS, params)]

@@ -28,7 +28,7 @@ class PartitionSnapshot(TypedDict):
     checkpoint_id: int
     topic: str
     partition: int
-    status: str  # OK, LAGGING, PAUSED, HALTED, UNOWNED (more in a later version)
+    status: str  # a word of offsets.health.Status; STUCK says where: "STUCK AT OFFSET 812,400"
     status_detail: str  # one sentence: what it means here, and what to do
     owner: str | None
     owner_heartbeat_age_seconds: float | None
@@ -48,6 +48,8 @@ class PartitionSnapshot(TypedDict):
     semantics: str
     duplicates: int  # records counted more than once: at_least_once allows it
     drift: dict[str, int | None]  # store → offsets by which it is ahead of the ledger; null where it holds nothing
+    status_since: str | None  # since when it has this status; null where no recovery manager watches
+    eta_seconds: float | None  # until it has caught up, at the rate of the last minute
 
 
 class WorkerSnapshot(TypedDict):
@@ -64,6 +66,8 @@ class WorkerSnapshot(TypedDict):
     batch_in_hand: int
     fenced_commits: int
     last_error: str
+    stage: str  # what it is busy with for longer than a second; empty while it is not
+    stage_seconds: float | None
 
 
 class MinuteSnapshot(TypedDict):
@@ -102,6 +106,104 @@ class SeriesSnapshot(TypedDict):
     events_per_second: list[float | None]
 
 
+class TimelineSnapshot(TypedDict):
+    at: str
+    source: str  # manager, operator
+    text: str
+
+
+class IncidentSnapshot(TypedDict):
+    id: int
+    kind: str
+    subject: str
+    severity: str  # warning, critical
+    checkpoint_id: int | None
+    worker_id: str
+    summary: str
+    ranges: list[dict[str, str | int]]  # topic, partition, kind, start, end
+    has_evidence: bool  # a stack trace, at /api/incidents/<id>/
+    began_at: str
+    opened_at: str
+    closed_at: str | None
+    detect_seconds: float
+    recover_seconds: float | None
+    timeline: list[TimelineSnapshot]
+
+
+class UncountedSnapshot(TypedDict):
+    """Offsets `[start, end)` that were passed without being counted."""
+
+    checkpoint_id: int
+    topic: str
+    partition: int
+    kind: str  # failed, skipped, claimed, expired
+    start: int
+    end: int
+    detail: str
+    attempts: int
+    retry_at: str | None  # null: no replay tries it by itself
+    created_at: str
+    gone: bool | None  # whether Kafka has deleted all of it; null: unknown
+
+
+class DeadLetterSnapshot(TypedDict):
+    id: int
+    checkpoint_id: int
+    topic: str
+    partition: int
+    offset: int
+    error_code: str
+    error_detail: str
+    value: str | None  # as text, cut; null for a tombstone
+    value_bytes: int | None
+    created_at: str
+
+
+class ReplaySnapshot(TypedDict):
+    id: int
+    status: str  # queued, running, done, failed, cancelled
+    automatic: bool
+    username: str
+    reason: str
+    done_offsets: int
+    total_offsets: int
+    counted: int
+    deduplicated: int
+    dead_letters: int
+    expired_offsets: int
+    starts: int
+    cancel_requested: bool
+    detail: str
+    created_at: str
+    finished_at: str | None
+    offsets_per_second: float | None
+    eta_seconds: float | None
+
+
+class ActionSnapshot(TypedDict):
+    id: int
+    at: str
+    kind: str
+    target: str
+    username: str
+    source: str
+    outcome: str
+    reason: str
+    detail: str
+    undone: bool
+    undoable: bool
+
+
+class RecoverySnapshot(TypedDict):
+    """Bounded lists, the most urgent or newest first."""
+
+    incidents: list[IncidentSnapshot]  # open ones first, then the last that were closed
+    uncounted: list[UncountedSnapshot]  # failed ones first
+    dead_letters: list[DeadLetterSnapshot]  # pending
+    replays: list[ReplaySnapshot]  # those that run first
+    actions: list[ActionSnapshot]
+
+
 class Snapshot(TypedDict):
     version: int
     sequence: int
@@ -123,3 +225,4 @@ class Snapshot(TypedDict):
     invariants: InvariantsSnapshot | None
     journal: list[JournalSnapshot]  # newest first, at most 30
     series: SeriesSnapshot
+    recovery: RecoverySnapshot

@@ -13,12 +13,14 @@ from offsets import journal, lag, workers
 from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
+from offsets.recovery import incidents, replays
 from offsets.tasks import only_one, survives_outage
 
 logger = logging.getLogger(__name__)
 
 FOLD_CHUNK = 50_000
 FOLD_SECONDS = 5.0
+RECOVERY_DAYS = 90
 
 
 @cache
@@ -53,8 +55,10 @@ def fold() -> None:
 
 @shared_task(name="analytics.tasks.purge")
 def purge() -> None:
-    """Carry old minutes over, forget old journal entries and long-stopped workers."""
+    """Carry old minutes over; forget old journal entries, long-stopped workers, old incidents and replays."""
     with survives_outage("Purging"):
         MetricsStore().purge_minutes(datetime.now(UTC) - timedelta(days=settings.MINUTE_RETENTION_DAYS))
         journal.purge()
         workers.purge(7)
+        incidents.purge(RECOVERY_DAYS)
+        replays.purge(RECOVERY_DAYS)

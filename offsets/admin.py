@@ -1,4 +1,4 @@
-"""The ledger in the admin: everything can be read and followed; only pause and resume can be done."""
+"""The ledger in the admin: everything can be read and followed; pause, resume and seek can be done."""
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -6,8 +6,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
-from offsets import models
-from offsets.admin_base import ReadOnlyAdmin, decoded, link, link_to_list
+from offsets import (
+    admin_recovery,  # noqa: F401 - registers what recovery writes
+    models,
+)
+from offsets.admin_base import ReadOnlyAdmin, link, link_to_list
 from offsets.admin_seek import SeekAdmin
 from offsets.errors import OffsetsError, RefusedError
 from offsets.models import PartitionCheckpoint
@@ -140,51 +143,6 @@ class LedgerRangeAdmin(ReadOnlyAdmin):
     @admin.display(description="checkpoint")
     def checkpoint_link(self, row: models.LedgerRange) -> str | SafeString:
         return link(row.checkpoint)
-
-
-@admin.register(models.DeadLetter)
-class DeadLetterAdmin(ReadOnlyAdmin):
-    list_display = ("__str__", "checkpoint_link", "status", "value_preview", "record_timestamp", "created_at")
-    list_filter = ("status", "created_at")
-    search_fields = ("=offset", "=error_code", "=checkpoint__topic")
-    search_help_text = "An offset, an error code, or a topic."
-    list_select_related = ("checkpoint",)
-    exclude = ("checkpoint", "key", "value", "headers")
-    readonly_fields = ("checkpoint_link", "key_decoded", "value_decoded", "headers_decoded")
-    ordering = ("-id",)
-
-    @admin.display(description="checkpoint")
-    def checkpoint_link(self, letter: models.DeadLetter) -> str | SafeString:
-        return link(letter.checkpoint)
-
-    @admin.display(description="value")
-    def value_preview(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.value, limit=80)
-
-    @admin.display(description="key")
-    def key_decoded(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.key)
-
-    @admin.display(description="value")
-    def value_decoded(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.value)
-
-    @admin.display(description="headers")
-    def headers_decoded(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.headers)
-
-
-@admin.register(models.Worker)
-class WorkerAdmin(ReadOnlyAdmin):
-    list_display = ("worker_id", "group_id", "slot", "hostname", "process_id", "state", "heartbeat_at", "records")
-    list_filter = ("state", "group_id")
-    search_fields = ("worker_id", "slot", "hostname", "=process_id")
-    readonly_fields = ("checkpoints_link",)
-    ordering = ("-started_at",)
-
-    @admin.display(description="partitions")
-    def checkpoints_link(self, worker: models.Worker) -> SafeString:
-        return link_to_list(PartitionCheckpoint, "What it owns", q=worker.worker_id)
 
 
 @admin.register(models.OperatorAction)

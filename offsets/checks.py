@@ -7,20 +7,25 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
+from offsets.recovery.notifications import refused_setup
 from offsets.semantics import misconfiguration, refusal, refused_mirrors, refused_slots
 from offsets.strategy import refused_policy
 
 
 @register("offsets")
 def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
-    """Semantics with their store, the group protocol and the baseline."""
+    """Semantics with their store, the group protocol, the baseline, and how alerts are sent."""
     group = misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID)
+    alerts = refused_setup(
+        settings.ALERT_WEBHOOK_URL, settings.ALERT_WEBHOOK_SECRET, settings.ALERT_EMAIL_TO, settings.EMAIL_HOST
+    )
     reasons = [
         ("offsets.E001", refusal(settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE)),
         ("offsets.E004", refused_mirrors(settings.OFFSET_MIRRORS, settings.OFFSET_STORE)),
         ("offsets.E005", refused_slots(settings.OFFSET_STORE, settings.CONSUMER_SLOTS)),
         ("offsets.E006", refused_policy()),
         ("offsets.E002", group),
+        ("offsets.E007", alerts),
     ]
     return [Error(reason, id=number) for number, reason in reasons if reason]
 

@@ -18,6 +18,7 @@ from offsets.errors import OffsetsError
 EXIT_AIM_NOT_MET = 1
 EXIT_REFUSED = 2
 EXIT_UNAVAILABLE = 3
+PIPED_WIDTH = 180
 
 
 def _plain(value: object) -> object:
@@ -72,7 +73,9 @@ class OperatorCommand(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps(data, default=_plain))
         else:
-            show(Console(file=cast("IO[str]", self.stdout), highlight=False))
+            # Into a pipe or a file nothing is narrower than its content: a cut-off offset is a wrong offset.
+            width = None if self.stdout.isatty() else PIPED_WIDTH
+            show(Console(file=cast("IO[str]", self.stdout), highlight=False, width=width))
 
 
 def positive(text: str) -> int:

@@ -9,12 +9,15 @@ from django.db import DataError, IntegrityError
 
 from offsets import ledger
 from offsets.clock import Backoff, monotonic
-from offsets.delivery import LedgerOnly, Step, WorkerStore, steps_of
-from offsets.errors import FencedError, ServiceUnavailableError
+from offsets.delivery import LedgerOnly, QuarantineError, Step, WorkerStore, steps_of
+from offsets.errors import FencedError, ServiceUnavailableError, told
 from offsets.sessions import DATABASE_LOST, WorkerSession
 from offsets.types import BatchHandler, PartitionCommit, Semantics
 
 logger = logging.getLogger(__name__)
+
+#: What says that the data is at fault, and nothing around it: the database refuses it, or the handler chokes on it.
+UNFIT_DATA = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError, LookupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,16 @@ class CommittedTransaction:
 
 @dataclass(slots=True)
 class CommitOutcome:
-    """What became of each commit of a unit, by checkpoint id; those in none of the three were cancelled.
+    """What became of each commit of a unit, by checkpoint id; those in none of the four were cancelled.
 
     One may be both applied and fenced: it was counted, and then the store or `next_offset` belonged to another.
     """
 
     applied: list[PartitionCommit] = field(default_factory=list)
     fenced: dict[int, str] = field(default_factory=dict)
-    #: The handler or the database refused the data itself: retrying the same batch cannot help.
+    #: The handler or the database refused the data itself, and it became a failed range: counting goes on behind it.
+    quarantined: dict[int, str] = field(default_factory=dict)
+    #: Refused likewise, and nothing could be written instead.
     refused: dict[int, str] = field(default_factory=dict)
     #: The applied commits by transaction, less those that at_most_once claimed and did not count.
     transactions: list[CommittedTransaction] = field(default_factory=list)
@@ -78,23 +83,32 @@ class BatchCommitter:
         backoff = Backoff()
         started = monotonic()
         in_doubt: list[PartitionCommit] = []
+        unfit = ""
         while remaining := in_doubt or self._remaining(unit, outcome):
             try:
                 if in_doubt:
                     # Asked even for what is not ours any more: a refusal is to be counted, not guessed.
                     applied = self._probe(in_doubt, batch_id, outcome)
                     in_doubt = []
+                elif unfit:
+                    self._steps.quarantine(remaining[0], batch_id, unfit)
+                    applied = remaining
                 else:
                     self._steps.apply(remaining, batch_id)
                     applied = remaining
                 seconds = monotonic() - started
-                counted = self._complete(applied, batch_id, outcome)
+                counted = self._complete(applied, batch_id, outcome, unfit)
                 if counted:
                     outcome.transactions.append(CommittedTransaction(batch_id, counted, seconds))
             except FencedError as error:
                 outcome.fenced |= error.misses
-            except (DataError, IntegrityError) as error:
-                self._isolate(remaining, error, outcome)
+            except (QuarantineError, *UNFIT_DATA) as error:
+                if len(remaining) > 1:
+                    self._each_alone(remaining, outcome)
+                elif unfit:
+                    outcome.refused[remaining[0].claim.checkpoint_id] = unfit
+                else:
+                    unfit = told(error)
             except DATABASE_LOST as error:
                 in_doubt = remaining
                 self._on_trouble(f"database: {' '.join(str(error).split())}")
@@ -105,22 +119,26 @@ class BatchCommitter:
         return outcome
 
     def _remaining(self, unit: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
-        done = (
-            {commit.claim.checkpoint_id for commit in outcome.applied} | outcome.fenced.keys() | outcome.refused.keys()
-        )
+        applied = {commit.claim.checkpoint_id for commit in outcome.applied}
+        done = applied | outcome.fenced.keys() | outcome.quarantined.keys() | outcome.refused.keys()
         return [c for c in unit if c.claim.checkpoint_id not in done and self._is_current(c)]
 
     def _complete(
-        self, applied: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome
+        self, applied: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome, unfit: str
     ) -> Sequence[PartitionCommit]:
         """What follows the transaction, step by step, for as long as the process lives and somebody wants it.
 
-        Returns those that are counted.
+        Returns those that are counted. With `unfit` none is: their offsets were set apart.
         """
-        outcome.applied.extend(applied)
+        if unfit:
+            outcome.quarantined |= {commit.claim.checkpoint_id: unfit for commit in applied}
+        else:
+            outcome.applied.extend(applied)
         left = applied
         for step in self._steps.after(batch_id):
             left = self._do(step, left, outcome)
+        if unfit:
+            return []
         return left if self._steps.counts_last else applied
 
     def _do(self, step: Step, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
@@ -129,11 +147,11 @@ class BatchCommitter:
         while commits and not self._closed():
             try:
                 refused = step(commits)
-            except (DataError, IntegrityError) as error:
+            except UNFIT_DATA as error:
                 if len(commits) > 1:
                     return [one for commit in commits for one in self._do(step, [commit], outcome)]
                 refused = {}
-                outcome.refused[commits[0].claim.checkpoint_id] = str(error)
+                outcome.refused[commits[0].claim.checkpoint_id] = told(error)
                 commits = []
             except (ServiceUnavailableError, *DATABASE_LOST) as error:
                 self._on_trouble(f"database or store: {' '.join(str(error).split())}")
@@ -154,14 +172,12 @@ class BatchCommitter:
         outcome.fenced |= probed.misses
         return commits if probed.applied else []
 
-    def _isolate(self, commits: Sequence[PartitionCommit], error: Exception, outcome: CommitOutcome) -> None:
+    def _each_alone(self, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> None:
         """Find which partitions' data is refused by committing each alone; the others must not suffer."""
-        if len(commits) == 1:
-            outcome.refused[commits[0].claim.checkpoint_id] = str(error)
-            return
         for commit in commits:
             alone = self.commit([commit])
             outcome.applied.extend(alone.applied)
             outcome.fenced |= alone.fenced
+            outcome.quarantined |= alone.quarantined
             outcome.refused |= alone.refused
             outcome.transactions.extend(alone.transactions)

@@ -1,16 +1,19 @@
 """The decoding thread: fetched batches in, units for the commit thread out, when the commit policy says so."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from django.conf import settings
 
 from offsets.clock import monotonic
 from offsets.dedup import BatchPiece, LedgerCutter
+from offsets.errors import OffsetsError
+from offsets.failures import decode_apart
 from offsets.pipeline import Event, Pending, Pipeline, Unit, failure_bytes
 from offsets.policies import CommitPolicy, Progress
-from offsets.sessions import WorkerSession
+from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.stages import Stages
 from offsets.types import (
     BatchHandler,
     BatchStats,
@@ -46,7 +49,9 @@ class Decoder:
         *,
         is_current: Callable[[Claim], bool],
         on_trouble: Callable[[str, str], None],
+        stages: Stages | None = None,
     ) -> None:
+        self._stages = stages or Stages()
         self._pipeline = pipeline
         self._handler = handler
         self._policy = policy
@@ -104,21 +109,24 @@ class Decoder:
         if not pieces:
             return None
         try:
-            return [(self._decode(piece), piece.found) for piece in pieces], sum(piece.dropped for piece in pieces)
+            with self._stages.busy(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
+                return [one for piece in pieces for one in self._decode(piece)], sum(p.dropped for p in pieces)
         except Exception as error:
-            # A handler may not raise. If it does, its partition waits and says why; the others go on.
+            # No record is to blame: the handler fails on nothing at all. Its partition waits and says why; the others
+            # go on.
             logger.exception("The handler failed on %s [%d, %d).", batch.claim.topic_partition, batch.start, batch.end)
             self._broken = {claim for claim in self._broken if self._is_current(claim)} | {batch.claim}
             detail = f"the handler failed: {type(error).__name__}: {error}"
             self._pipeline.events.append(Event(batch.claim, "refused", batch.start, batch.end, detail))
             return None
 
-    def _decode(self, piece: BatchPiece) -> DecodedBatch:
+    def _decode(self, piece: BatchPiece) -> Iterator[tuple[DecodedBatch, RangeKind | None]]:
+        """In one piece, or in several where a record made the handler fail (R11)."""
         started = monotonic()
-        decoded = self._handler.decode(piece.batch)
-        seconds = monotonic() - started
-        offsets = {decoded.claim.topic_partition: OffsetSpan(decoded.start, decoded.end)}
-        return replace(decoded, stats=replace(decoded.stats, decode_seconds=seconds, offsets=offsets))
+        for decoded in decode_apart(self._handler.decode, piece.batch, never=(OffsetsError, *DATABASE_LOST)):
+            seconds, started = monotonic() - started, monotonic()
+            offsets = {decoded.claim.topic_partition: OffsetSpan(decoded.start, decoded.end)}
+            yield replace(decoded, stats=replace(decoded.stats, decode_seconds=seconds, offsets=offsets)), piece.found
 
     def _count(self, decoded: Iterable[DecodedBatch], records: int) -> None:
         self._records += records

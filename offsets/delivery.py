@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from django.conf import settings
 from django.db import connection
 
 from offsets import ledger
+from offsets.errors import OffsetsError
 from offsets.failpoints import failpoint
 from offsets.sessions import WorkerSession
 from offsets.types import BatchHandler, Claim, HaltReason, PartitionCommit, Semantics
@@ -47,6 +49,13 @@ class Steps(Protocol):
         """The transaction that makes the commits this worker's; it is probed for when its outcome is unknown."""
         ...
 
+    def quarantine(self, commit: PartitionCommit, batch_id: uuid.UUID, detail: str) -> None:
+        """In place of `apply`, for a commit whose counts were refused: its offsets become a failed range.
+
+        Raises QuarantineError where the promise has no room for that.
+        """
+        ...
+
     def after(self, batch_id: uuid.UUID) -> Sequence["Step"]:
         """What is left to do for those that were applied, in order."""
         ...
@@ -56,24 +65,35 @@ class Steps(Protocol):
 Step = Callable[[Sequence[PartitionCommit]], dict[int, str]]
 
 
+class QuarantineError(OffsetsError):
+    """Under at_most_once nothing is set apart to be tried again: it is claimed already, and stays so."""
+
+
 class _Steps:
     counts_last = False
+    #: Whether the transaction moves `next_offset` itself.
+    moves = True
 
     def __init__(self, session: WorkerSession, handler: BatchHandler, store: WorkerStore) -> None:
         self._session = session
         self._handler = handler
         self._store = store
 
-    def _count(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *, move: bool) -> None:
+    def _count(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
         failpoint("before_sql")
         with self._session.transaction():
             # COPY first: it takes no row lock, so a slow one makes nobody wait.
             self._handler.insert(commits, connection)
             ledger.lock_for_commit(commits)
             self._handler.update(commits, connection)
-            ledger.record_processed(commits, batch_id, move=move)
+            ledger.record_processed(commits, batch_id, move=self.moves)
             failpoint("before_commit")
         failpoint("after_commit")
+
+    def quarantine(self, commit: PartitionCommit, batch_id: uuid.UUID, detail: str) -> None:
+        with self._session.transaction():
+            ledger.lock_for_commit([commit])
+            ledger.record_failed(commit, batch_id, detail, retry_seconds=settings.REPLAY_FIRST_SECONDS, move=self.moves)
 
     def _to_store(self, commits: Sequence[PartitionCommit]) -> dict[int, str]:
         refused = self._store.commit(commits)
@@ -83,15 +103,17 @@ class _Steps:
 
 class ExactlyOnce(_Steps):
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
-        self._count(commits, batch_id, move=True)
+        self._count(commits, batch_id)
 
     def after(self, batch_id: uuid.UUID) -> Sequence[Step]:
         return ()
 
 
 class AtLeastOnce(_Steps):
+    moves = False
+
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
-        self._count(commits, batch_id, move=False)
+        self._count(commits, batch_id)
 
     def after(self, batch_id: uuid.UUID) -> Sequence[Step]:
         return self._to_store, self._follow
@@ -111,6 +133,9 @@ class AtMostOnce(_Steps):
             ledger.claim_offsets(commits, batch_id)
             failpoint("before_commit")
         failpoint("after_commit")
+
+    def quarantine(self, commit: PartitionCommit, batch_id: uuid.UUID, detail: str) -> None:
+        raise QuarantineError(detail)
 
     def after(self, batch_id: uuid.UUID) -> Sequence[Step]:
         return self._to_store, lambda commits: self._settle(commits, batch_id)

@@ -1,22 +1,34 @@
 """How a partition is, from plain values: its lag, its status, and what to say about it. Pure.
 
 Every status comes with one sentence that says what it means here and what to do next; unknown stays None.
+The rules over the last minute's samples are those of LinkedIn's Burrow (its wiki, "Consumer Lag Evaluation Rules")
+without two faults of theirs: Burrow sees a partition only when it commits, so its lag freezes once commits stop, and it
+calls a quiet topic stopped, because it counts the time in which there was nothing to commit.
 """
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from offsets.health_window import (
+    FULL_WINDOW_SECONDS,
+    CommitPoint,
+    growth_per_second,
+    is_still,
+    moved_back_from,
+    span_seconds,
+    work_in,
+)
 from offsets.types import DesiredState, HaltReason
 
 #: Watermarks older than this say nothing about the lag of now. Twice a missed tick at the slowest rate.
 SAMPLE_FRESH_SECONDS = 15.0
 #: A lag that would take longer than this to disappear does not count as shrinking: it is noise, or too slow.
 CATCH_UP_HORIZON_SECONDS = 3600.0
-#: An invariant report older than this is quoted with its age.
-INVARIANTS_FRESH_SECONDS = 60.0
-_NAMES_IN_HEADLINE = 3
+#: With work to do, no commit for longer than this is more than a pause for breath.
+STOPPED_SECONDS = 60.0
 START_A_WORKER = "Start a worker: manage.py run_consumer"
 
 
@@ -25,17 +37,24 @@ class Status(enum.StrEnum):
 
     OK = "OK"
     LAGGING = "LAGGING"
+    SLOW = "SLOW"
     PAUSED = "PAUSED"
+    REWOUND = "REWOUND"
+    STALLED = "STALLED"
+    STOPPED = "STOPPED"
+    STUCK = "STUCK"
     UNOWNED = "UNOWNED"
+    OWNER_DEAD = "OWNER DEAD"
+    FAILED = "FAILED"
     HALTED = "HALTED"
 
-
-_SEVERITY = {status: rank for rank, status in enumerate(Status)}
-
-
-def worst(statuses: Sequence[Status]) -> Status:
-    """The status of the whole: that of its worst part; OK for nothing."""
-    return max(statuses, key=_SEVERITY.__getitem__, default=Status.OK)
+    @classmethod
+    def of_label(cls, label: str) -> "Status":
+        """The status in what is shown of it: `STUCK AT OFFSET 812,400` is STUCK."""
+        for status in cls:
+            if label == status or label.startswith(f"{status} "):
+                return status
+        raise ValueError(f"{label!r} is no status")
 
 
 # --- Lag ------------------------------------------------------------------------------------------
@@ -114,15 +133,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `1,204 records`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = list(names[:_NAMES_IN_HEADLINE])
-    if len(names) > len(shown):
-        return f"{', '.join(shown)} and {len(names) - len(shown):,} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
 # --- Status of one partition ----------------------------------------------------------------------
@@ -132,6 +145,8 @@ def _names(names: Sequence[str]) -> str:
 class Limits:
     heartbeat_timeout_seconds: float
     allowed_lag_seconds: float
+    #: A worker that is busy with one thing for longer does not come back from it.
+    stuck_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +161,43 @@ class PartitionFacts:
     desired_state: str = DesiredState.RUNNING
     halt_reason: str = HaltReason.NONE
     halt_detail: str = ""
+    #: None is unknown. An old sample must come as None: a lag that nobody measures any more would look steady.
     lag: int | None = None
     lag_time: LagTime = LagTime(None, 0.0)
-    #: How fast the lag grows; negative while it shrinks.
+    #: How fast the lag grows; negative while it shrinks. Used until the window says it better.
     lag_growth_per_second: float | None = None
+    #: The last minute, oldest first, about one sample a second; the newest is the one that gave `lag`. Only since its
+    #: owner claimed it, or it was resumed: before that it had no chance to move.
+    window: Sequence[CommitPoint] = ()
+    #: Since its last commit, or since it was claimed or resumed if that is later.
+    seconds_since_commit: float | None = None
+    #: What its worker is busy with on this partition, as in "decoding engagement-3 [100, 200)"; empty: nothing.
+    stage: str = ""
+    stage_seconds: float | None = None
+    #: Why its worker waits, in the worker's words, as in "database: connection refused".
+    worker_trouble: str = ""
+    #: What could not be applied, with what waits for an automatic replay.
+    failed_ranges: int = 0
+    failed_offsets: int = 0
+    #: How many of the failed ranges have no retry left.
+    failed_given_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     status: Status
     detail: str
+    #: Where a STUCK partition stands.
+    offset: int | None = None
+    #: How many offsets of a FAILED partition could not be applied.
+    failed_offsets: int = 0
+
+    @property
+    def label(self) -> str:
+        """The status as it is shown."""
+        if self.status is Status.STUCK and self.offset is not None:
+            return f"{self.status} AT OFFSET {self.offset:,}"
+        return self.status.value
 
 
 _HALTED: Mapping[str, str] = {
@@ -167,20 +209,23 @@ _HALTED: Mapping[str, str] = {
 
 
 def assess(facts: PartitionFacts, limits: Limits) -> Verdict:
-    """The status of one partition. What stops counting for longest comes first."""
+    """The status of one partition. What stops counting for longest comes first.
+
+    A missing owner goes before FAILED although it is less severe: a new owner comes by itself, or must come before
+    anything else can. What the first status hides is named in its detail.
+    """
     if facts.halt_reason:
         return _halted(facts)
-    unowned = _unowned(facts, limits)
-    if unowned:
-        also = " It is paused as well." if facts.desired_state == DesiredState.PAUSED else ""
-        return Verdict(Status.UNOWNED, unowned + also)
-    if facts.desired_state == DesiredState.PAUSED:
-        waiting = f"; {_count(facts.lag, 'record')} wait" if facts.lag else ""
-        return Verdict(
-            Status.PAUSED,
-            f"Paused by an operator at offset {facts.next_offset:,}{waiting}. Resume it when the reason is gone.",
-        )
-    return _running(facts, limits)
+    unserved = _unserved(facts, limits)
+    if unserved:
+        return unserved
+    served = _paused(facts) or _stuck(facts, limits) or _running(facts, limits)
+    if facts.failed_given_up > 0:
+        return _failed(facts, served)
+    if facts.failed_ranges > 0:
+        retried = f"{counted(facts.failed_offsets, 'offset')} could not be applied yet; a replay tries again by itself."
+        return replace(served, detail=f"{served.detail} {retried}")
+    return served
 
 
 def _halted(facts: PartitionFacts) -> Verdict:
@@ -193,129 +238,160 @@ def _halted(facts: PartitionFacts) -> Verdict:
     )
 
 
-def _unowned(facts: PartitionFacts, limits: Limits) -> str:
-    """Why nobody works on this partition; empty when somebody does."""
+def _unserved(facts: PartitionFacts, limits: Limits) -> Verdict | None:
+    """The verdict where nobody works on this partition; None where somebody does."""
+    also = " It is paused as well." if _is_paused(facts) else ""
+    if facts.failed_given_up > 0:
+        also += f" {counted(facts.failed_offsets, 'offset')} could not be applied as well."
     if facts.owner is None:
-        return f"No worker owns it, so nothing is counted. {START_A_WORKER}."
+        return Verdict(Status.UNOWNED, f"No worker owns it, so nothing is counted. {START_A_WORKER}.{also}")
     age = facts.owner_heartbeat_age_seconds
     if age is not None and age > limits.heartbeat_timeout_seconds:
-        return (
-            f"Owner dead for {duration(age)}: {facts.owner} stopped answering without releasing it. "
-            "Another worker takes over as soon as Kafka assigns it; if none is left, start one: manage.py run_consumer."
-        )
-    if facts.owner_stopped or age is None:
-        return (
-            f"Its owner {facts.owner} ended without releasing it. "
-            "Another worker takes over as soon as Kafka assigns it; if none is left, start one: manage.py run_consumer."
-        )
-    return ""
+        what = f"Owner dead for {duration(age)}: {facts.owner} stopped answering without releasing it."
+    elif facts.owner_stopped or age is None:
+        what = f"Its owner {facts.owner} ended without releasing it."
+    else:
+        return None
+    then = "Another worker takes over as soon as Kafka assigns it; if none is left, start one: manage.py run_consumer."
+    return Verdict(Status.OWNER_DEAD, f"{what} {then}{also}")
 
 
-def _running(facts: PartitionFacts, limits: Limits) -> Verdict:
-    if facts.lag is None:
-        return Verdict(
-            Status.OK, "Its worker is alive. The lag is unknown: nobody has sampled the end of the log lately."
-        )
-    behind = facts.lag_time.seconds
-    words = duration(behind) if behind is not None else f"more than {duration(facts.lag_time.at_least_seconds)}"
-    if facts.lag == 0 or facts.lag_time.at_least_seconds <= limits.allowed_lag_seconds:
-        known = f", {words} behind" if facts.lag and behind is not None else ""
-        return Verdict(Status.OK, f"Keeps up: {_count(facts.lag, 'record')} to read{known}. Nothing to do.")
-    growth = facts.lag_growth_per_second
-    if growth is not None and growth < 0 and facts.lag / -growth <= CATCH_UP_HORIZON_SECONDS:
-        return Verdict(
-            Status.OK,
-            f"Catching up: {_count(facts.lag, 'record')} to read, {words} behind, "
-            f"done in about {duration(facts.lag / -growth)}. Nothing to do.",
-        )
+def _failed(facts: PartitionFacts, served: Verdict) -> Verdict:
+    """FAILED stays until an operator decides, so it says as well what else is wrong meanwhile."""
+    left = f" for {facts.failed_given_up:,} of them" if facts.failed_given_up < facts.failed_ranges else ""
+    also = "" if served.status is Status.OK else f" Also {served.label}: {served.detail}"
     return Verdict(
-        Status.LAGGING,
-        f"{_count(facts.lag, 'record')} and {words} behind, and not catching up. "
-        "Look for a slow or failing worker below, or add one: manage.py run_consumer.",
+        Status.FAILED,
+        f"{counted(facts.failed_offsets, 'offset')} in {counted(facts.failed_ranges, 'range')} could not be applied, "
+        f"and no retry is left{left}. Replay them when the cause is gone, or accept that they are not counted.{also}",
+        failed_offsets=facts.failed_offsets,
     )
 
 
-# --- The headline ---------------------------------------------------------------------------------
+def _is_paused(facts: PartitionFacts) -> bool:
+    return facts.desired_state == DesiredState.PAUSED
 
 
-@dataclass(frozen=True, slots=True)
-class GroupFacts:
-    """What the headline is made of."""
-
-    partitions: Sequence[tuple[str, Verdict]]
-    lag: int | None = None
-    lag_seconds: float | None = None
-    #: None before the first check.
-    invariants_ok: bool | None = None
-    invariants_age_seconds: float | None = None
-    violated: Sequence[str] = ()
-    dead_letters: int = 0
-    duplicates: int = 0
-    #: Offsets passed without being counted, by kind: skipped, expired, failed, claimed.
-    uncounted: Mapping[str, int] = field(default_factory=dict)
+def _paused(facts: PartitionFacts) -> Verdict | None:
+    if not _is_paused(facts):
+        return None
+    waiting = f"; {counted(facts.lag, 'record')} wait" if facts.lag else ""
+    return Verdict(
+        Status.PAUSED,
+        f"Paused by an operator at offset {facts.next_offset:,}{waiting}. Resume it when the reason is gone.",
+    )
 
 
-def group_status(facts: GroupFacts) -> Status:
-    """The worst of the partitions; a violated invariant is as bad as a halt, whatever they say."""
-    if facts.invariants_ok is False:
-        return Status.HALTED
-    return worst([verdict.status for _, verdict in facts.partitions])
+def _stuck(facts: PartitionFacts, limits: Limits) -> Verdict | None:
+    """A live worker that does not come back from one stage, and does not say why: waiting longer will not help.
+
+    Without lag nothing is held up, whatever the worker said last. An unknown lag excuses nobody: a stuck worker and
+    an unreachable broker come together.
+    """
+    if not facts.stage or facts.worker_trouble or facts.lag == 0:
+        return None
+    if facts.stage_seconds is None or not facts.stage_seconds > limits.stuck_seconds:
+        return None
+    return Verdict(
+        Status.STUCK,
+        f"Stuck at offset {facts.next_offset:,}: {_busy(facts)}. Evict the worker, so that another one takes over.",
+        offset=facts.next_offset,
+    )
 
 
-def headline(facts: GroupFacts) -> str:
-    """The page's first line: what is wrong and where, or that nothing is."""
-    if not facts.partitions:
-        return f"No partition has been claimed yet. {START_A_WORKER}"
-    sentences = []
-    if facts.invariants_ok is False:
-        which = f" ({', '.join(facts.violated)})" if facts.violated else ""
-        sentences.append(f"The ledger does not add up{which}. Run manage.py verify_offsets.")
-    sentences.append(_state(facts.partitions, lag_known=facts.lag is not None))
-    if facts.lag is not None:
-        seconds = f" ({duration(facts.lag_seconds)})" if facts.lag_seconds is not None else ""
-        sentences.append(f"Lag {facts.lag:,}{seconds}.")
+def _busy(facts: PartitionFacts) -> str:
+    if not facts.stage or facts.stage_seconds is None:
+        return f"its worker {facts.owner} is alive"
+    return f"its worker {facts.owner} has been {facts.stage} for {duration(facts.stage_seconds)}"
+
+
+# --- A live owner: the last minute ----------------------------------------------------------------
+
+
+def eta_seconds(facts: PartitionFacts) -> float | None:
+    """Seconds until it has caught up, at the net rate of the last minute; None where it does not, or nobody knows."""
+    if facts.lag == 0:
+        return 0.0
+    if facts.lag is None or facts.owner is None or facts.halt_reason or _is_paused(facts):
+        return None  # what it did before says nothing once nobody reads it
+    growth = growth_per_second(work_in(facts.window))
+    if growth is None:
+        growth = facts.lag_growth_per_second  # between the last two samples, while the stretch of work is too short
+    if growth is None or growth >= 0:
+        return None
+    seconds = facts.lag / -growth
+    return seconds if math.isfinite(seconds) else None
+
+
+def _running(facts: PartitionFacts, limits: Limits) -> Verdict:
+    """Burrow's rules, with the lag of now: a lag within what is allowed is fine, however it moves."""
+    trouble = f" Its worker waits: {facts.worker_trouble}." if facts.worker_trouble else ""
+    if facts.lag is None:
+        what = "Its worker is alive. The lag is unknown: nobody has sampled the end of the log lately."
+        return Verdict(Status.OK, what + trouble)
+    if facts.lag == 0 or facts.lag_time.at_least_seconds <= limits.allowed_lag_seconds:
+        known = f", {_behind(facts)} behind" if facts.lag and facts.lag_time.seconds is not None else ""
+        done = trouble or " Nothing to do."
+        return Verdict(Status.OK, f"Keeps up: {counted(facts.lag, 'record')} to read{known}.{done}")
+    if is_still(work_in(facts.window), facts.next_offset):
+        return _unmoved(facts)
+    highest = moved_back_from(facts.window, facts.next_offset)
+    return _moving(facts, trouble) if highest is None else _rewound(facts, highest)
+
+
+def _behind(facts: PartitionFacts) -> str:
+    known = facts.lag_time.seconds
+    return duration(known) if known is not None else f"more than {duration(facts.lag_time.at_least_seconds)}"
+
+
+def _unmoved(facts: PartitionFacts) -> Verdict:
+    """STALLED: lives, has work, does not move. STOPPED: so for longer than a minute.
+
+    A minute *with work*: after a quiet hour the last commit is an hour old, and its worker is not to blame for that.
+    """
+    still, since = span_seconds(work_in(facts.window)), facts.seconds_since_commit
+    if since is None:
+        stopped, idle = still >= FULL_WINDOW_SECONDS, still
     else:
-        sentences.append("Lag unknown.")
-    if facts.dead_letters:
-        verb = "waits" if facts.dead_letters == 1 else "wait"
-        sentences.append(f"{_count(facts.dead_letters, 'dead letter')} {verb} for a decision.")
-    if facts.invariants_ok is not False:
-        sentences.append(_promise(facts))
-    return " ".join(sentences)
-
-
-def _state(partitions: Sequence[tuple[str, Verdict]], *, lag_known: bool) -> str:
-    by_status = {status: [name for name, verdict in partitions if verdict.status == status] for status in Status}
-    total, fine = len(partitions), len(by_status[Status.OK])
-    if fine == total:
-        subject, plural = ("The only partition", "s") if total == 1 else (f"All {total:,} partitions", "")
-        if lag_known:
-            return f"{subject} keep{plural} up."
-        return f"{subject} {'has' if total == 1 else 'have'} a live worker."
-    if len(by_status[Status.UNOWNED]) == total:
-        return f"No live worker owns any of the {_count(total, 'partition')}; nothing is counted. {START_A_WORKER}."
-    parts = []
-    for status in reversed(Status):
-        names = by_status[status]
-        if names and status != Status.OK:
-            verb = "is" if len(names) == 1 else "are"
-            word = "without a live owner" if status == Status.UNOWNED else status.value.lower()
-            parts.append(f"{_names(names)} {verb} {word}")
-    others = f"; the other {fine:,} {'is' if fine == 1 else 'are'} fine" if fine else ""
-    return f"{'; '.join(parts)}{others}."
-
-
-def _promise(facts: GroupFacts) -> str:
-    """What may be said about loss and double counting: only what the invariants and the ledger show."""
-    if facts.invariants_ok is None:
-        return "Invariants not checked yet."
-    uncounted = {kind: offsets for kind, offsets in facts.uncounted.items() if offsets}
-    if uncounted:
-        kinds = ", ".join(f"{offsets:,} {kind}" for kind, offsets in sorted(uncounted.items()))
-        lost = f"{_count(sum(uncounted.values()), 'offset')} not counted ({kinds})"
+        waited = max(still, facts.lag_time.at_least_seconds)
+        stopped, idle = since > STOPPED_SECONDS and waited >= FULL_WINDOW_SECONDS, max(still, min(since, waited))
+    if facts.worker_trouble:
+        next_step = f"its worker waits ({facts.worker_trouble}). It goes on by itself when that is over."
+    elif stopped:
+        next_step = f"{_busy(facts)} and commits nothing. Evict the worker."
     else:
-        lost = "Nothing lost"
-    twice = f"{facts.duplicates:,} counted twice" if facts.duplicates else "nothing counted twice"
-    age = facts.invariants_age_seconds
-    checked = f" (checked {duration(age)} ago)" if age is not None and age > INVARIANTS_FRESH_SECONDS else ""
-    return f"{lost}, {twice}{checked}."
+        next_step = f"{_busy(facts)}. Look at its last error; if it stays so, evict the worker."
+    return Verdict(
+        Status.STOPPED if stopped else Status.STALLED,
+        f"{counted(facts.lag or 0, 'record')} to read, and it has not moved for {duration(idle)}: {next_step}",
+    )
+
+
+def _rewound(facts: PartitionFacts, highest: int) -> Verdict:
+    eta = eta_seconds(facts)
+    done = f", done in about {duration(eta)}" if eta is not None else ""
+    return Verdict(
+        Status.REWOUND,
+        f"An operator moved it back from offset {highest:,}, and it reads again from there: "
+        f"{counted(facts.lag or 0, 'record')} to read{done}. Nothing to do, unless you did not expect it.",
+    )
+
+
+def _moving(facts: PartitionFacts, trouble: str) -> Verdict:
+    """It moves, or there is too little to say that it does not; what counts is whether it gets anywhere."""
+    behind = f"{counted(facts.lag or 0, 'record')} and {_behind(facts)} behind"
+    eta, growth = eta_seconds(facts), growth_per_second(work_in(facts.window))
+    if eta is not None and eta <= CATCH_UP_HORIZON_SECONDS:
+        done = trouble or " Nothing to do."
+        return Verdict(Status.OK, f"Catching up: {behind}, done in about {duration(eta)}.{done}")
+    if growth is not None and growth > 0:
+        return Verdict(
+            Status.SLOW,
+            f"{behind}, and {growth:,.1f} records more every second: it reads more slowly than they arrive.{trouble} "
+            "Add a worker: manage.py run_consumer.",
+        )
+    return Verdict(
+        Status.LAGGING,
+        f"{behind}, and not catching up.{trouble} "
+        "Look for a slow or failing worker below, or add one: manage.py run_consumer.",
+    )

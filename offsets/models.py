@@ -47,6 +47,13 @@ class Worker(models.Model):
     batch_in_hand = models.IntegerField(default=0)
     fenced_commits = models.IntegerField(default=0)
     last_error = models.TextField(blank=True, default="")
+    #: What a thread of it is busy with, and for how long; empty while all of them wait for work.
+    stage = models.CharField(max_length=300, blank=True, default="")
+    stage_seconds = models.FloatField(null=True, blank=True)
+    #: Where its threads stand, while a stage takes longer than WORKER_STUCK_SECONDS.
+    stack = models.TextField(blank=True, default="")
+    #: Its partitions were taken from it: it drops what it has in hand, and ends.
+    evicted_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         indexes = [models.Index(fields=["group_id", "state"], name="worker_group_state")]
@@ -140,6 +147,9 @@ class LedgerRange(models.Model):
     batch_id = models.UUIDField(null=True, blank=True)
     detail = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(db_default=DatabaseTime())
+    #: Of failed ranges: how often a replay has tried them, and when the next one may; null: not by itself.
+    attempts = models.IntegerField(db_default=0)
+    retry_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [
@@ -194,6 +204,9 @@ class DeadLetter(models.Model):
     record_timestamp = models.DateTimeField(null=True, blank=True)
     status = models.CharField(max_length=10, choices=_choices(DeadLetterStatus), default=DeadLetterStatus.PENDING)
     created_at = models.DateTimeField(db_default=DatabaseTime())
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    #: What counted or discarded it.
+    action = models.ForeignKey("OperatorAction", null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["checkpoint", "offset"], name="dead_letter_once")]
@@ -337,3 +350,191 @@ class InvariantReport(models.Model):
 
     def __str__(self) -> str:
         return f"{self.group_id}: {'ok' if self.ok else 'violated'}"
+
+
+class PartitionHealth(models.Model):
+    """What the recovery manager last found of a partition. Written by
+    `offsets.recovery.assessments`.
+    """
+
+    checkpoint = models.OneToOneField(
+        PartitionCheckpoint, on_delete=models.CASCADE, primary_key=True, related_name="health"
+    )
+    status = models.CharField(max_length=20)
+    detail = models.TextField()
+    #: Since when it has this status.
+    since = models.DateTimeField(db_default=DatabaseTime())
+    #: Until it has caught up, at the rate of the last minute; null where it does not.
+    eta_seconds = models.FloatField(null=True, blank=True)
+    assessed_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        verbose_name_plural = "partition health"
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint_id}: {self.status}"
+
+
+class Replay(models.Model):
+    """Ranges that are read again beside live consumption, to count what was not counted.
+
+    Written by `offsets.recovery.replays`.
+    """
+
+    class Status(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    group_id = models.CharField(max_length=255)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    #: Begun by the recovery manager, for failed ranges that are due.
+    automatic = models.BooleanField(default=False)
+    username = models.CharField(max_length=150)
+    reason = models.TextField()
+    action = models.ForeignKey(OperatorAction, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    #: Throttle; null: as fast as it goes.
+    records_per_second = models.IntegerField(null=True, blank=True)
+    cancel_requested = models.BooleanField(default=False)
+    #: How often it was begun: more than once after a crash.
+    starts = models.IntegerField(default=0)
+    total_offsets = models.BigIntegerField(default=0)
+    done_offsets = models.BigIntegerField(default=0)
+    counted = models.BigIntegerField(default=0)
+    #: Records read, and left out because the ledger has them.
+    deduplicated = models.BigIntegerField(default=0)
+    dead_letters = models.BigIntegerField(default=0)
+    #: Offsets that Kafka does not have any more.
+    expired_offsets = models.BigIntegerField(default=0)
+    detail = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=DatabaseTime())
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["group_id", "-id"], name="replay_recent")]
+
+    def __str__(self) -> str:
+        return f"replay {self.pk} ({self.status})"
+
+
+class ReplayRange(models.Model):
+    """Offsets `[start, end)` of a replay; `position` is how far it has come. Written by `offsets.recovery.replays`."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        DONE = "done"
+        #: Kafka does not have all of it any more.
+        EXPIRED = "expired"
+        #: It cannot be applied (any more): the detail says why.
+        REFUSED = "refused"
+
+    replay = models.ForeignKey(Replay, on_delete=models.CASCADE, related_name="ranges")
+    checkpoint = models.ForeignKey(PartitionCheckpoint, on_delete=models.CASCADE, related_name="+")
+    start = models.BigIntegerField()
+    end = models.BigIntegerField()
+    position = models.BigIntegerField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    detail = models.TextField(blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(start__lt=F("end")) & Q(position__gte=F("start")) & Q(position__lte=F("end")),
+                name="replay_range_ordered",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"[{self.start}, {self.end})"
+
+
+class Incident(models.Model):
+    """Something that went wrong, from the first bad tick until it was well. Written by `offsets.recovery.incidents`."""
+
+    class Severity(models.TextChoices):
+        WARNING = "warning"
+        CRITICAL = "critical"
+
+    group_id = models.CharField(max_length=255)
+    kind = models.CharField(max_length=30)
+    #: What it happened to: a partition, a worker, a service.
+    subject = models.CharField(max_length=300)
+    severity = models.CharField(max_length=10, choices=Severity.choices, default=Severity.CRITICAL)
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint, null=True, blank=True, on_delete=models.SET_NULL, related_name="incidents"
+    )
+    worker_id = models.CharField(max_length=40, blank=True, default="")
+    #: The cause in one sentence, and what to do.
+    summary = models.TextField()
+    #: [{"topic", "partition", "kind", "start", "end"}, …]
+    ranges = models.JSONField(default=list)
+    #: A stack trace, an error message: what was seen.
+    evidence = models.TextField(blank=True, default="")
+    #: When it began, as far as the database's clock tells: the last heartbeat, the last commit.
+    began_at = models.DateTimeField()
+    opened_at = models.DateTimeField(db_default=DatabaseTime())
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["group_id", "kind", "subject"],
+                condition=Q(closed_at__isnull=True),
+                name="incident_open_once",
+            )
+        ]
+        indexes = [models.Index(fields=["group_id", "-id"], name="incident_recent")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject}"
+
+
+class IncidentEvent(models.Model):
+    """One step in an incident's timeline. Written by `offsets.recovery.incidents`."""
+
+    class Source(models.TextChoices):
+        MANAGER = "manager"
+        OPERATOR = "operator"
+
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(db_default=DatabaseTime())
+    source = models.CharField(max_length=10, choices=Source.choices, default=Source.MANAGER)
+    text = models.TextField()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Notification(models.Model):
+    """A message about an incident, to be sent once to one channel. Written by `offsets.recovery.notifications`."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        SENT = "sent"
+        FAILED = "failed"
+        #: Not sent, because too many were: counted in the next one.
+        SUPPRESSED = "suppressed"
+
+    incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="notifications")
+    #: "opened" or "closed".
+    event = models.CharField(max_length=10)
+    #: "webhook" or "email".
+    channel = models.CharField(max_length=10)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    attempts = models.IntegerField(default=0)
+    next_attempt_at = models.DateTimeField(db_default=DatabaseTime())
+    sent_at = models.DateTimeField(null=True, blank=True)
+    last_error = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["incident", "event", "channel"], name="notification_once"),
+        ]
+        indexes = [models.Index(fields=["next_attempt_at"], condition=Q(status="pending"), name="notification_due")]
+
+    def __str__(self) -> str:
+        return f"{self.channel}: {self.incident_id} {self.event}"

@@ -82,6 +82,8 @@ class Accounts:
 
     records: int = 0
     failed_records: int = 0
+    #: Whole batches that became failed ranges.
+    failed_batches: int = 0
     size_bytes: int = 0
     commits: int = 0
     fenced: int = 0

@@ -14,7 +14,7 @@ import psutil
 from django.conf import settings
 from django.db import connection
 
-from offsets import lag, ledger, workers
+from offsets import journal, lag, ledger, workers
 from offsets.announcing import Announcer
 from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
@@ -27,8 +27,10 @@ from offsets.ledger import ControlState
 from offsets.mirror import Mirrors
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.stages import Stages, stack_of
 from offsets.stores import open_beside, open_store
 from offsets.strategy import GuardedPolicy, load_policy
+from offsets.tripping import CircuitBreakers
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from offsets.worker_store import KAFKA, POSTGRES, StoreLink
 
@@ -40,6 +42,11 @@ WATCH_SECONDS = 1.0
 NO_ASSIGNMENT_SECONDS = 30.0
 #: How long a cancelled worker waits to learn what became of its last transaction.
 SETTLE_SECONDS = 5.0
+#: How long the threads get to end; and all that an evicted worker gets, one of whose threads is stuck.
+END_SECONDS = 20.0
+#: Sources of trouble that explain why nothing moves.
+_SERVICES = ("database", "ledger", "kafka")
+EVICTED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class StreamProcessor:
         self._should_stop = should_stop
         self._on_heartbeat = on_heartbeat
         self.pipeline = Pipeline(settings.PIPELINE_MAX_BYTES, 2 * settings.COMMIT_MAX_RECORDS)
+        self._stages = Stages()
         self._client = KafkaClient(options.group_id, options.worker_id, options.instance_id)
         self._admin = KafkaAdmin()
         self._store = StoreLink(options.group_id, options.worker_id, options.store, open_beside(options.store))
@@ -108,7 +116,9 @@ class StreamProcessor:
             options.semantics,
             is_current=self.coordinator.fences.is_current,
             on_trouble=self._trouble,
+            stages=self._stages,
         )
+        self._breakers = CircuitBreakers(self.coordinator.fences.is_current)
         self._announcer = Announcer(
             options.group_id,
             options.worker_id,
@@ -129,6 +139,9 @@ class StreamProcessor:
         self._backpressured: set[TopicPartition] = set()
         #: Set by the heartbeat when the Worker row asks for it.
         self.stop_requested = False
+        self.evicted = False
+        #: Threads that did not end with the worker: its process should not be used again.
+        self.left_behind: list[str] = []
 
     # --- Life --------------------------------------------------------------------------------------
 
@@ -177,7 +190,7 @@ class StreamProcessor:
             # No right to write any more: what is in hand is dropped, like lost partitions.
             self.coordinator.abandon(list(self.coordinator.partitions), "with its slot")
             # What the database says of a commit under way is still worth hearing: a refusal is told.
-            self.pipeline.settle(Deadline(SETTLE_SECONDS))
+            self.pipeline.settle(Deadline(EVICTED_SECONDS if self.evicted else SETTLE_SECONDS))
             self._serve_events()
         else:
             self.coordinator.hand_over(list(self.coordinator.partitions))
@@ -185,8 +198,10 @@ class StreamProcessor:
         self.pipeline.close()
         self._client.close()
         self._store.close()
+        deadline = Deadline(EVICTED_SECONDS if self.evicted else END_SECONDS)
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=deadline.remaining_seconds)
+        self.left_behind = [thread.name for thread in threads if thread.is_alive()]
 
     def _fetch_loop(self) -> bool:
         started = monotonic()
@@ -350,8 +365,9 @@ class StreamProcessor:
             unit = self.pipeline.take_unit(1.0)
             if unit:
                 try:
-                    unit = self._of_known_topics(unit)
-                    self._settle(unit, committer.commit([commit for _, commit in unit]))
+                    with self._stages.busy(f"committing {_spans(unit)}"):
+                        unit = self._of_known_topics(unit)
+                        self._settle(unit, committer.commit([commit for _, commit in unit]))
                 finally:
                     self.pipeline.unit_done()
 
@@ -397,12 +413,17 @@ class StreamProcessor:
             if checkpoint_id in applied:
                 self._account(commit)
                 accounts.deduplicated += held.dropped
+                self._breakers.counted(commit)
+            elif checkpoint_id in outcome.quarantined:
+                self._say_quarantined(commit, outcome.quarantined[checkpoint_id])
+                self._breakers.quarantined(commit)
             if checkpoint_id in outcome.fenced:
                 kind = "fenced"
             elif checkpoint_id in outcome.refused:
                 kind = "refused"
             else:
-                kind = "committed" if checkpoint_id in applied else "cancelled"
+                passed = checkpoint_id in applied or checkpoint_id in outcome.quarantined
+                kind = "committed" if passed else "cancelled"
             if kind == "refused":
                 self._refused.add(commit.claim)
             if kind != "cancelled":
@@ -414,6 +435,19 @@ class StreamProcessor:
         # Last: whatever receivers do, the batch is settled.
         self._announcer.announce(
             outcome.transactions, {commit.claim.checkpoint_id: held.dropped for held, commit in unit}
+        )
+
+    def _say_quarantined(self, commit: PartitionCommit, detail: str) -> None:
+        self.pipeline.accounts.failed_batches += 1
+        tp = commit.claim.topic_partition
+        journal.record(
+            self.options.group_id,
+            "failed",
+            f"{tp} [{commit.start:,}, {commit.end:,}) could not be applied and waits for its replay: {detail}",
+            level="error",
+            worker_id=self.options.worker_id,
+            topic=tp.topic,
+            partition=tp.partition,
         )
 
     def _finish(self, held: Pending) -> None:
@@ -441,19 +475,33 @@ class StreamProcessor:
             self.stats.memory_bytes = process.memory_info().rss
             self.stats.batch_in_hand = self.pipeline.in_flight()
             self.stats.last_error = self.troubles
+            self._describe_stage()
             try:
                 self._beat(session)
             except DATABASE_LOST as error:
                 self._trouble("heartbeat", f"database: {' '.join(str(error).split())}")
 
+    def _describe_stage(self) -> None:
+        stage = self._stages.longest()
+        self.stats.stage, self.stats.stage_seconds = (stage.text, stage.seconds) if stage else ("", None)
+        # Who waits for a service, and says so, is not stuck.
+        waits = any(self._troubles.get(source) for source in _SERVICES)
+        stuck = stage is not None and stage.seconds > settings.WORKER_STUCK_SECONDS and not waits
+        self.stats.stack = stack_of(stage.thread) if stage and stuck else ""
+
     def _beat(self, session: WorkerSession) -> None:
         """Say we live, hear whether to stop, read the control columns (R5)."""
         with session.transaction():
-            stop = workers.heartbeat(self.options.worker_id, self.stats)
+            wish = workers.heartbeat(self.options.worker_id, self.stats)
+            if wish.evicted:
+                logger.error("%s is evicted: it drops what it has in hand, and ends.", self.options.worker_id)
+                self.evicted = True
+                self._cancelled.set()
+                return
             ids = [local.claim.checkpoint_id for local in list(self.coordinator.partitions.values())]
             self._control.append((ids, ledger.control_states(ids)))
         self._trouble("heartbeat", "")
-        if stop:
+        if wish.stop:
             self.stop_requested = True
         if not self._on_heartbeat():
             logger.error(
@@ -509,3 +557,7 @@ class StreamProcessor:
             logger.warning("%s: %s. Nothing is lost; it is tried again.", source, text)
         elif before and not text:
             logger.info("%s is back.", source)
+
+
+def _spans(unit: Unit) -> str:
+    return ", ".join(f"{commit.claim.topic_partition} [{commit.start}, {commit.end})" for _, commit in unit)

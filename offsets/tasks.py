@@ -4,10 +4,12 @@ import logging
 import mmap
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from celery import Task, current_app, shared_task
@@ -19,17 +21,19 @@ from kombu.exceptions import OperationalError as BrokerError
 from offsets import drift, invariants, journal, lag, leases, workers
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError
-from offsets.models import DatabaseTime, JournalEntry, Worker
+from offsets.models import DatabaseTime, JournalEntry
+from offsets.recovery import notifications, replaying
+from offsets.recovery.manager import RecoveryManager
 from offsets.sessions import DATABASE_LOST
 from offsets.stores import open_store
-from offsets.worker import WorkerOptions, run_worker
+from offsets.worker import LeftBehindError, WorkerOptions, run_worker
 
 logger = logging.getLogger(__name__)
 
 #: How long a sent start is waited for before the slot is tried again; also the pause after a slot that failed.
 START_SECONDS = 10
-#: Supervision that did not tick for this long was without a database, and so, perhaps, were the workers.
-GAP_SECONDS = 6
+#: How long a sent replay may wait for a worker before it is dropped, and sent again.
+REPLAY_START_SECONDS = 30
 SLOT_FAILED = "slot_failed"
 #: A slot that fails again and again for one reason enters it into the journal this seldom.
 TOLD_FOR = timedelta(minutes=5)
@@ -72,7 +76,18 @@ def only_one(name: str, ttl_seconds: float) -> Iterator[bool]:
 
 @shared_task(bind=True, name="offsets.tasks.run_slot")
 def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
-    """Consume in slot `slot` of `group_id` until stopped. Ends at once if the slot is live elsewhere.
+    """Consume in slot `slot` of `group_id` until stopped. Ends at once if the slot is live elsewhere."""
+    try:
+        _run_slot(self, group_id, slot)
+    except LeftBehindError as error:
+        # A thread cannot be ended, and this process would be given to the next slot: the pool starts another.
+        logger.critical("%s Its process ends.", error)
+        logging.shutdown()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
+    """The slot's whole life in this process.
 
     The message was acknowledged before this runs: after a crash the lease decides who goes on, not the broker, which
     would hand the same task out twice after its visibility timeout.
@@ -88,7 +103,7 @@ def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
         options = WorkerOptions(group_id, (settings.ENGAGEMENT_TOPIC,), name, str(self.request.hostname or ""))
         try:
             run_worker(options, should_stop=_stop_flag(), on_heartbeat=_keep(token, ttl))
-        except DATABASE_LOST:
+        except (*DATABASE_LOST, LeftBehindError):
             raise
         except Exception as error:
             _hold_off(token, group_id, error)
@@ -97,6 +112,26 @@ def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
         finally:
             with survives_outage(f"Releasing {name}"):
                 leases.release(token)
+
+
+@shared_task(name="offsets.tasks.run_replay")
+def run_replay(replay_id: int) -> None:
+    """Run a replay to its end. Sent again while nobody runs it, so a crash only makes it later."""
+    with survives_outage(f"Replay {replay_id}"):
+        try:
+            replaying.run(replay_id, should_stop=_stop_flag())
+        except OffsetsError as error:
+            logger.warning("Replay %d waits to be run again: %s", replay_id, error)
+
+
+def dispatch_replay(replay_id: int) -> bool:
+    """Send a replay to the workers; False while Redis does not answer: the recovery manager sends it later."""
+    try:
+        run_replay.apply_async((replay_id,), expires=REPLAY_START_SECONDS)
+    except BrokerError as error:
+        logger.warning("Replay %d is not sent yet: Redis does not answer (%s).", replay_id, error)
+        return False
+    return True
 
 
 def _stop_flag() -> Callable[[], bool]:
@@ -141,11 +176,9 @@ def stop_node(node: str) -> None:
 
 @shared_task(name="offsets.tasks.supervise")
 def supervise() -> None:
-    """Start each slot that nobody holds; bury workers whose heartbeats have stopped."""
+    """Start each slot that nobody holds."""
     with survives_outage("Supervision"):
         group_id = settings.ENGAGEMENT_GROUP
-        if _silence_means_death(group_id):
-            _bury_dead_workers()
         wanted = {slot_name(group_id, slot): slot for slot in range(settings.CONSUMER_SLOTS)}
         missing = sorted(wanted.keys() - leases.live(list(wanted)))
         try:
@@ -182,32 +215,27 @@ def _waiting_starts() -> int:
             return 0
 
 
-def _silence_means_death(group_id: str) -> bool:
-    """Whether missing heartbeats may be held against workers.
-
-    Not right after a gap in this very supervision: a database that was away for it was away for them, too. They get
-    one heartbeat timeout to report back.
-    """
-    ticking, grace = f"supervision:{group_id}", f"supervision-grace:{group_id}"
-    live = leases.live([ticking, grace])
-    leases.acquire(ticking, "supervise", GAP_SECONDS)
-    if ticking not in live:
-        leases.acquire(grace, "supervise", settings.HEARTBEAT_TIMEOUT_SECONDS)
-        return False
-    return grace not in live
+@cache
+def _manager(group_id: str) -> RecoveryManager:
+    """One for each process; all processes of a host are one leader, because their ticks never overlap."""
+    return RecoveryManager(group_id, f"celery:{socket.gethostname()}", dispatch=dispatch_replay)
 
 
-def _bury_dead_workers() -> None:
-    timeout = settings.HEARTBEAT_TIMEOUT_SECONDS
-    dead = workers.reap(timeout)
-    for worker in Worker.objects.filter(pk__in=dead):
-        journal.record(
-            worker.group_id,
-            "worker_dead",
-            f"{worker.worker_id} sent no heartbeat for {timeout} s; its partitions go to other workers.",
-            level="error",
-            worker_id=worker.worker_id,
-        )
+@shared_task(name="offsets.tasks.recover")
+def recover() -> None:
+    """One tick of the recovery manager, unless `run_recovery_manager` or another host leads."""
+    group_id = settings.ENGAGEMENT_GROUP
+    with survives_outage("Recovery"), only_one(f"recover:{group_id}", 10) as mine:
+        if mine:
+            _manager(group_id).tick()
+
+
+@shared_task(name="offsets.tasks.notify")
+def notify() -> None:
+    """Send what people are to be told."""
+    with survives_outage("Sending alerts"), only_one("notify", 300) as mine:
+        if mine:
+            notifications.send_due()
 
 
 @shared_task(name="offsets.tasks.verify")

@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from offsets import journal, workers
 from offsets.clock import monotonic
+from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.processor import ProcessorOptions, StreamProcessor
 from offsets.semantics import misconfiguration, refusal, refuse, refused_mirrors
@@ -19,6 +20,10 @@ from offsets.strategy import refused_policy
 from offsets.types import BatchHandler, Semantics
 
 logger = logging.getLogger(__name__)
+
+
+class LeftBehindError(OffsetsError):
+    """A thread of a worker outlived it. Nothing it does can be counted, but its process must end to be rid of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class WorkerSummary:
     caught_up: bool
     events: int
     dead_letters: int
+    #: Batches that could not be applied, and became failed ranges.
+    failed_batches: int
     #: Records read again that the ledger had, and that were not counted again.
     deduplicated: int
     by_type: dict[str, int]
@@ -98,6 +105,10 @@ def run_worker(
         met = processor.run()
     finally:
         _sign_off(processor, options, worker_id)
+    if processor.left_behind:
+        raise LeftBehindError(
+            f"{worker_id} ended, but for its {' and '.join(processor.left_behind)} thread, which does not answer."
+        )
     return _summary(processor, options, worker_id, met=met)
 
 
@@ -141,6 +152,7 @@ def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str,
         caught_up=met,
         events=accounts.records,
         dead_letters=accounts.failed_records,
+        failed_batches=accounts.failed_batches,
         deduplicated=accounts.deduplicated,
         by_type=dict(accounts.by_type),
         commits=accounts.commits,

@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.db import connection
 from django.db.models import F
@@ -25,6 +26,17 @@ class WorkerStats:
     memory_bytes: int | None = None
     batch_in_hand: int = 0
     last_error: str = ""
+    #: What it is busy with (`offsets.stages`), and where that thread stands when it takes too long.
+    stage: str = ""
+    stage_seconds: float | None = None
+    stack: str = ""
+
+
+class Wish(NamedTuple):
+    """What the Worker row asks of its process: to finish and end, or, evicted, to drop all and end."""
+
+    stop: bool
+    evicted: bool
 
 
 def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -> None:
@@ -38,25 +50,28 @@ def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -
     )
 
 
-def heartbeat(worker_id: str, stats: WorkerStats) -> bool:
-    """Say that the worker lives. Returns whether it is asked to stop; True also when its row is gone."""
+def heartbeat(worker_id: str, stats: WorkerStats) -> Wish:
+    """Say that the worker lives. Returns what it is asked to do; to stop, also when its row is gone."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_worker SET heartbeat_at = clock_timestamp(), records = %s, events_per_second = %s,"
-            " memory_bytes = %s, batch_in_hand = %s, last_error = %s,"
+            " memory_bytes = %s, batch_in_hand = %s, last_error = %s, stage = %s, stage_seconds = %s, stack = %s,"
             " state = CASE WHEN stop_requested THEN 'stopping' ELSE 'running' END, stopped_at = NULL"
-            " WHERE worker_id = %s RETURNING stop_requested",
+            " WHERE worker_id = %s RETURNING stop_requested, evicted_at IS NOT NULL",
             [
                 stats.records,
                 stats.events_per_second,
                 stats.memory_bytes,
                 stats.batch_in_hand,
                 stats.last_error[:2000],
+                stats.stage[:300],
+                stats.stage_seconds,
+                stats.stack[:20_000],
                 worker_id,
             ],
         )
         row = cursor.fetchone()
-    return True if row is None else bool(row[0])
+    return Wish(stop=True, evicted=False) if row is None else Wish(*row)
 
 
 def count_fenced(worker_id: str, commits: int = 1) -> None:
@@ -71,15 +86,29 @@ def request_stop(*, node: str = "", worker_id: str = "") -> int:
     return workers.update(stop_requested=True)
 
 
+def evict(worker_id: str) -> bool:
+    """Ask a worker to drop what it has in hand and end; in the transaction that fences its partitions. False when it
+    has stopped, or was evicted already.
+    """
+    running = Worker.objects.filter(pk=worker_id, evicted_at__isnull=True).exclude(state=Worker.State.STOPPED)
+    return bool(running.update(stop_requested=True, evicted_at=DatabaseTime()))
+
+
 def mark_stopped(worker_id: str, stats: WorkerStats | None = None) -> None:
-    changes: dict[str, object] = {"state": Worker.State.STOPPED, "stopped_at": DatabaseTime(), "batch_in_hand": 0}
+    changes: dict[str, object] = {
+        "state": Worker.State.STOPPED,
+        "stopped_at": DatabaseTime(),
+        "batch_in_hand": 0,
+        "stage": "",
+        "stage_seconds": None,
+    }
     if stats is not None:
         changes |= {"records": stats.records, "last_error": stats.last_error[:2000]}
     Worker.objects.filter(pk=worker_id).update(events_per_second=None, **changes)
 
 
-def reap(timeout_seconds: float) -> list[str]:
-    """Mark workers without a heartbeat for `timeout_seconds` as stopped. Returns their ids, each once.
+def reap(timeout_seconds: float, worker_id: str = "") -> list[str]:
+    """Mark workers without a heartbeat for `timeout_seconds` as stopped, all or one. Returns their ids, each once.
 
     A stopped process that is continued later says so with its next heartbeat, and is shown as running again.
     """
@@ -87,8 +116,8 @@ def reap(timeout_seconds: float) -> list[str]:
         cursor.execute(
             "UPDATE offsets_worker SET state = 'stopped', stopped_at = clock_timestamp(), events_per_second = NULL"
             " WHERE state <> 'stopped' AND heartbeat_at < clock_timestamp() - make_interval(secs => %s)"
-            " RETURNING worker_id",
-            [timeout_seconds],
+            " AND (%s = '' OR worker_id = %s) RETURNING worker_id",
+            [timeout_seconds, worker_id, worker_id],
         )
         return [row[0] for row in cursor.fetchall()]
 

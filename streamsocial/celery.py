@@ -26,6 +26,8 @@ redis_transport.Channel.do_restore = False
 # `expires` bounds what piles up while no control worker runs: a tick that is late is worth nothing.
 app.conf.beat_schedule = {
     "supervise": {"task": "offsets.tasks.supervise", "schedule": 2.0, "options": {"expires": 4}},
+    "recover": {"task": "offsets.tasks.recover", "schedule": 1.0, "options": {"expires": 2}},
+    "notify": {"task": "offsets.tasks.notify", "schedule": 2.0, "options": {"expires": 4}},
     "monitor": {"task": "analytics.tasks.monitor", "schedule": 1.0, "options": {"expires": 2}},
     "fold": {"task": "analytics.tasks.fold", "schedule": 1.0, "options": {"expires": 2}},
     "verify": {"task": "offsets.tasks.verify", "schedule": 10.0, "options": {"expires": 20}},

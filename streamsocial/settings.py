@@ -130,7 +130,7 @@ EVENT_TIME_TOLERANCE_SECONDS = env.integer("EVENT_TIME_TOLERANCE_SECONDS", 7 * 2
 EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 1024 * 1024, minimum=64)
 MINUTE_RETENTION_DAYS = env.integer("MINUTE_RETENTION_DAYS", 30, minimum=1)
 
-BATCH_HANDLER = "analytics.processor.EngagementProcessor"
+BATCH_HANDLER = env.text("BATCH_HANDLER", "analytics.processor.EngagementProcessor")
 # Unchecked here on purpose: `offsets.checks` refuses what cannot keep its promise, with the reason.
 PROCESSING_SEMANTICS = env.text("PROCESSING_SEMANTICS", "exactly_once")
 OFFSET_STORE = env.text("OFFSET_STORE", "postgres")
@@ -161,7 +161,39 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 1
 CLAIM_LOCK_TIMEOUT_MS = env.integer("CLAIM_LOCK_TIMEOUT_MS", 2000, minimum=100)
 #: A partition further behind than this is LAGGING, if its lag does not shrink.
 ALLOWED_LAG_SECONDS = env.integer("ALLOWED_LAG_SECONDS", 10, minimum=1)
+#: A worker that is busy with one thing for longer than this, and does not wait for a service, is stuck.
+WORKER_STUCK_SECONDS = env.integer("WORKER_STUCK_SECONDS", 30, minimum=1)
+#: Whether the recovery manager evicts stuck workers by itself.
+EVICT_STUCK_WORKERS = env.flag("EVICT_STUCK_WORKERS", default=True)
+#: Offsets that are not counted, and that Kafka will have deleted sooner than this, are warned of.
+RETENTION_WARN_SECONDS = env.integer("RETENTION_WARN_SECONDS", 3600, minimum=1)
+#: Failed ranges are replayed after this, then after twice as long, and so on, at most REPLAY_ATTEMPTS times.
+REPLAY_FIRST_SECONDS = env.integer("REPLAY_FIRST_SECONDS", 1, minimum=1)
+REPLAY_ATTEMPTS = env.integer("REPLAY_ATTEMPTS", 8, minimum=1, maximum=50)
+#: A partition pauses when more than this share (percent) of its last records, or this many of them in a row, fail.
+DEAD_LETTER_MAX_PERCENT = env.integer("DEAD_LETTER_MAX_PERCENT", 50, minimum=1, maximum=100)
+DEAD_LETTER_WINDOW = env.integer("DEAD_LETTER_WINDOW", 1000, minimum=1)
+DEAD_LETTER_MAX_IN_A_ROW = env.integer("DEAD_LETTER_MAX_IN_A_ROW", 1000, minimum=1)
+#: So many failed batches in a row pause it, too.
+FAILED_BATCHES_MAX_IN_A_ROW = env.integer("FAILED_BATCHES_MAX_IN_A_ROW", 3, minimum=1)
 DASHBOARD_INTERVAL_MS = env.integer("DASHBOARD_INTERVAL_MS", 1000, minimum=500)
+
+# --- Alerts ---------------------------------------------------------------------------------------
+#: Incidents are posted there, signed with the secret; both empty: no webhook.
+ALERT_WEBHOOK_URL = env.text("ALERT_WEBHOOK_URL")
+ALERT_WEBHOOK_SECRET = env.text("ALERT_WEBHOOK_SECRET")
+ALERT_EMAIL_TO = env.words("ALERT_EMAIL_TO")
+ALERT_EMAIL_FROM = env.text("ALERT_EMAIL_FROM", "streamsocial@localhost")
+EMAIL_HOST = env.text("EMAIL_HOST")
+EMAIL_PORT = env.integer("EMAIL_PORT", 25, minimum=1, maximum=65535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=False)
+EMAIL_TIMEOUT = 5
+NOTIFY_MAX_ATTEMPTS = env.integer("NOTIFY_MAX_ATTEMPTS", 8, minimum=1)
+NOTIFY_MAX_PER_HOUR = env.integer("NOTIFY_MAX_PER_HOUR", 60, minimum=1)
+#: The same incident again within this of the last message about it is not told.
+NOTIFY_QUIET_SECONDS = env.integer("NOTIFY_QUIET_SECONDS", 300, minimum=0)
 
 # --- Celery ---------------------------------------------------------------------------------------
 CONSUMER_SLOTS = env.integer("CONSUMER_SLOTS", 2, minimum=1, maximum=1000)
@@ -176,7 +208,11 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 #: Lets several deployments share one Redis.
 CELERY_QUEUE_SUFFIX = env.text("CELERY_QUEUE_SUFFIX")
 CELERY_TASK_DEFAULT_QUEUE = f"control{CELERY_QUEUE_SUFFIX}"
-CELERY_TASK_ROUTES = {"offsets.tasks.run_slot": {"queue": f"slots{CELERY_QUEUE_SUFFIX}"}}
+CELERY_TASK_ROUTES = {
+    "offsets.tasks.run_slot": {"queue": f"slots{CELERY_QUEUE_SUFFIX}"},
+    # A replay may take hours: it must not keep supervision or a slot waiting.
+    "offsets.tasks.run_replay": {"queue": f"replays{CELERY_QUEUE_SUFFIX}"},
+}
 
 # --- Logging --------------------------------------------------------------------------------------
 LOGGING: dict[str, Any] = {

@@ -12,7 +12,7 @@ from confluent_kafka import (
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.config import client_config
@@ -95,6 +95,22 @@ class KafkaAdmin:
         late = [tp for tp, offset in found.items() if offset < 0]
         ends = self._offsets(late, OffsetSpec.latest(), self._timeout)
         return {tp: ends.get(tp, offset) if offset < 0 else offset for tp, offset in found.items()}
+
+    def retention_seconds(self, topics: Iterable[str]) -> dict[str, float]:
+        """How long each topic keeps its records; topics that keep them for ever, or only compact, are left out."""
+        wanted = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in sorted(set(topics))]
+        if not wanted:
+            return {}
+        found = {}
+        for resource, future in self._client.describe_configs(wanted, request_timeout=self._timeout).items():
+            try:
+                entries = self.result(future, self._timeout)
+            except (TopicNotFoundError, RefusedError):
+                continue
+            retention = int(entries["retention.ms"].value)
+            if retention >= 0 and "delete" in entries["cleanup.policy"].value:
+                found[str(resource.name)] = retention / 1000
+        return found
 
     def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What an existing consumer group has committed to Kafka; partitions without a commit are left out."""

@@ -23,6 +23,7 @@ from offsets.ledger.commits import (
     follow_store,
     lock_for_commit,
     probe_commit,
+    record_failed,
     record_processed,
     settle_claimed,
 )
@@ -39,6 +40,15 @@ from offsets.ledger.moves import (
     uncovered,
 )
 from offsets.ledger.pieces import known_ranges
+from offsets.ledger.replays import (
+    fence,
+    lock_letters,
+    pass_failed,
+    record_replayed,
+    replay_miss,
+    retry_failed_later,
+    settle_letters,
+)
 
 __all__ = [
     "Baseline",
@@ -49,6 +59,7 @@ __all__ = [
     "claim",
     "claim_offsets",
     "control_states",
+    "fence",
     "follow_store",
     "halt",
     "held_by_others",
@@ -58,15 +69,22 @@ __all__ = [
     "lock_checkpoint",
     "lock_checkpoints",
     "lock_for_commit",
+    "lock_letters",
     "move_within",
+    "pass_failed",
     "probe_commit",
+    "record_failed",
     "record_processed",
+    "record_replayed",
     "release",
+    "replay_miss",
     "request_mirror",
     "retire_and_restart",
+    "retry_failed_later",
     "seek",
     "set_desired_state",
     "settle_claimed",
+    "settle_letters",
     "swap_back",
     "uncovered",
 ]

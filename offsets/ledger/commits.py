@@ -98,8 +98,8 @@ def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *,
     other kind becomes processed. `move=False` leaves `next_offset` to `follow_store`. Raises LedgerConflictError when
     a row count is not what it must be: nothing may be committed then.
     """
-    tips = pieces.write_processed(_new_pieces(commits), batch_id)
-    _insert_dead_letters(commits)
+    tips = pieces.write_processed(new_pieces(commits), batch_id)
+    insert_dead_letters(commits)
     rows = [
         (
             commit.claim.checkpoint_id,
@@ -115,9 +115,23 @@ def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *,
     _update_checkpoints(rows, batch_id, move=move)
 
 
+def record_failed(
+    commit: PartitionCommit, batch_id: uuid.UUID, detail: str, *, retry_seconds: float, move: bool
+) -> None:
+    """Set a whole batch apart whose counts were refused: a failed range, to be replayed in `retry_seconds` (R11).
+
+    In the caller's transaction, after `lock_for_commit`. Offsets of which the ledger knows something keep it.
+    """
+    new = [piece for piece in new_pieces([commit]) if piece.kind is None]
+    pieces.write_failed(new, batch_id, detail, retry_seconds)
+    claim = commit.claim
+    row = (claim.checkpoint_id, commit.start, commit.end, claim.epoch, None, commit.leader_epoch, 0)
+    _update_checkpoints([row], batch_id, move=move)
+
+
 def claim_offsets(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
     """At most once, first half: the offsets are `claimed` and done with before anything is counted."""
-    new = [piece for piece in _new_pieces(commits) if piece.kind is not RangeKind.PROCESSED]
+    new = [piece for piece in new_pieces(commits) if piece.kind is not RangeKind.PROCESSED]
     pieces.write_claimed(new, batch_id)
     rows = [(c.claim.checkpoint_id, c.start, c.end, c.claim.epoch, None, c.leader_epoch, 0) for c in commits]
     _update_checkpoints(rows, batch_id, move=True)
@@ -132,10 +146,10 @@ def settle_claimed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> l
     _lock(commits)
     kept = [commit for commit in commits if _holds_claimed(commit, batch_id)]
     if kept:
-        new = [piece for piece in _new_pieces(kept) if piece.kind is not RangeKind.PROCESSED]
+        new = [piece for piece in new_pieces(kept) if piece.kind is not RangeKind.PROCESSED]
         pieces.remove_claimed(new, batch_id)
         pieces.write_processed([piece._replace(kind=None) for piece in new], batch_id)
-        _insert_dead_letters(kept)
+        insert_dead_letters(kept)
     return kept
 
 
@@ -164,7 +178,7 @@ def follow_store(commits: Sequence[PartitionCommit]) -> dict[int, str]:
     }
 
 
-def _new_pieces(commits: Sequence[PartitionCommit]) -> list[Piece]:
+def new_pieces(commits: Sequence[PartitionCommit]) -> list[Piece]:
     return [
         Piece(c.claim.checkpoint_id, s.start, s.end, s.found, s.records, s.failed_records, c.claim.epoch)
         for c in commits
@@ -189,7 +203,7 @@ def _update_checkpoints(rows: Sequence[tuple[Any, ...]], batch_id: uuid.UUID, *,
             raise LedgerConflictError(f"{cursor.rowcount} of {len(rows)} checkpoints moved")
 
 
-def _insert_dead_letters(commits: Sequence[PartitionCommit]) -> None:
+def insert_dead_letters(commits: Sequence[PartitionCommit]) -> None:
     rows = [
         DeadLetter(
             checkpoint_id=commit.claim.checkpoint_id,

@@ -109,6 +109,19 @@ def _insert(pieces: Sequence[Piece], kind: RangeKind, batch_id: uuid.UUID | None
         return dict(cursor.fetchall())
 
 
+def write_failed(pieces: Sequence[Piece], batch_id: uuid.UUID, detail: str, retry_seconds: float) -> None:
+    """Say of offsets that they could not be counted, and when a replay may try them again."""
+    if not pieces:
+        return
+    _insert([one._replace(records=0, failed_records=0) for one in pieces], RangeKind.FAILED, batch_id, detail)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_ledgerrange SET retry_at = clock_timestamp() + make_interval(secs => %s)"
+            " WHERE checkpoint_id = %s AND batch_id = %s AND kind = 'failed'",
+            [retry_seconds, pieces[0].checkpoint_id, batch_id],
+        )
+
+
 def insert_uncounted(checkpoint_id: int, gaps: Sequence[OffsetRange], kind: RangeKind, epoch: int, detail: str) -> None:
     """Say of uncovered offsets that an operator passed over them, or that Kafka deleted them."""
     if gaps:
@@ -121,7 +134,7 @@ def cut_out(checkpoint_id: int, start: int, end: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"DELETE FROM offsets_ledgerrange WHERE checkpoint_id = %(id)s AND {_OVERLAP} AND kind <> 'processed'"
-            " RETURNING lower(offsets), upper(offsets), kind, epoch, batch_id, detail, created_at",
+            " RETURNING lower(offsets), upper(offsets), kind, epoch, batch_id, detail, created_at, attempts, retry_at",
             bounds,
         )
         removed = cursor.fetchall()
@@ -133,7 +146,8 @@ def cut_out(checkpoint_id: int, start: int, end: int) -> None:
         ]
         cursor.executemany(
             "INSERT INTO offsets_ledgerrange (checkpoint_id, offsets, kind, records, failed_records, epoch, batch_id,"
-            " detail, created_at) VALUES (%s, int8range(%s, %s), %s, 0, 0, %s, %s, %s, %s)",
+            " detail, created_at, attempts, retry_at)"
+            " VALUES (%s, int8range(%s, %s), %s, 0, 0, %s, %s, %s, %s, %s, %s)",
             [(checkpoint_id, *one) for one in left],
         )
 

@@ -9,7 +9,7 @@ from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
 
 def applied(
     kind: str,
-    checkpoint: PartitionCheckpoint,
+    checkpoint: PartitionCheckpoint | None,
     *,
     actor: Actor,
     reason: str,
@@ -19,13 +19,14 @@ def applied(
     detail: str,
     change_id: uuid.UUID | None = None,
     undoes: OperatorAction | None = None,
+    target: str = "",
 ) -> OperatorAction:
-    """In the transaction of the action itself: neither is without the other."""
+    """In the transaction of the action itself: neither is without the other. `target` names what is no partition."""
     return OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,
         username=actor.name,
-        target=str(checkpoint),
+        target=(target or str(checkpoint))[:600],
         source=source,
         change_id=change_id,
         undoes=undoes,
@@ -45,21 +46,22 @@ def complete(action: OperatorAction, after: Mapping[str, object]) -> None:
 
 def refused(
     kind: str,
-    checkpoint_id: int,
+    checkpoint_id: int | None,
     *,
     actor: Actor,
     reason: str,
     source: Source,
     detail: str,
+    target: str = "",
 ) -> None:
     """Outside the transaction that was rolled back; before and after are the same."""
-    checkpoint = PartitionCheckpoint.objects.filter(pk=checkpoint_id).first()
+    checkpoint = PartitionCheckpoint.objects.filter(pk=checkpoint_id or 0).first()
     state = state_of(checkpoint) if checkpoint else {}
     OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,
         username=actor.name,
-        target=str(checkpoint) if checkpoint else f"checkpoint {checkpoint_id}",
+        target=(target or (str(checkpoint) if checkpoint else f"checkpoint {checkpoint_id}"))[:600],
         source=source,
         reason=reason[:MAX_REASON_LENGTH],
         before=state,

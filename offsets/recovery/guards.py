@@ -31,6 +31,8 @@ class Source(enum.StrEnum):
     ADMIN = "admin"
     API = "api"
     COMMAND = "command"
+    #: The application itself: the circuit breaker, the recovery manager.
+    AUTOMATIC = "automatic"
 
 
 @dataclass(frozen=True, slots=True)

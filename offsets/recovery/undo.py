@@ -7,16 +7,19 @@ from django.db import transaction
 
 from offsets import journal, ledger
 from offsets.errors import RefusedError
-from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.recovery import actions, audit, moves
+from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
+from offsets.recovery import actions, audit, letters, moves
 from offsets.recovery.actions import ActionKind
 from offsets.recovery.guards import Actor, Seen, Source, bounded_wait, check_allowed, check_reason, live, name_of
+from offsets.recovery.letters import LetterFilter
 from offsets.recovery.moves import Move, MovePreview
 from offsets.recovery.plans import MoveKind
 
 UNDO = "undo"
 _INVERSE = {ActionKind.PAUSE: ActionKind.RESUME, ActionKind.RESUME: ActionKind.PAUSE}
 _SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
+#: Kinds that can be taken back; whether one still can is asked when it is.
+UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, letters.DISCARD})
 
 
 def find(reference: str) -> list[OperatorAction]:
@@ -58,6 +61,8 @@ def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
                 f"Undo the rebuild of {name_of(new)}: what was counted before it is back, what was counted since is "
                 f"dropped, and it goes on at {old.next_offset:,}."
             )
+        elif action.kind == letters.DISCARD:
+            found.append(letters.preview(letters.REOPEN, _discarded(action), actor).text)
         elif action.kind in _INVERSE and action.checkpoint_id is not None:
             found.append(actions.preview(_INVERSE[ActionKind(action.kind)], action.checkpoint_id, actor).text)
         else:
@@ -75,7 +80,7 @@ def apply(
     if len(undone) == 1 and undone[0].kind in _INVERSE and undone[0].checkpoint_id is not None:
         kind = _INVERSE[ActionKind(undone[0].kind)]
         now = actions.preview(kind, undone[0].checkpoint_id, actor).seen
-        done = actions.apply(
+        inverse = actions.apply(
             *(kind, undone[0].checkpoint_id),
             actor=actor,
             reason=reason,
@@ -83,10 +88,23 @@ def apply(
             seen=seen or now,
             undoes=undone[0],
         )
-        return [done]
+        return [inverse]
+    if len(undone) == 1 and undone[0].kind == letters.DISCARD:
+        ids = _discarded(undone[0]).ids
+        done = letters.apply(letters.REOPEN, ids, actor=actor, reason=reason, source=source, undoes=undone[0])
+        return [done.action]
     if all(action.kind == MoveKind.REBUILD for action in undone):
         return _swap_back(undone, actor, reason, source)
     raise RefusedError("These actions cannot be undone together; undo them one by one, the last one first.")
+
+
+def _discarded(action: OperatorAction) -> LetterFilter:
+    """The letters that an action discarded. Raises RefusedError where it names none of them any more."""
+    ids = tuple(DeadLetter.objects.filter(action=action).order_by("pk").values_list("pk", flat=True))
+    if not ids:
+        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): nothing is left to undo.")
+    group_id = DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
+    return LetterFilter(group_id, ids=ids)
 
 
 def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:

@@ -22,17 +22,20 @@ async function ask(path, options, unanswered) {
   throw new ActionError(answer.error ?? `The server answered ${response.status} without saying why. Try again.`, response.status);
 }
 
-/** `to` only for what moves to a place of the operator's choice. */
-export const preview = (id, kind, to) =>
-  ask(`/api/partitions/${id}/preview/${kind}/${to === undefined ? "" : `?to=${encodeURIComponent(to)}`}`, {}, "The server does not answer, so nothing can be previewed. Nothing was changed; try again.");
+/** What is true now, or would be done; `query` leaves out what is undefined. */
+export function read(path, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined);
+  const search = new URLSearchParams(given).toString();
+  return ask(search ? `${path}?${search}` : path, {}, "The server does not answer. Nothing was changed; try again.");
+}
 
-export const apply = (id, kind, reason, seen, to) =>
+export const send = (path, body) =>
   ask(
-    `/api/partitions/${id}/${kind}/`,
+    path,
     {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-CSRFToken": document.querySelector("#action-form [name=csrfmiddlewaretoken]").value },
-      body: JSON.stringify({ reason, seen, to }),
+      body: JSON.stringify(body),
     },
     "The server did not answer, so it is not known whether this was applied. Look again: the preview shows what is true now.",
   );

@@ -1,42 +1,31 @@
-// What an operator does to a partition: preview in words, a reason, the deed, and then what the ledger says, not what was
-// wished.
-import { ActionError, apply, preview } from "./action-api.js";
+// The dialog of everything an operator does: preview in words, a reason, the deed, and then what the ledger says, not what
+// was wished. What is done, and how it is seen to be done, is a plan of plans.js.
+import { ActionError } from "./action-api.js";
 import { announce } from "./announcer.js";
 import { byId, make, setAttribute, setHidden, setText } from "./dom.js";
-import { clock, exact, UNKNOWN } from "./format.js";
-import { nameOf } from "./statuses.js";
+import { exact, UNKNOWN } from "./format.js";
 
 const CONFIRM_MS = 8000;
 const LOOK_AFTER_MS = 400;
-/** `done(now, current)`: whether the ledger shows it. A move begins a new epoch; a rebuild, a new checkpoint. */
-const KINDS = {
-  pause: { word: "Pause", done: (now) => now.desired_state === "paused" },
-  resume: { word: "Resume", done: (now) => now.desired_state === "running" },
-  seek: { word: "Move", wantsTarget: true, done: (now, { after }) => now.epoch >= after.epoch },
-  accept_loss: { word: "Accept the loss of", done: (now, { after }) => now.epoch >= after.epoch },
-  rebuild: { word: "Rebuild", done: (now, { after }) => now.epoch >= after.epoch },
-  restart: { word: "Begin again", done: (now, { after }) => now.epoch >= after.epoch },
-};
 const FACTS = { desired_state: "Wanted state", next_offset: "Next offset", epoch: "Epoch", owner: "Owner" };
 // In offsets; only what a move says of itself.
 const OUTCOME = { to_count: "To be counted", deduplicated: "Read again, left out", duplicated: "Counted again", lost: "Lost" };
 
 export class Actions {
-  #find;
-  #current = null; // { id, kind, seen, step: "loading" | "ready" | "sending" | "waiting" | "done" }
+  #current = null; // { plan, token, answer, step: "loading" | "ready" | "refused" | "sending" | "waiting" | "done" }
+  #snapshot = null;
+  #inputs = [];
   #timer = 0;
   #typing = 0;
 
-  /** `find(checkpointId)` gives the partition as the last snapshot has it. */
-  constructor(find) {
-    this.#find = find;
+  constructor() {
     byId("action-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
     byId("action-close").addEventListener("click", () => byId("action").close());
     byId("action-again").addEventListener("click", () => this.#look());
-    byId("action-target").addEventListener("input", () => {
+    byId("action-fields").addEventListener("input", () => {
       // What was shown is not what is asked for any more.
       this.#step("loading", "");
       clearTimeout(this.#typing);
@@ -49,52 +38,57 @@ export class Actions {
     });
   }
 
-  open(kind, id) {
-    const partition = this.#find(id);
-    if (!partition || byId("action").open) return;
-    const { word, wantsTarget = false } = KINDS[kind];
-    this.#current = { id, kind, name: nameOf(partition), wantsTarget, seen: null, after: null, step: "loading" };
+  open(plan) {
+    if (byId("action").open) return;
+    this.#current = { plan, token: null, answer: null, step: "loading" };
     byId("action-reason").value = "";
-    byId("action-target").value = "";
-    setHidden(byId("action-target-field"), !wantsTarget);
-    setText(byId("action-title"), `${word} ${this.#current.name}`);
-    setText(byId("action-apply"), `${word} ${this.#current.name}`);
+    this.#inputs = plan.fields.map(input);
+    byId("action-fields").replaceChildren(...this.#inputs.map(({ root }) => root));
+    setText(byId("action-title"), plan.title);
+    setText(byId("action-apply"), plan.button);
+    setHidden(byId("action-change"), true);
     byId("action").showModal();
-    byId(wantsTarget ? "action-target" : "action-reason").focus();
+    (this.#inputs[0]?.box ?? byId("action-reason")).focus();
     this.#look();
   }
 
   /** Each snapshot may be the one that shows the outcome. */
-  confirm() {
+  confirm(snapshot) {
+    this.#snapshot = snapshot;
     const current = this.#current;
     if (current?.step !== "waiting") return;
-    const partition = this.#find(current.id);
-    if (!partition || !KINDS[current.kind].done(partition, current)) return;
+    const far = current.plan.progress?.(current.answer, snapshot);
+    if (far) showProgress(far);
+    const words = current.plan.done(current.answer, snapshot);
+    if (!words) return;
     clearTimeout(this.#timer);
-    const words = `Done: the ledger shows ${current.name} as ${partition.status} at ${clock(new Date())}, at offset ${exact(partition.next_offset)}.`;
     this.#step("done", words, "done");
     announce(words);
+  }
+
+  #values() {
+    return Object.fromEntries(this.#inputs.map(({ field, box }) => [field.name, box.value.trim()]));
   }
 
   async #look() {
     const current = this.#current;
     if (!current) return;
-    const to = current.wantsTarget ? byId("action-target").value.trim() : undefined;
-    current.seen = null;
+    const values = this.#values();
+    current.token = null;
     this.#step("loading", "");
-    if (to === "") {
-      setText(byId("action-text"), "Say where to: an offset, earliest or latest.");
+    const empty = this.#inputs.find(({ field }) => !values[field.name]);
+    if (empty) {
+      setText(byId("action-text"), empty.field.missing);
       return;
     }
     setText(byId("action-text"), "Asking what it would do …");
     try {
-      const shown = await preview(current.id, current.kind, to);
-      if (current !== this.#current || (current.wantsTarget && byId("action-target").value.trim() !== to)) return;
-      current.seen = shown.seen;
-      // "latest" means the place that was shown, not where the end will be.
-      current.to = shown.to;
+      const shown = await current.plan.preview(values);
+      if (current !== this.#current || JSON.stringify(values) !== JSON.stringify(this.#values())) return;
+      current.token = shown.token;
       setText(byId("action-text"), shown.text);
-      fillChange(shown.before, shown.after, current.kind);
+      current.facts = Boolean(shown.before && shown.after);
+      if (current.facts) fillChange(shown.before, shown.after, current.plan.kind);
       this.#step("ready", "");
     } catch (error) {
       if (current === this.#current) this.#failed(error, "No preview, so nothing to apply.");
@@ -112,13 +106,12 @@ export class Actions {
     }
     this.#step("sending", "");
     try {
-      const answer = await apply(current.id, current.kind, reason, current.seen, current.wantsTarget ? current.to : undefined);
+      current.answer = await current.plan.apply(reason, current.token, this.#values());
       if (current !== this.#current) return;
-      current.after = answer.after;
-      current.id = answer.after.checkpoint_id ?? current.id;
-      this.#step("waiting", `Recorded as ${answer.outcome}. Waiting for the ledger to show it …`);
-      this.#timer = setTimeout(() => this.#unconfirmed(), CONFIRM_MS);
-      this.confirm();
+      const waits = current.plan.patient ? "It goes on without this page, too." : "Waiting for the ledger to show it …";
+      this.#step("waiting", `Recorded as ${current.answer.outcome}. ${waits}`);
+      if (!current.plan.patient) this.#timer = setTimeout(() => this.#unconfirmed(), CONFIRM_MS);
+      if (this.#snapshot) this.confirm(this.#snapshot);
     } catch (error) {
       if (current === this.#current) this.#failed(error);
     }
@@ -132,13 +125,14 @@ export class Actions {
     if (!(error instanceof ActionError)) throw error;
     if (lead) setText(byId("action-text"), lead);
     // What was seen is no longer true, or was never known: only a new look leads on. Otherwise it may be tried again.
-    const lookFirst = !this.#current.seen || error.status === 409 || error.status === 0;
+    const lookFirst = !this.#current.token || error.status === 409 || error.status === 0;
     this.#step(lookFirst ? "refused" : "ready", error.message, "error");
     if (lookFirst) byId("action-again").focus();
   }
 
   #step(step, note, level) {
-    this.#current.step = step;
+    const current = this.#current;
+    current.step = step;
     const over = step === "waiting" || step === "done";
     byId("action-apply").disabled = step !== "ready";
     setHidden(byId("action-apply"), over);
@@ -146,8 +140,9 @@ export class Actions {
     // A preview speaks of the future; once it is done, the outcome alone counts.
     setHidden(byId("action-text"), step === "done");
     setHidden(byId("action-field"), over);
-    setHidden(byId("action-target-field"), over || !this.#current.wantsTarget);
-    setHidden(byId("action-change"), !this.#current.seen || over);
+    setHidden(byId("action-fields"), over || !this.#inputs.length);
+    setHidden(byId("action-change"), !current.token || !current.facts || over);
+    if (!over) setHidden(byId("action-progress"), true);
     setText(byId("action-close"), over ? "Close" : "Cancel");
     setAttribute(byId("action-close"), "data-kind", step === "done" ? "primary" : null);
     const box = byId("action-note");
@@ -156,6 +151,21 @@ export class Actions {
     setHidden(box, !note);
     if (over) byId("action-close").focus();
   }
+}
+
+function input(field) {
+  const id = `action-${field.name}`;
+  const box = make("input", { id, type: "text", maxlength: 20, autocomplete: "off", spellcheck: "false", "aria-describedby": field.hint ? `${id}-hint` : null });
+  const root = make("div", { class: "field" }, make("label", { class: "field" }, make("span", {}, field.label), box));
+  if (field.hint) root.append(make("p", { class: "hint", id: `${id}-hint` }, field.hint));
+  return { field, box, root };
+}
+
+function showProgress({ value, max, text }) {
+  setHidden(byId("action-progress"), false);
+  setAttribute(byId("action-meter"), "max", Math.max(1, max));
+  setAttribute(byId("action-meter"), "value", value);
+  setText(byId("action-far"), text);
 }
 
 // The offset is the worker's: it has a batch in hand when it is told to stop.

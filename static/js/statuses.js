@@ -5,7 +5,7 @@ const FAMILIES = [
   { name: "ok", words: ["OK"] },
   { name: "late", words: ["LAGGING", "SLOW"] },
   { name: "paused", words: ["PAUSED"] },
-  { name: "stuck", words: ["REWOUND", "STUCK", "STALLED", "STOPPED"] },
+  { name: "stuck", words: ["REWOUND", "STALLED", "STOPPED", "STUCK"] },
   { name: "unowned", words: ["UNOWNED", "OWNER DEAD"] },
   { name: "halted", words: ["FAILED", "HALTED"] },
 ];

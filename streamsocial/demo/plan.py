@@ -12,8 +12,9 @@ _WORKER = ("-A", "streamsocial", "worker", "--loglevel", "INFO")
 
 
 def processes(folder: Path, environ: Mapping[str, str], *, port: int, rate: int | None) -> list[Child]:
-    """Page, slots, control, beat, and a generator unless `rate` is None. They stop in reverse: what makes work first,
-    and supervision before the slots it would start again.
+    """Page, slots, control, replays, recovery, beat, and a generator unless `rate` is None.
+
+    They stop in reverse: what makes work first, and supervision before the slots it would start again.
     """
     logs = folder / "logs"
     settings = Environment(environ)
@@ -38,6 +39,13 @@ def processes(folder: Path, environ: Mapping[str, str], *, port: int, rate: int 
             module("celery", *_WORKER, "-Q", f"control{suffix}", "-c", "2", "-n", "control@%h"),
             logs / "control.log",
         ),
+        Child(
+            "replays",
+            module("celery", *_WORKER, "-Q", f"replays{suffix}", "-c", "1", "-n", "replays@%h"),
+            logs / "replays.log",
+        ),
+        # Beside the ticks of beat: what watches Redis must not depend on it.
+        Child("recovery", manage("run_recovery_manager"), logs / "recovery.log", 10),
         Child(
             "beat",
             module("celery", "-A", "streamsocial", "beat", "--schedule", schedule, "--pidfile="),

@@ -423,7 +423,7 @@ def test_it_announces_a_change_of_status_and_nothing_else(group, operator):
     expect(cell(page, 0, "next")).to_have_text("1,100")
     Worker.objects.filter(pk="w-7f2a91bc").update(heartbeat_at=ago(60))
 
-    expect(page.locator("#announcer")).to_contain_text("engagement-0 is UNOWNED")
+    expect(page.locator("#announcer")).to_contain_text("engagement-0 is OWNER DEAD")
     assert len(page.evaluate("window.said")) == 1
 
 

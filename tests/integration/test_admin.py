@@ -59,6 +59,14 @@ def rows():
     OperatorAction.objects.create(
         kind="pause", checkpoint=checkpoint, username="u", target="t", source="api", reason="r", outcome="applied"
     )
+    models.PartitionHealth.objects.create(checkpoint=checkpoint, status="OK", detail="Keeps up.")
+    replay = models.Replay.objects.create(group_id=GROUP, username="u", reason="r")
+    models.ReplayRange.objects.create(replay=replay, checkpoint=checkpoint, start=0, end=5, position=2)
+    incident = models.Incident.objects.create(
+        group_id=GROUP, kind="worker_dead", subject="w-7f2", summary="<b>claimed</b>", began_at=timezone.now()
+    )
+    models.IncidentEvent.objects.create(incident=incident, text="<script>alert(1)</script>")
+    models.Notification.objects.create(incident=incident, event="opened", channel="email")
     metrics.EngagementDelta.objects.create(**dimension, views=1)
     metrics.EngagementTotal.objects.create(**dimension, views=1)
     metrics.EngagementMinute.objects.create(checkpoint=checkpoint, minute=timezone.now(), views=1)
@@ -241,3 +249,39 @@ def test_it_finds_live_checkpoints_among_retired_ones(superuser):
     make_checkpoint(0, retired_at=DatabaseTime(), retired_reason="rebuilt")
 
     assert superuser.get(CHECKPOINTS, {"retired_at__isempty": "1"}).context["cl"].result_count == 1
+
+
+def test_an_operator_discards_a_dead_letter_and_reopens_it(rows):
+    letter = rows[models.DeadLetter]
+    letters, client = "/admin/offsets/deadletter/", client_of("omar", "operator")
+
+    asked = client.post(letters, {"action": "discard", "_selected_action": [letter.pk]})
+    assert b"Discard 1 dead letter" in asked.content
+    letter.refresh_from_db()
+    assert letter.status == "pending", "nothing is done before it is confirmed"
+    again = {"action": "discard", "_selected_action": [letter.pk], "confirmed": "1"}
+    assert b"Say why" in client.post(letters, again | {"reason": " "}).content
+    assert client.post(letters, again | {"reason": "a test"}).status_code == 302
+    letter.refresh_from_db()
+    assert (letter.status, letter.action.username, letter.action.source) == ("discarded", "omar", "admin")
+    refused = client.post(letters, again | {"reason": "once more"}, follow=True)
+    assert b"is discarded already" in refused.content
+    assert client.post(letters, again | {"action": "reopen", "reason": "a test"}).status_code == 302
+    letter.refresh_from_db()
+    assert letter.status == "pending"
+
+
+def test_an_operator_evicts_a_worker_and_a_viewer_may_not(rows):
+    workers, token = "/admin/offsets/worker/", {"action": "evict", "_selected_action": ["w-7f2"]}
+    viewer, client = client_of("vera", "viewer"), client_of("omar", "operator")
+
+    assert b"Evict w-7f2" not in viewer.post(workers, token, follow=True).content
+    assert b"Evict w-7f2: engagement-3 are fenced at once" in client.post(workers, token).content
+    client.post(workers, token | {"confirmed": "1", "reason": "a test"})
+    worker, checkpoint = rows[models.Worker], rows[PartitionCheckpoint]
+    worker.refresh_from_db()
+    checkpoint.refresh_from_db()
+    assert worker.evicted_at is not None
+    assert worker.stop_requested
+    assert checkpoint.owner is None
+    assert checkpoint.epoch == 4

@@ -125,8 +125,8 @@ def test_it_draws_a_wild_history_with_few_pieces_and_still_counts_it_exactly():
     [
         ({"silent_for": 0}, {}, "OK"),
         ({"silent_for": 0}, {"desired_state": "paused"}, "PAUSED"),
-        ({"silent_for": 12}, {}, "UNOWNED"),
-        ({"silent_for": 3, "state": "stopped", "stopped_at": DatabaseTime()}, {}, "UNOWNED"),
+        ({"silent_for": 12}, {}, "OWNER DEAD"),
+        ({"silent_for": 3, "state": "stopped", "stopped_at": DatabaseTime()}, {}, "OWNER DEAD"),
         ({"silent_for": 0}, {"halt_reason": "expired", "halt_detail": "gone"}, "HALTED"),
         (None, {}, "UNOWNED"),
     ],
@@ -356,7 +356,7 @@ def test_it_shows_duplicates_and_how_far_other_stores_stand():
 def test_it_reads_any_number_of_partitions_in_the_same_few_statements(django_assert_num_queries):
     fill(500, samples=20)
 
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(14):
         snapshot = take()
 
     packet = encode(snapshot)

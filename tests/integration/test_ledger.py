@@ -178,7 +178,8 @@ def test_it_isolates_a_partition_whose_data_is_refused(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(HANDLER, "update", refuse)
     outcome = apply(commit_of(bad, 0, 5), commit_of(good, 0, 5))
-    assert set(outcome.refused) == {bad.checkpoint_id}
+    assert set(outcome.quarantined) == {bad.checkpoint_id}
+    assert not outcome.refused
     assert [one.claim for one in outcome.applied] == [good]
     assert_whole(5)
 

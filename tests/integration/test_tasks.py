@@ -296,32 +296,6 @@ def _supervised(sent):
     leases.acquire(f"supervision:{GROUP}", "supervise", 60)
 
 
-@pytest.mark.usefixtures("_supervised")
-def test_a_silent_worker_is_told_dead_once():
-    make_worker("w-silent", silent_for=60)
-    make_worker("w-alive", silent_for=1)
-
-    tasks.supervise()
-    tasks.supervise()
-
-    assert [entry.worker_id for entry in JournalEntry.objects.filter(kind="worker_dead")] == ["w-silent"]
-    assert Worker.objects.get(pk="w-alive").state == Worker.State.RUNNING
-
-
-@pytest.mark.usefixtures("sent")
-def test_silence_is_not_held_against_a_worker_right_after_a_gap():
-    """The database was away for supervision; it was away for the worker, too."""
-    make_worker("w-silent", silent_for=60)
-
-    tasks.supervise()
-    tasks.supervise()
-    assert not JournalEntry.objects.filter(kind="worker_dead").exists()
-
-    leases.drop(f"supervision-grace:{GROUP}")  # as after one heartbeat timeout
-    tasks.supervise()
-    assert JournalEntry.objects.filter(kind="worker_dead").count() == 1
-
-
 # --- Wiring ---------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +312,7 @@ def test_slots_have_a_queue_of_their_own():
     ours = {name: queue for name, queue in routes.items() if not name.startswith("celery.")}
 
     assert ours.pop("offsets.tasks.run_slot") == "slots"
+    assert ours.pop("offsets.tasks.run_replay") == "replays", "a replay of hours must not starve anything"
     assert set(ours.values()) == {"control"}
 
 

@@ -12,11 +12,18 @@ from analytics.snapshot import PartitionSnapshot, Snapshot
 from offsets import health, lag
 from offsets.commands import EXIT_UNAVAILABLE, OperatorCommand
 from offsets.errors import ServiceUnavailableError
+from offsets.health import Status
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.commands.verify_offsets import refuse_unknown
 from offsets.types import TopicPartition
 
-_COLOURS = {"OK": "green", "LAGGING": "yellow", "PAUSED": "cyan", "UNOWNED": "bold red", "HALTED": "bold red"}
+_COLOURS = {
+    Status.OK: "green",
+    Status.LAGGING: "yellow",
+    Status.SLOW: "yellow",
+    Status.PAUSED: "cyan",
+    Status.REWOUND: "cyan",
+}
 _FIELDS = (
     "topic",
     "partition",
@@ -29,6 +36,9 @@ _FIELDS = (
     "lag_seconds",
     "status",
     "status_detail",
+    "status_since",
+    "eta_seconds",
+    "dead_letters",
 )
 
 
@@ -77,7 +87,7 @@ def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapsh
         behind = "–" if one["lag_seconds"] is None else health.duration(one["lag_seconds"])
         table.add_row(
             f"{one['topic']}-{one['partition']}",
-            f"[{_COLOURS.get(one['status'], 'white')}]{one['status']}[/]",
+            f"[{_COLOURS.get(Status.of_label(one['status']), 'bold red')}]{one['status']}[/]",
             one["owner"] or "–",
             str(one["epoch"]),
             *("–" if n is None else f"{n:,}" for n in (one["next_offset"], one["log_end_offset"], one["lag"])),

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -8,13 +9,20 @@ from rich.table import Table
 
 from offsets.commands import OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
-from offsets.models import DeadLetter, PartitionCheckpoint
+from offsets.management.commands._scope import add_execute, reason_of
+from offsets.models import DeadLetter
 from offsets.payloads import preview_text
+from offsets.recovery import letters
+from offsets.recovery.guards import Actor, Source
+from offsets.recovery.letters import LetterFilter
 from offsets.types import DeadLetterStatus
 
 
 class Command(OperatorCommand):
-    help = "List records that could not be counted, newest first, with the reason and a preview of their value."
+    help = (
+        "List records that could not be counted, newest first, with the reason and a preview of their value; look at "
+        "one whole; count them after all, discard them, or reopen what was discarded. A dry run unless --execute."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -24,22 +32,86 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--status", choices=[status.value for status in DeadLetterStatus], help="Only of this status."
         )
+        parser.add_argument("--error-code", default="", help="Only those set apart for this reason.")
+        parser.add_argument("--id", type=positive, action="append", default=[], help="This one; repeatable.")
+        parser.add_argument("--show", type=positive, metavar="ID", help="One of them whole: decoded, and in base64.")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--requeue", action="store_true", help="Count what matches and is pending, if it can be now.")
+        what.add_argument("--discard", action="store_true", help="Never count what matches and is pending.")
+        what.add_argument("--reopen", action="store_true", help="Make what matches and was discarded pending again.")
+        add_execute(parser)
         parser.add_argument("--limit", type=positive, default=100, help="At most so many (%(default)s).")
 
     def run(self, **options: Any) -> None:
         if options["partition"] is not None and not options["topic"]:
             raise RefusedError("--partition needs --topic.")
-        checkpoints = PartitionCheckpoint.objects.filter(group_id=options["group"])
-        if options["topic"]:
-            checkpoints = checkpoints.filter(topic=options["topic"])
-        if options["partition"] is not None:
-            checkpoints = checkpoints.filter(partition=options["partition"])
-        letters = DeadLetter.objects.filter(checkpoint__in=checkpoints)
-        if options["status"]:
-            letters = letters.filter(status=options["status"])
-        shown = letters.select_related("checkpoint").order_by("-created_at", "-id")[: options["limit"]]
-        data = {"count": letters.count(), "items": [_item(letter) for letter in shown]}
+        kind = next((name for name in (letters.REQUEUE, letters.DISCARD, letters.REOPEN) if options[name]), None)
+        if options["show"]:
+            self._show_one(options)
+        elif kind:
+            self._act(kind, options)
+        elif options["execute"]:
+            raise RefusedError("--execute needs --requeue, --discard or --reopen.")
+        else:
+            self._list(options)
+
+    def _list(self, options: Mapping[str, Any]) -> None:
+        found = _filter(options, options["status"] or "").rows()
+        shown = found.select_related("checkpoint").order_by("-created_at", "-id")[: options["limit"]]
+        data = {"count": found.count(), "items": [_item(letter) for letter in shown]}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
+
+    def _show_one(self, options: Mapping[str, Any]) -> None:
+        letter = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
+        if letter is None or letter.checkpoint.group_id != options["group"]:
+            raise RefusedError(f"The group {options['group']!r} has no dead letter {options['show']}.")
+        data = letters.as_json(letter)
+
+        def show(console: Console) -> None:
+            for name, value in data.items():
+                console.print(f"[bold]{name}[/]: {escape(str(value))}")
+
+        self.emit(data, show, as_json=options["json"])
+
+    def _act(self, kind: str, options: Mapping[str, Any]) -> None:
+        reason = reason_of(options)
+        status = DeadLetterStatus.DISCARDED if kind == letters.REOPEN else DeadLetterStatus.PENDING
+        actor = Actor.of_operating_system()
+        preview = letters.preview(kind, _filter(options, status), actor)
+        data: dict[str, Any] = {
+            "action": kind,
+            "executed": options["execute"],
+            "matched": len(preview.ids),
+            "changed": 0,
+            "still_fail": preview.still_fail,
+            "reasons": preview.reasons,
+            "detail": preview.text,
+        }
+        if options["execute"]:
+            done = letters.apply(kind, preview.ids, actor=actor, reason=reason, source=Source.COMMAND)
+            data |= {"changed": done.changed, "still_fail": done.still_fail, "action_id": done.action.pk}
+        self.emit(data, lambda console: _show_outcome(console, data), as_json=options["json"])
+
+
+def _filter(options: Mapping[str, Any], status: str) -> LetterFilter:
+    return LetterFilter(
+        options["group"],
+        options["topic"] or "",
+        options["partition"],
+        options["error_code"],
+        status,
+        tuple(options["id"]),
+    )
+
+
+def _show_outcome(console: Console, data: Mapping[str, Any]) -> None:
+    console.print(escape(data["detail"]))
+    for reason in data["reasons"]:
+        console.print(f"Still fails: {escape(reason)}")
+    if data["executed"]:
+        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} left as they are.")
+    else:
+        console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
 
 
 def _item(letter: DeadLetter) -> dict[str, Any]:

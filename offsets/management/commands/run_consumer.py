@@ -28,7 +28,8 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--exit-when-caught-up",
             action="store_true",
-            help="End when the log ends seen at the start are committed; exit 1 if a partition is paused or halted.",
+            help="End when the log ends seen at the start are committed; exit 1 if a partition is paused or halted, or "
+            "a batch could not be applied.",
         )
 
     def run(self, **options: Any) -> int | None:
@@ -52,14 +53,17 @@ class Command(OperatorCommand):
             should_stop=stop.is_set,
         )
         self.emit(summary.as_json(), lambda console: _show(console, summary), as_json=options["json"])
-        return EXIT_AIM_NOT_MET if options["exit_when_caught_up"] and not summary.caught_up else None
+        met = summary.caught_up and not summary.failed_batches
+        return EXIT_AIM_NOT_MET if options["exit_when_caught_up"] and not met else None
 
 
 def _show(console: Console, summary: WorkerSummary) -> None:
     rate = f", {summary.events_per_second:,.0f} events/s" if summary.events_per_second else ""
     again = f"; {summary.deduplicated:,} read again and left out" if summary.deduplicated else ""
+    failed = summary.failed_batches
     console.print(
         f"{summary.worker_id} counted {summary.events:,} events in {summary.commits:,} commits "
         f"({summary.seconds:.1f} s{rate}){again}; {summary.dead_letters:,} dead letters, "
         f"{summary.fenced_commits:,} refused commits."
+        + (f" {summary.failed_batches:,} batches could not be applied: see offsets_status." if failed else "")
     )

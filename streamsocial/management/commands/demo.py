@@ -95,7 +95,7 @@ class Command(BaseCommand):
         if port != options["port"]:
             self._say(f"Port {options['port']} is taken; the page is on {port}.")
         rate = None if options["no_generator"] else options["rate"]
-        self._say(f"Starting the page, {slot_count(environ)} consumer slots, control and beat …")
+        self._say(f"Starting the page, {slot_count(environ)} consumer slots, control, recovery and beat …")
         try:
             for child in processes(folder, environ, port=port, rate=rate):
                 children.start(child)

@@ -1,0 +1,237 @@
+"""The page's HTTP interface to recovery: replays, dead letters, workers, incidents.
+
+Each action is a GET that previews and a POST that does what was previewed. Always JSON, as in `analytics.api`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from analytics.api import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
+from offsets.models import DeadLetter, Incident, Replay
+from offsets.recovery import eviction, failed, incidents, letters, replays
+from offsets.recovery.failed import Accepted
+from offsets.recovery.guards import Actor, Source
+from offsets.recovery.letters import LetterFilter
+from offsets.recovery.replay_plans import checked_range
+from offsets.recovery.replays import Wanted
+from offsets.tasks import dispatch_replay
+from offsets.types import DeadLetterStatus
+
+MAX_LISTED = 200
+_KINDS = (letters.REQUEUE, letters.DISCARD, letters.REOPEN)
+
+
+# --- Replays --------------------------------------------------------------------------------------
+
+
+@api_view("GET", "HEAD", "POST")
+def replay_list(request: HttpRequest) -> HttpResponse:
+    """The group's replays, newest first; with POST `{ranges, reason}` begin one."""
+    if request.method != "POST":
+        rows = Replay.objects.filter(group_id=settings.ENGAGEMENT_GROUP).order_by("-pk")[:MAX_LISTED]
+        return JsonResponse({"items": [replays.progress(row) for row in rows]})
+    body = body_of(request)
+    ranges = body.get("ranges")
+    if not isinstance(ranges, list) or not all(isinstance(one, dict) for one in ranges):
+        raise BadInputError("`ranges` must be a list of {checkpoint_id, start, end, to_count}.")
+    wanted = [_wanted(one.get, whole=True) for one in ranges]
+    limit = body.get("records_per_second")
+    if limit is not None and (type(limit) is not int or not 0 < limit <= 2**31 - 1):
+        raise BadInputError("`records_per_second` must be a whole number above 0, or absent.")
+    replay = replays.begin(
+        wanted,
+        actor=Actor.of_user(request.user),
+        reason=reason_of(body),
+        source=Source.API,
+        records_per_second=limit,
+    )
+    # A Redis that is away only delays it: the recovery manager sends it as well.
+    dispatch_replay(replay.pk)
+    return JsonResponse({"outcome": "applied", "replay_id": replay.pk, **replays.progress(replay)})
+
+
+@api_view("GET", "HEAD")
+def replay_preview(request: HttpRequest) -> HttpResponse:
+    """What replaying `[start, end)` of a checkpoint would do, and the `to_count` that the POST must repeat."""
+    plan = replays.preview([_wanted(request.GET.get, whole=False)], Actor.of_user(request.user))[0]
+    return JsonResponse({"kind": replays.KIND, "target": plan.name, "text": plan.text, **plan.as_json()})
+
+
+@api_view("GET", "HEAD")
+def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
+    row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
+    if row is None:
+        return error_response(404, f"There is no replay {replay_id}.")
+    ranges = [
+        {
+            "topic": one.checkpoint.topic,
+            "partition": one.checkpoint.partition,
+            "start": one.start,
+            "end": one.end,
+            "position": one.position,
+            "state": one.state,
+            "detail": one.detail,
+        }
+        for one in row.ranges.select_related("checkpoint").order_by("pk")[:MAX_LISTED]
+    ]
+    return JsonResponse({**replays.progress(row), "ranges": ranges})
+
+
+@api_view("GET", "HEAD", "POST")
+def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
+    row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
+    if row is None:
+        return error_response(404, f"There is no replay {replay_id}.")
+    if request.method != "POST":
+        left = row.total_offsets - row.done_offsets
+        text = (
+            f"Cancel replay {replay_id}: it ends after the chunk in hand, {left:,} of {row.total_offsets:,} offsets "
+            "are left as they are. What it has counted stays counted."
+        )
+        return JsonResponse({"kind": replays.CANCEL, "target": f"replay {replay_id}", "text": text})
+    reason = reason_of(body_of(request))
+    done = replays.cancel(replay_id, actor=Actor.of_user(request.user), reason=reason, source=Source.API)
+    return JsonResponse({"outcome": "applied", **replays.progress(done)})
+
+
+def _wanted(get: Callable[[str], Any], *, whole: bool) -> Wanted:
+    """A range as the query or the body gives it; `whole`: with the number that the preview showed."""
+    checkpoint_id, start, end = (_number(name, get(name)) for name in ("checkpoint_id", "start", "end"))
+    to_count = _number("to_count", get("to_count")) if whole else None
+    return Wanted(checkpoint_id, checked_range(start, end), to_count)
+
+
+def _number(name: str, value: Any) -> int:
+    if type(value) is int and 0 <= value <= MAX_INTEGER:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return min(int(value), MAX_INTEGER)
+    raise BadInputError(f"`{name}` must be a whole number from 0.")
+
+
+@api_view("GET", "HEAD", "POST")
+def accept_failed(request: HttpRequest) -> HttpResponse:
+    """Accept that failed offsets are not counted: GET says how many, POST `{checkpoint_id, start, end, failed, reason}`
+    does it.
+    """
+    actor = Actor.of_user(request.user)
+    if request.method != "POST":
+        shown = failed.preview(_accepted(request.GET.get, None), actor)
+        return JsonResponse({"kind": failed.KIND, "target": shown.target, "text": shown.text, "failed": shown.failed})
+    body = body_of(request)
+    wanted = _accepted(body.get, _number("failed", body.get("failed")))
+    action = failed.apply([wanted], actor=actor, reason=reason_of(body), source=Source.API)[0]
+    return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})
+
+
+def _accepted(get: Callable[[str], Any], seen: int | None) -> Accepted:
+    checkpoint_id, start, end = (_number(name, get(name)) for name in ("checkpoint_id", "start", "end"))
+    return Accepted(checkpoint_id, checked_range(start, end), seen)
+
+
+# --- Dead letters ---------------------------------------------------------------------------------
+
+
+@api_view("GET", "HEAD")
+def letter_list(request: HttpRequest) -> HttpResponse:
+    """Newest first, filtered by status, topic, partition and error_code; `before` is the last id of the page before."""
+    chosen = _filter(request.GET.get)
+    rows = chosen.rows().select_related("checkpoint").order_by("-pk")
+    if before := request.GET.get("before"):
+        rows = rows.filter(pk__lt=_number("before", before))
+    return JsonResponse({"count": chosen.rows().count(), "items": [letters.as_json(row) for row in rows[:MAX_LISTED]]})
+
+
+@api_view("GET", "HEAD")
+def letter_detail(request: HttpRequest, letter_id: int) -> HttpResponse:
+    row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(letter_id, MAX_INTEGER)).first()
+    if row is None:
+        return error_response(404, f"There is no dead letter {letter_id}.")
+    return JsonResponse(letters.as_json(row))
+
+
+@api_view("GET", "HEAD", "POST")
+def letters_act(request: HttpRequest, kind: str) -> HttpResponse:
+    """Requeue, discard or reopen: GET says what it would do to `ids` or to what a filter matches; POST does it to
+    exactly the `ids` that the preview gave.
+    """
+    if kind not in _KINDS:
+        return error_response(
+            404, f"There is no action {kind[:40]!r} on dead letters; use one of: {', '.join(_KINDS)}."
+        )
+    actor = Actor.of_user(request.user)
+    if request.method != "POST":
+        shown = letters.preview(kind, _filter(request.GET.get, reopen=kind == letters.REOPEN), actor)
+        return JsonResponse(
+            {
+                "kind": kind,
+                "text": shown.text,
+                "ids": shown.ids,
+                "will_change": shown.will_change,
+                "still_fail": shown.still_fail,
+                "reasons": shown.reasons,
+            }
+        )
+    body = body_of(request)
+    ids = body.get("ids")
+    if not isinstance(ids, list) or not ids or not all(type(one) is int and 0 < one <= MAX_INTEGER for one in ids):
+        raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
+    done = letters.apply(kind, tuple(ids), actor=actor, reason=reason_of(body), source=Source.API)
+    return JsonResponse(
+        {
+            "outcome": "applied",
+            "action_id": done.action.pk,
+            "changed": done.changed,
+            "still_fail": done.still_fail,
+            "reasons": done.reasons,
+        }
+    )
+
+
+def _filter(get: Callable[[str], Any], *, reopen: bool = False) -> LetterFilter:
+    partition = get("partition")
+    ids = [_number("ids", part) for part in (get("ids") or "").split(",") if part]
+    status = get("status") or (DeadLetterStatus.DISCARDED if reopen else DeadLetterStatus.PENDING)
+    if status not in [*DeadLetterStatus, "all"]:
+        raise BadInputError(f"`status` must be one of: {', '.join(DeadLetterStatus)}, all.")
+    return LetterFilter(
+        settings.ENGAGEMENT_GROUP,
+        get("topic") or "",
+        None if partition in (None, "") else min(_number("partition", partition), 2**31 - 1),
+        get("error_code") or "",
+        "" if status == "all" else status,
+        tuple(ids),
+    )
+
+
+# --- Workers and incidents ------------------------------------------------------------------------
+
+
+@api_view("GET", "HEAD", "POST")
+def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
+    """What evicting a worker would do, and what it owns; with POST `{reason, owned}` do it."""
+    actor = Actor.of_user(request.user)
+    if request.method != "POST":
+        shown = eviction.preview(worker_id, actor)
+        return JsonResponse(
+            {"kind": eviction.KIND, "target": worker_id, "text": shown.text, "seen": {"owned": shown.owned}}
+        )
+    body = body_of(request)
+    seen = body.get("seen")
+    owned = seen.get("owned") if isinstance(seen, dict) else None
+    if not isinstance(owned, list) or not all(type(one) is int for one in owned):
+        raise BadInputError("`seen` must hold owned, as the preview gave it.")
+    action = eviction.apply(worker_id, actor=actor, reason=reason_of(body), source=Source.API, owned=owned)
+    return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})
+
+
+@api_view("GET", "HEAD")
+def incident_detail(request: HttpRequest, incident_id: int) -> HttpResponse:
+    """An incident whole: its ranges, what was seen, its timeline and who was told."""
+    row = Incident.objects.filter(pk=min(incident_id, MAX_INTEGER)).first()
+    if row is None:
+        return error_response(404, f"There is no incident {incident_id}.")
+    return JsonResponse(incidents.as_json(row))

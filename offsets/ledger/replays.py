@@ -1,0 +1,133 @@
+"""What is counted beside the live offset: replays of ranges, and dead letters that count after all (R12, R13).
+
+In the caller's transaction. No epoch is compared, for nothing moves: what fences a replay is the range it counts,
+which must still be what it was when its records were decoded.
+"""
+
+import uuid
+from collections.abc import Sequence
+
+from django.db import connection
+
+from offsets.ledger import pieces
+from offsets.ledger.commits import insert_dead_letters, new_pieces
+from offsets.models import DatabaseTime, DeadLetter, OperatorAction, PartitionCheckpoint
+from offsets.ranges import OffsetRange, cut
+from offsets.types import DeadLetterStatus, PartitionCommit, RangeKind
+
+
+def replay_miss(commit: PartitionCommit) -> str:
+    """Lock the checkpoint; why the ledger is not what the commit believes it to be (R12), empty when it is."""
+    retired = _lock(commit.claim.checkpoint_id)
+    if retired is None or retired:
+        return f"{commit.claim.topic_partition}: its checkpoint was retired ({retired or 'gone'})"
+    within = OffsetRange(commit.start, commit.end)
+    known = pieces.known_ranges(commit.claim.checkpoint_id, within)
+    if [(one.start, one.end, one.kind) for one in cut(within, known)] != [part.bounds for part in commit.parts]:
+        return f"{commit.claim.topic_partition} {within}: the ledger has changed since these offsets were read"
+    return ""
+
+
+def _lock(checkpoint_id: int) -> str | None:
+    """Lock a checkpoint's row; why it was retired, empty for a live one, None for none."""
+    row = (
+        PartitionCheckpoint.objects.select_for_update()
+        .filter(pk=checkpoint_id)
+        .values_list("retired_at", "retired_reason")
+        .first()
+    )
+    if row is None:
+        return None
+    return "" if row[0] is None else (row[1] or "retired")
+
+
+def record_replayed(commit: PartitionCommit, batch_id: uuid.UUID) -> None:
+    """Everything that was not processed there becomes processed, with its dead letters. After `replay_miss`.
+
+    Offsets of which the ledger knows nothing are the live offset's, and stay so.
+    """
+    pieces.write_processed([one for one in new_pieces([commit]) if one.kind is not None], batch_id)
+    insert_dead_letters([commit])
+
+
+def pass_failed(checkpoint_id: int, within: OffsetRange, kind: RangeKind, detail: str) -> list[OffsetRange]:
+    """Failed offsets that nothing tries again: expired, because Kafka does not have them any more, or skipped, because
+    an operator accepts that they are not counted. Returns them.
+    """
+    if _lock(checkpoint_id) != "":
+        return []
+    epoch = PartitionCheckpoint.objects.values_list("epoch", flat=True).get(pk=checkpoint_id)
+    known = pieces.known_ranges(checkpoint_id, within)
+    gone = [OffsetRange(p.start, p.end) for p in cut(within, known) if p.kind is RangeKind.FAILED]
+    for one in gone:
+        pieces.cut_out(checkpoint_id, one.start, one.end)
+    pieces.insert_uncounted(checkpoint_id, gone, kind, epoch, detail)
+    return gone
+
+
+def retry_failed_later(checkpoint_id: int, within: OffsetRange, seconds: float | None, detail: str) -> int:
+    """Count an attempt against the failed ranges in `within`; the next one in `seconds`, None: never by itself."""
+    _lock(checkpoint_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE offsets_ledgerrange SET attempts = attempts + 1, detail = %s,"
+            " retry_at = clock_timestamp() + make_interval(secs => %s)"
+            " WHERE checkpoint_id = %s AND kind = 'failed' AND offsets && int8range(%s, %s)",
+            [detail, seconds, checkpoint_id, within.start, within.end],
+        )
+        return int(cursor.rowcount)
+
+
+# --- Dead letters ---------------------------------------------------------------------------------
+
+
+def lock_letters(letter_ids: Sequence[int]) -> list[DeadLetter]:
+    """Lock the checkpoints, in id order as commits do, then the letters; those that exist, in offset order."""
+    letters = DeadLetter.objects.filter(pk__in=letter_ids)
+    checkpoints = PartitionCheckpoint.objects.filter(pk__in=letters.values("checkpoint_id"))
+    list(checkpoints.order_by("pk").select_for_update().values_list("pk", flat=True))
+    locked = letters.select_related("checkpoint").order_by("checkpoint_id", "offset")
+    return list(locked.select_for_update(of=("self",)))
+
+
+def settle_letters(letter_ids: Sequence[int], status: DeadLetterStatus, action: OperatorAction | None) -> int:
+    """Make pending letters counted or discarded, or discarded ones pending again. Returns how many were changed."""
+    was = DeadLetterStatus.DISCARDED if status is DeadLetterStatus.PENDING else DeadLetterStatus.PENDING
+    return DeadLetter.objects.filter(pk__in=letter_ids, status=was).update(
+        status=status,
+        resolved_at=None if status is DeadLetterStatus.PENDING else DatabaseTime(),
+        action=None if status is DeadLetterStatus.PENDING else action,
+    )
+
+
+# --- Fencing --------------------------------------------------------------------------------------
+
+
+def fence(worker_id: str, *, silent_seconds: float | None = None, action: OperatorAction | None = None) -> list[int]:
+    """Take its partitions from a worker: a new epoch without an owner, so that nothing it has in hand can be committed.
+
+    With `silent_seconds` only if its last heartbeat is older than that. Its open transactions are ended: they hold row
+    locks, and would be refused anyway. Returns the checkpoints.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+            " AND datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()",
+            [worker_id],
+        )
+        cursor.execute(
+            "UPDATE offsets_partitioncheckpoint SET epoch = epoch + 1, owner_id = NULL, epoch_cause = %s,"
+            " last_action_id = coalesce(%s, last_action_id) WHERE id IN ("
+            "SELECT c.id FROM offsets_partitioncheckpoint c JOIN offsets_worker w ON w.worker_id = c.owner_id"
+            " WHERE c.owner_id = %s AND c.retired_at IS NULL AND (%s::float8 IS NULL"
+            " OR w.heartbeat_at < clock_timestamp() - make_interval(secs => %s))"
+            " ORDER BY c.id FOR UPDATE OF c) RETURNING id",
+            [
+                "action" if action else "claim",
+                action.pk if action else None,
+                worker_id,
+                silent_seconds,
+                silent_seconds or 0.0,
+            ],
+        )
+        return [row[0] for row in cursor.fetchall()]

@@ -1,0 +1,42 @@
+"""`manage.py evict_worker`: take the partitions from a worker that lives and does not work."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+from rich.console import Console
+from rich.markup import escape
+
+from offsets.commands import OperatorCommand
+from offsets.management.commands._scope import add_execute, reason_of
+from offsets.recovery import eviction
+from offsets.recovery.guards import Actor, Source
+
+
+class Command(OperatorCommand):
+    help = (
+        "Fence a worker's partitions and tell it to drop its work and end; others go on from the committed offsets. "
+        "A dry run unless --execute."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("worker", metavar="WORKER", help="Its id, as offsets_status and the page show it.")
+        add_execute(parser)
+
+    def run(self, **options: Any) -> None:
+        reason = reason_of(options)
+        actor = Actor.of_operating_system()
+        shown = eviction.preview(options["worker"], actor)
+        data: dict[str, Any] = {"worker": shown.worker_id, "executed": options["execute"], "detail": shown.text}
+        if options["execute"]:
+            action = eviction.apply(
+                shown.worker_id, actor=actor, reason=reason, source=Source.COMMAND, owned=shown.owned
+            )
+            data["action_id"] = action.pk
+
+        def show(console: Console) -> None:
+            console.print(escape(shown.text))
+            done = "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
+            console.print(done)
+
+        self.emit(data, show, as_json=options["json"])

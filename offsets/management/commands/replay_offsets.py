@@ -1,0 +1,200 @@
+"""`manage.py replay_offsets`: count what was not counted, beside the running workers."""
+
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import CommandParser
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
+from offsets.errors import RefusedError
+from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.models import Replay
+from offsets.recovery import letters, replaying, replays, selection, targets
+from offsets.recovery.guards import Actor, Source
+from offsets.recovery.letters import LetterFilter
+from offsets.recovery.replay_plans import ReplayPlan, parse_range
+from offsets.recovery.replays import Wanted
+from offsets.tasks import dispatch_replay
+from offsets.types import RangeKind
+
+
+class Command(OperatorCommand):
+    help = (
+        "Read offsets again beside the running workers, and count those that were not counted: failed, skipped, or "
+        "claimed and lost. What is counted already is left out; live offsets do not move. A dry run unless --execute."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        add_scope(parser)
+        parser.add_argument(
+            "--offsets", action="append", default=[], metavar="START-END", help="A range of one partition; repeatable."
+        )
+        parser.add_argument("--since", metavar="MOMENT", help="Records since then: ISO 8601 with its zone.")
+        parser.add_argument("--until", metavar="MOMENT", help="Records before then.")
+        parser.add_argument(
+            "--status",
+            action="append",
+            choices=[kind.value for kind in selection.UNCOUNTED],
+            help="Only offsets that became this; repeatable. Default: failed, where nothing else is named.",
+        )
+        parser.add_argument(
+            "--dead-letters",
+            nargs="?",
+            const="",
+            metavar="ERROR_CODE",
+            help="Instead of ranges: the pending dead letters there, all or those of one error code, from the bytes "
+            "that were kept.",
+        )
+        parser.add_argument("--rate", type=positive, metavar="N", help="At most so many records a second.")
+        parser.add_argument("--background", action="store_true", help="Let the workers run it; do not wait.")
+        parser.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that nobody runs now.")
+        parser.add_argument("--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand.")
+        parser.add_argument("--list", action="store_true", help="The replays of the group, newest first.")
+        add_execute(parser)
+
+    def run(self, **options: Any) -> int | None:
+        if options["list"]:
+            self._list(options)
+            return None
+        if options["cancel"] is not None:
+            replay = replays.cancel(
+                options["cancel"],
+                actor=Actor.of_operating_system(),
+                reason=options["reason"],
+                source=Source.COMMAND,
+            )
+            return self._end(replay, options)
+        if options["resume"] is not None:
+            return self._follow(options["resume"], options)
+        reason = reason_of(options)
+        if options["dead_letters"] is not None:
+            self._requeue(options, reason)
+            return None
+        wanted = _wanted(options)
+        actor = Actor.of_operating_system()
+        plans = replays.preview(wanted, actor)
+        if not options["execute"]:
+            self._dry_run(plans, options)
+            return None
+        seen = [Wanted(w.checkpoint_id, w.offsets, p.counted) for w, p in zip(wanted, plans, strict=True)]
+        replay = replays.begin(
+            seen, actor=actor, reason=reason, source=Source.COMMAND, records_per_second=options["rate"]
+        )
+        if options["background"]:
+            dispatch_replay(replay.pk)
+            return self._end(replay, options)
+        return self._follow(replay.pk, options)
+
+    def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
+        """Each partition in scope by itself: those of one that fails stay as they are."""
+        actor = Actor.of_operating_system()
+        items = []
+        for row in in_scope(options["group"], options["topic"], everything=options["all"]):
+            chosen = LetterFilter(row.group_id, row.topic, row.partition, options["dead_letters"])
+            if not chosen.rows().exists():
+                continue
+            shown = letters.preview(letters.REQUEUE, chosen, actor)
+            item = {"partition": f"{row.topic}-{row.partition}", "detail": shown.text, "changed": 0}
+            if options["execute"] and shown.will_change:
+                done = letters.apply(letters.REQUEUE, shown.ids, actor=actor, reason=reason, source=Source.COMMAND)
+                item["changed"] = done.changed
+            items.append(item | {"matched": len(shown.ids), "still_fail": shown.still_fail})
+        if not items:
+            raise RefusedError("No pending dead letter matches; nothing was changed.")
+        data = {"executed": options["execute"], "items": items}
+
+        def show(console: Console) -> None:
+            for item in items:
+                console.print(escape(f"{item['partition']}: {item['detail']}"))
+            console.print(
+                "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
+            )
+
+        self.emit(data, show, as_json=options["json"])
+
+    # --- Output --------------------------------------------------------------------------------
+
+    def _dry_run(self, plans: Sequence[ReplayPlan], options: Mapping[str, Any]) -> None:
+        data = {
+            "executed": False,
+            "to_count": sum(plan.counted for plan in plans),
+            "items": [{"partition": plan.name, **plan.as_json(), "detail": plan.text} for plan in plans],
+        }
+
+        def show(console: Console) -> None:
+            for plan in plans[:20]:
+                console.print(escape(plan.text))
+            if len(plans) > 20:
+                console.print(f"… and {len(plans) - 20:,} more ranges.")
+            console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
+
+        self.emit(data, show, as_json=options["json"])
+
+    def _follow(self, replay_id: int, options: Mapping[str, Any]) -> int | None:
+        """Run it here, with a bar; Ctrl-C leaves it where it is, to be resumed."""
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=options["json"]) as bar:
+            task = bar.add_task(f"replay {replay_id}", total=None)
+
+            def show(replay: Replay) -> None:
+                bar.update(task, completed=replay.done_offsets, total=replay.total_offsets)
+
+            replay = replaying.run(replay_id, should_stop=stop.is_set, on_progress=show)
+        if replay is None:
+            raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See --list.")
+        return self._end(replay, options)
+
+    def _end(self, replay: Replay, options: Mapping[str, Any]) -> int | None:
+        data = {"executed": True, **replays.progress(replay)}
+        self.emit(data, lambda console: _show(console, data), as_json=options["json"])
+        return EXIT_AIM_NOT_MET if replay.status == Replay.Status.FAILED else None
+
+    def _list(self, options: Mapping[str, Any]) -> None:
+        rows = Replay.objects.filter(group_id=options["group"]).order_by("-pk")[:50]
+        data = {"items": [replays.progress(row) for row in rows]}
+
+        def show(console: Console) -> None:
+            for item in data["items"]:
+                _show(console, item)
+
+        self.emit(data, show, as_json=options["json"])
+
+
+def _show(console: Console, item: Mapping[str, Any]) -> None:
+    share = f"{item['done_offsets']:,} of {item['total_offsets']:,} offsets"
+    rate = f", {item['offsets_per_second']:,.0f} a second" if item["offsets_per_second"] else ""
+    eta = f", {item['eta_seconds']:,.0f} s left" if item["eta_seconds"] else ""
+    console.print(escape(f"Replay {item['id']} {item['status']}: {share}{rate}{eta}. {item['detail']}"))
+
+
+def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
+    """What the options name. Raises RefusedError."""
+    rows = in_scope(options["group"], options["topic"], everything=options["all"])
+    now = datetime.now(UTC)
+    since, until = (targets.timestamp_ms(text, now) if text else None for text in (options["since"], options["until"]))
+    kinds = [RangeKind(name) for name in options["status"] or ()]
+    within = selection.of_window(rows, since, until) if since is not None or until is not None else None
+    if options["offsets"]:
+        if len(rows) > 1:
+            raise RefusedError(f"--offsets is of one partition, and {len(rows)} are named; use --topic TOPIC:0.")
+        named = [parse_range(text) for text in options["offsets"]]
+        if within is not None or kinds:
+            raise RefusedError("Name --offsets, or choose by --since, --until and --status; not both.")
+        return [Wanted(rows[0].pk, one) for one in named]
+    if within is not None and not kinds:
+        return [Wanted(row_id, one) for row_id, ranges in within.items() for one in ranges]
+    found = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
+    if not found:
+        words = ", ".join(kinds or [RangeKind.FAILED])
+        raise RefusedError(f"The ledger holds no {words} offsets there; nothing is to be replayed.")
+    return found

@@ -1,0 +1,113 @@
+"""`manage.py run_recovery_manager`: the recovery manager in the foreground; it watches without Celery or Redis."""
+
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+from django.db import connection
+
+from offsets.commands import OperatorCommand
+from offsets.errors import OffsetsError
+from offsets.recovery import notifications, replaying
+from offsets.recovery.manager import RecoveryManager, Tick
+from offsets.sessions import DATABASE_LOST
+from offsets.tasks import dispatch_replay
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+ALERT_SECONDS = 2.0
+
+
+class Command(OperatorCommand):
+    help = (
+        "Watch the group each second: judge every partition and worker, open and close incidents, fence dead workers, "
+        "evict stuck ones, replay failed ranges. Several may run; one leads, the others stand by. Ends on Ctrl-C."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
+        parser.add_argument(
+            "--run-replays",
+            action="store_true",
+            help="Run replays in this process, one after the other, instead of sending them to the Celery workers.",
+        )
+        parser.add_argument("--once", action="store_true", help="One tick, told on standard output.")
+
+    def run(self, **options: Any) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        alerts = threading.Thread(target=_send_alerts, args=(stop,), name="alerts", daemon=True)
+        if not options["once"]:
+            alerts.start()
+        with ThreadPoolExecutor(1, "replay") as pool:
+
+            def run_here(replay_id: int) -> None:
+                pool.submit(_run_replay, replay_id, stop)
+
+            dispatch = run_here if options["run_replays"] else dispatch_replay
+            manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
+            try:
+                while True:
+                    self._tell(manager.tick(), options)
+                    if options["once"] or stop.wait(TICK_SECONDS):
+                        break
+            finally:
+                stop.set()
+                _release(manager)
+
+    def _tell(self, tick: Tick, options: dict[str, Any]) -> None:
+        """With --json a line for each tick; otherwise only what changes."""
+        if options["json"]:
+            self.stdout.write(json.dumps(asdict(tick)))
+        elif options["once"]:
+            self.emit(None, lambda console: console.print(_in_words(tick)), as_json=False)
+
+
+def _in_words(tick: Tick) -> str:
+    if not tick.leading:
+        return f"This one does not lead. {tick.trouble}".strip()
+    lines = [f"{name}: {status}" for name, status in tick.statuses.items()]
+    lines += [f"Opened: {text}" for text in tick.opened] + [f"Closed: {text}" for text in tick.closed]
+    return "\n".join(lines) or "The group has no partition yet."
+
+
+def _run_replay(replay_id: int, stop: threading.Event) -> None:
+    try:
+        replaying.run(replay_id, should_stop=stop.is_set)
+    except (OffsetsError, *DATABASE_LOST) as error:
+        logger.warning("Replay %d waits to be run again: %s", replay_id, error)
+    except Exception:
+        # The pool would keep it to itself.
+        logger.exception("Replay %d failed; it is tried again.", replay_id)
+    finally:
+        connection.close()
+
+
+def _send_alerts(stop: threading.Event) -> None:
+    """On a thread of its own: a receiver that hangs must not hold up a tick."""
+    while not stop.wait(ALERT_SECONDS):
+        try:
+            notifications.send_due()
+        except DATABASE_LOST as error:
+            logger.debug("Alerts wait: %s", error)
+            connection.close()
+
+
+def _release(manager: RecoveryManager) -> None:
+    try:
+        manager.release()
+    except DATABASE_LOST as error:
+        logger.warning("The lease could not be given up: %s", error)

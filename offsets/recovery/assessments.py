@@ -1,0 +1,251 @@
+"""The facts of a tick, in a handful of statements, and the verdicts on them; the only writer of PartitionHealth."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db import connection
+
+from offsets import health
+from offsets.health import LagTime, Limits, LogEnd, PartitionFacts
+from offsets.health_window import CommitPoint
+from offsets.recovery.findings import FailedRange, PartitionState, WorkerState
+
+WINDOW_SECONDS = 60
+#: The log start moves in steps of whole segments: its rate is taken over the longest memory there is.
+RETENTION_HOURS = 6
+
+
+class _Row(NamedTuple):
+    checkpoint_id: int
+    topic: str
+    partition: int
+    next_offset: int
+    owner: str | None
+    heartbeat_age: float | None
+    owner_stopped: bool
+    desired_state: str
+    paused_by: str
+    paused_reason: str
+    halt_reason: str
+    halt_detail: str
+    halted_at: datetime | None
+    claimed_at: datetime | None
+    seconds_since_commit: float | None
+    stage: str
+    stage_seconds: float | None
+    #: None without an owner; empty also where it says that it is stuck.
+    trouble: str | None
+    #: Seconds since the epoch; samples before it say nothing of this owner.
+    window_from: float
+    status: str | None
+    since: datetime | None
+    #: The oldest sample of the last hours: when, and the log start then.
+    old_at: float | None
+    old_start: int | None
+
+
+_ROWS = """
+    SELECT c.id, c.topic, c.partition, c.next_offset, c.owner_id,
+        extract(epoch FROM statement_timestamp() - w.heartbeat_at)::float8, coalesce(w.state = 'stopped', false),
+        c.desired_state, CASE WHEN c.desired_state = 'paused' THEN coalesce(p.username, '') ELSE '' END,
+        coalesce(p.reason, ''), c.halt_reason, c.halt_detail, c.halted_at, c.claimed_at,
+        extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8,
+        coalesce(w.stage, ''), w.stage_seconds, CASE WHEN w.stack = '' THEN w.last_error ELSE '' END,
+        CASE WHEN c.moved_epoch > 0 AND c.epoch - c.moved_epoch <= 1 THEN 0
+            ELSE coalesce(extract(epoch FROM greatest(c.claimed_at,
+                CASE WHEN a.kind = 'resume' THEN a.created_at END)), 0) END::float8,
+        h.status, h.since, extract(epoch FROM o.sampled_at)::float8, o.log_start_offset
+    FROM offsets_partitioncheckpoint c
+    LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
+    LEFT JOIN offsets_operatoraction a ON a.id = c.last_action_id
+    LEFT JOIN LATERAL (
+        SELECT username, reason FROM offsets_operatoraction p
+        WHERE p.checkpoint_id = c.id AND p.kind = 'pause' AND p.outcome = 'applied' ORDER BY p.id DESC LIMIT 1
+    ) p ON c.desired_state = 'paused'
+    LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
+    LEFT JOIN LATERAL (
+        SELECT sampled_at, log_start_offset FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
+            AND s.sampled_at > statement_timestamp() - make_interval(hours => %(hours)s)
+        ORDER BY s.sampled_at LIMIT 1
+    ) o ON true
+    WHERE c.group_id = %(group)s AND c.retired_at IS NULL ORDER BY c.topic, c.partition
+"""
+
+_SAMPLES = """
+    SELECT checkpoint_id, array_agg(extract(epoch FROM sampled_at)::float8 ORDER BY sampled_at),
+        array_agg(next_offset ORDER BY sampled_at), array_agg(log_end_offset ORDER BY sampled_at),
+        (array_agg(log_start_offset ORDER BY sampled_at DESC))[1]
+    FROM offsets_lagsample WHERE checkpoint_id = ANY(%(ids)s)
+        AND sampled_at > statement_timestamp() - make_interval(secs => %(seconds)s)
+    GROUP BY checkpoint_id
+"""
+
+_FAILED = """
+    SELECT checkpoint_id, lower(offsets), upper(offsets), attempts, retry_at, detail, created_at
+    FROM offsets_ledgerrange WHERE checkpoint_id = ANY(%(ids)s) AND kind = 'failed' ORDER BY 1, 2
+"""
+
+_WORKERS = """
+    SELECT worker_id, heartbeat_at,
+        state <> 'stopped' AND heartbeat_at < statement_timestamp() - make_interval(secs => %(timeout)s),
+        last_error, stage, stage_seconds, stack
+    FROM offsets_worker WHERE group_id = %(group)s AND state <> 'stopped'
+"""
+
+
+class Samples(NamedTuple):
+    window: tuple[CommitPoint, ...]
+    log_start: int
+
+
+def now() -> datetime:
+    """The database's clock, by which everything here is judged."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+        return moment
+
+
+def partitions(
+    group_id: str, retention: Mapping[str, float] | None = None, *, judged: bool = True
+) -> list[PartitionState]:
+    """Every live partition of the group with its verdict. `retention` is that of the topics, in seconds; not `judged`,
+    silence is not held against owners.
+    """
+    rows = [_Row(*row) for row in _all(_ROWS, {"group": group_id, "hours": RETENTION_HOURS})]
+    ids = [row.checkpoint_id for row in rows]
+    samples = {
+        row[0]: Samples(tuple(map(CommitPoint, *row[1:4])), row[4])
+        for row in _all(_SAMPLES, {"ids": ids, "seconds": WINDOW_SECONDS})
+    }
+    failed: dict[int, list[FailedRange]] = {}
+    for checkpoint_id, *values in _all(_FAILED, {"ids": ids}):
+        failed.setdefault(checkpoint_id, []).append(FailedRange(*values))
+    at = now()
+    allowed = limits() if judged else replace(limits(), heartbeat_timeout_seconds=math.inf)
+    return [
+        replace(
+            _state(row, samples.get(row.checkpoint_id), failed.get(row.checkpoint_id, []), at, allowed),
+            retention_seconds=(retention or {}).get(row.topic),
+        )
+        for row in rows
+    ]
+
+
+def _all(sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return list(cursor.fetchall())
+
+
+def limits() -> Limits:
+    return Limits(
+        settings.HEARTBEAT_TIMEOUT_SECONDS, settings.ALLOWED_LAG_SECONDS, float(settings.WORKER_STUCK_SECONDS)
+    )
+
+
+def _state(
+    row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime, allowed: Limits
+) -> PartitionState:
+    facts = _facts(row, samples, failed, at)
+    verdict = health.assess(facts, allowed)
+    newest = samples.window[-1] if samples else None
+    return PartitionState(
+        checkpoint_id=row.checkpoint_id,
+        topic=row.topic,
+        partition=row.partition,
+        next_offset=row.next_offset,
+        verdict=verdict,
+        since=row.since if row.since and row.status == verdict.status else at,
+        owner=row.owner,
+        claimed_at=row.claimed_at,
+        paused_by=row.paused_by,
+        paused_reason=row.paused_reason,
+        halt_reason=row.halt_reason,
+        halted_at=row.halted_at,
+        log_start=samples.log_start if samples else None,
+        log_end=newest.log_end_offset if newest else None,
+        log_start_rate=_log_start_rate(row, samples),
+        unread_seconds=facts.lag_time.at_least_seconds if facts.lag else None,
+        failed=failed,
+        eta_seconds=health.eta_seconds(facts),
+    )
+
+
+def _log_start_rate(row: _Row, samples: Samples | None) -> float | None:
+    if samples is None or row.old_at is None or row.old_start is None:
+        return None
+    rate = health.per_second((row.old_at, row.old_start), (samples.window[-1].at_seconds, samples.log_start))
+    return rate if rate and rate > 0 else None
+
+
+def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime) -> PartitionFacts:
+    fresh = samples is not None and at.timestamp() - samples.window[-1].at_seconds <= health.SAMPLE_FRESH_SECONDS
+    lag: int | None = None
+    lag_time = LagTime(None, 0.0)
+    window: tuple[CommitPoint, ...] = ()
+    if samples is not None and fresh:
+        lag = health.lag_records(samples.window[-1].log_end_offset, row.next_offset)
+        ends = [LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window]
+        lag_time = health.lag_time(ends, row.next_offset)
+        window = tuple(point for point in samples.window if point.at_seconds >= row.window_from)
+    # A worker tells of one stage; it is this partition's where it names it.
+    mine = f"{row.topic}-{row.partition} [" in row.stage
+    return PartitionFacts(
+        name=f"{row.topic}-{row.partition}",
+        next_offset=row.next_offset,
+        owner=row.owner,
+        owner_heartbeat_age_seconds=row.heartbeat_age,
+        owner_stopped=row.owner_stopped,
+        desired_state=row.desired_state,
+        halt_reason=row.halt_reason,
+        halt_detail=row.halt_detail,
+        lag=lag,
+        lag_time=lag_time,
+        window=window,
+        seconds_since_commit=row.seconds_since_commit,
+        stage=row.stage if mine else "",
+        stage_seconds=row.stage_seconds if mine else None,
+        worker_trouble=row.trouble or "",
+        failed_ranges=len(failed),
+        failed_offsets=sum(one.end - one.start for one in failed),
+        failed_given_up=sum(one.retry_at is None for one in failed),
+    )
+
+
+def workers(group_id: str) -> list[WorkerState]:
+    """Those that have not said goodbye."""
+    values = {"group": group_id, "timeout": settings.HEARTBEAT_TIMEOUT_SECONDS}
+    return [WorkerState(*row) for row in _all(_WORKERS, values)]
+
+
+def store(states: Sequence[PartitionState]) -> None:
+    """Keep the verdicts for every reader. In the manager's transaction."""
+    rows = json.dumps(
+        [
+            {
+                "id": one.checkpoint_id,
+                "status": one.verdict.status,
+                "detail": one.verdict.detail,
+                "since": one.since.astimezone(UTC).isoformat(),
+                "eta": one.eta_seconds,
+            }
+            for one in states
+        ]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO offsets_partitionhealth (checkpoint_id, status, detail, since, eta_seconds, assessed_at)"
+            " SELECT v.id, v.status, v.detail, v.since, v.eta, clock_timestamp()"
+            " FROM jsonb_to_recordset(%s::jsonb)"
+            " AS v(id bigint, status text, detail text, since timestamptz, eta float8)"
+            " JOIN offsets_partitioncheckpoint c ON c.id = v.id"
+            " ON CONFLICT (checkpoint_id) DO UPDATE SET status = excluded.status, detail = excluded.detail,"
+            " since = excluded.since, eta_seconds = excluded.eta_seconds, assessed_at = excluded.assessed_at",
+            [rows],
+        )

@@ -1,0 +1,27 @@
+"""What the application does by itself, through the same door as people, and audited like them."""
+
+import logging
+
+from offsets.errors import OffsetsError
+from offsets.recovery import actions
+from offsets.recovery.actions import ActionKind
+from offsets.recovery.guards import Actor, Source
+
+logger = logging.getLogger(__name__)
+
+#: Names in the audit, not users: Django's logins cannot hold a colon.
+MANAGER = Actor("auto:recovery-manager", allowed=True)
+BREAKER = Actor("auto:circuit-breaker", allowed=True)
+
+
+def pause(checkpoint_id: int, why: str, *, actor: Actor = BREAKER) -> bool:
+    """Pause a partition until a person resumes it. False where it is paused, or was changed in this moment."""
+    try:
+        shown = actions.preview(ActionKind.PAUSE, checkpoint_id, actor)
+        actions.apply(
+            *(ActionKind.PAUSE, checkpoint_id), actor=actor, reason=why, source=Source.AUTOMATIC, seen=shown.seen
+        )
+    except OffsetsError as error:
+        logger.warning("Checkpoint %d was not paused (%s): %s", checkpoint_id, why, error)
+        return False
+    return True

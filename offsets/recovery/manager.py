@@ -1,0 +1,387 @@
+"""RecoveryManager: one leader looks at everything each second, says what is wrong, and mends what is safe to mend.
+
+Several may run; a lease row makes one of them the leader, and each of its writes compares the leader's epoch, so that
+one that was stopped and goes on writes nothing. Every age and every timeout is the database's clock.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from redis import Redis
+from redis.exceptions import RedisError
+
+from offsets import journal, lag, leases, ledger, workers
+from offsets.clock import monotonic
+from offsets.errors import OffsetsError, RefusedError, told
+from offsets.kafka.admin import KafkaAdmin
+from offsets.leases import LeaseToken
+from offsets.models import Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint, Worker
+from offsets.ranges import OffsetRange
+from offsets.recovery import assessments, audit, automatic, eviction, findings, incidents, letters, replays
+from offsets.recovery.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
+from offsets.recovery.guards import Source
+from offsets.recovery.replay_plans import MAX_RANGES
+from offsets.recovery.replays import Wanted
+from offsets.sessions import DATABASE_LOST
+from offsets.types import RangeKind
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 5.0
+KAFKA_SECONDS = 3.0
+#: A manager that did not tick for this long was without a database, and so, perhaps, were the workers.
+GAP_SECONDS = 6
+#: A replay that was sent is not sent again for so long.
+DISPATCH_SECONDS = 10.0
+#: Workers that got stuck at the same place so often within the hour: then the place waits for a person.
+STUCK_AT_ONE_PLACE = 3
+#: How often rebuilt partitions are looked at for letters that were counted before.
+COUNT_AGAIN_SECONDS = 10.0
+RETENTION_ASK_SECONDS = 60.0
+_GONE_WITHOUT_A_WORD = "the process that led before did not say goodbye"
+
+
+class LostLeadershipError(Exception):
+    """Another manager leads now; nothing may be written any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What one tick saw and did, for `run_recovery_manager --json` and for tests."""
+
+    leading: bool
+    statuses: dict[str, str] = field(default_factory=dict)
+    opened: Sequence[str] = ()
+    closed: Sequence[str] = ()
+    trouble: str = ""
+
+
+class RecoveryManager:
+    """Call `tick` about once a second, from one thread. `dispatch(replay_id)` has a replay run somewhere else."""
+
+    def __init__(self, group_id: str, holder: str, *, dispatch: Callable[[int], object]) -> None:
+        self.group_id = group_id
+        self.holder = holder
+        self._dispatch = dispatch
+        self._admin: KafkaAdmin | None = None
+        self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0)
+        #: Services that do not answer: why, and since when by the database's clock.
+        self._services: dict[str, tuple[str, datetime]] = {}
+        #: When the database was first missed, by this process's monotonic clock.
+        self._database_missed: tuple[float, str] | None = None
+        self._unclaimed: list[str] = []
+        self._retention: dict[str, float] = {}
+        self._retention_asked = -RETENTION_ASK_SECONDS
+
+    def tick(self) -> Tick:
+        """Look, judge, write, mend. Raises nothing for a service that is away: the next tick goes on by itself."""
+        try:
+            return self._tick()
+        except DATABASE_LOST as error:
+            if self._database_missed is None:
+                self._database_missed = (monotonic(), " ".join(str(error).split()))
+                logger.warning("The recovery manager waits for its database: %s", self._database_missed[1])
+            connection.close()
+            return Tick(leading=False, trouble=told(error))
+        except LostLeadershipError:
+            logger.warning("%s does not lead any more.", self.holder)
+            return Tick(leading=False)
+
+    def release(self) -> None:
+        """Let a standby take over at once."""
+        token = leases.acquire(self._lease_name, self.holder, LEASE_SECONDS)
+        if token:
+            leases.release(token)
+
+    # --- Leading -------------------------------------------------------------------------------
+
+    @property
+    def _lease_name(self) -> str:
+        return f"recovery-manager:{self.group_id}"
+
+    def _tick(self) -> Tick:
+        before = Lease.objects.filter(pk=self._lease_name).first()
+        token = leases.acquire(self._lease_name, self.holder, LEASE_SECONDS)
+        if token is None:
+            self._database_missed = None
+            return Tick(leading=False)
+        judged = self._silence_means_death()
+        self._look_at_services()
+        state = self._state(judged=judged)
+        found = findings.find(state, self._limits())
+        with self._writing(token):
+            self._tell_what_was_missed(before, state.now)
+            assessments.store(state.partitions)
+            opened, closed = incidents.reconcile(self.group_id, found)
+        self._mend(token, state)
+        return Tick(
+            leading=True,
+            statuses={one.name: one.verdict.label for one in state.partitions},
+            opened=_names(opened),
+            closed=_names(closed),
+        )
+
+    @contextmanager
+    def _writing(self, token: LeaseToken) -> Iterator[None]:
+        """A transaction of the leader; the lock makes a successor wait for its end."""
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
+                    [token.name, token.holder, token.epoch],
+                )
+                if cursor.fetchone() is None:
+                    raise LostLeadershipError
+            yield
+
+    def _silence_means_death(self) -> bool:
+        """Whether missing heartbeats may be held against workers.
+
+        Not right after a gap in these very ticks: a database that was away for it was away for them, too. They get
+        one heartbeat timeout to report back.
+        """
+        ticking, grace = f"supervision:{self.group_id}", f"supervision-grace:{self.group_id}"
+        live = leases.live([ticking, grace])
+        leases.acquire(ticking, "manager", GAP_SECONDS)
+        if ticking not in live or self._database_missed is not None:
+            leases.acquire(grace, "manager", settings.HEARTBEAT_TIMEOUT_SECONDS)
+            return False
+        return grace not in live
+
+    def _tell_what_was_missed(self, before: Lease | None, now: datetime) -> None:
+        """What nobody could write down while it lasted: the former leader's end, a database that was away."""
+        if before is not None and before.holder not in ("", self.holder):
+            last = before.expires_at - timedelta(seconds=LEASE_SECONDS)
+            finding = Finding(
+                "manager_lost",
+                "recovery manager",
+                f"The leader {before.holder} is gone, and {self.holder} has taken over: {_GONE_WITHOUT_A_WORD}.",
+                last,
+                critical=False,
+            )
+            incidents.record_past(self.group_id, finding, now, text=f"{self.holder} leads.")
+        if self._database_missed is not None:
+            missed_at, text = self._database_missed
+            began = now - timedelta(seconds=monotonic() - missed_at)
+            finding = Finding(
+                "database_unavailable", "postgresql", f"PostgreSQL did not answer: {text}. Work waited for it.", began
+            )
+            incidents.record_past(self.group_id, finding, began, text="It answers again; work has gone on.")
+            self._database_missed = None
+
+    # --- Looking -------------------------------------------------------------------------------
+
+    def _look_at_services(self) -> None:
+        """Sample the log in one request for all partitions; see which services answer."""
+        try:
+            self._admin = self._admin or KafkaAdmin(timeout_seconds=KAFKA_SECONDS)
+            lag.sample_group(self.group_id, "monitor", self._admin)
+            topics = self._topics()
+            self._unclaimed = self._new_partitions(self._admin, topics)
+            if monotonic() - self._retention_asked >= RETENTION_ASK_SECONDS:
+                self._retention = self._admin.retention_seconds(topics)
+                self._retention_asked = monotonic()
+            self._services.pop("kafka", None)
+        except OffsetsError as error:
+            self._missing("kafka", str(error))
+        try:
+            self._redis.ping()
+            self._services.pop("redis", None)
+        except (RedisError, OSError) as error:
+            self._missing("redis", f"{told(error)}.")
+
+    def _missing(self, service: str, text: str) -> None:
+        self._services[service] = (text, self._services[service][1] if service in self._services else assessments.now())
+
+    def _topics(self) -> dict[str, set[int]]:
+        """The group's topics, with the partitions that have a checkpoint."""
+        found: dict[str, set[int]] = {}
+        rows = PartitionCheckpoint.objects.filter(group_id=self.group_id, retired_at__isnull=True)
+        for topic, partition in rows.values_list("topic", "partition"):
+            found.setdefault(topic, set()).add(partition)
+        return found
+
+    @staticmethod
+    def _new_partitions(admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> list[str]:
+        """Partitions of the group's topics that nobody has claimed yet."""
+        return [
+            f"{topic}-{partition}"
+            for topic, description in sorted(admin.describe_topics(topics).items())
+            for partition in description.partitions
+            if partition not in topics[topic]
+        ]
+
+    def _state(self, *, judged: bool) -> GroupState:
+        report = InvariantReport.objects.filter(group_id=self.group_id, ok=False).first()
+        seen = assessments.workers(self.group_id)
+        return GroupState(
+            now=assessments.now(),
+            partitions=assessments.partitions(self.group_id, self._retention, judged=judged),
+            workers=seen if judged else [_alive(worker) for worker in seen],
+            deaths=self._deaths(),
+            unclaimed=self._unclaimed,
+            services=dict(self._services),
+            violated=[name for name, one in sorted(report.invariants.items()) if not one["ok"]] if report else (),
+            violated_at=report.checked_at if report else None,
+            orphaned_replays=replays.orphaned(self.group_id),
+        )
+
+    def _deaths(self) -> list[DeathState]:
+        """The open incidents about dead workers, with what they left."""
+        found = []
+        for incident in Incident.objects.filter(group_id=self.group_id, kind="worker_dead", closed_at__isnull=True):
+            ranges = [AffectedRange(**one) for one in incident.ranges]
+            rows = PartitionCheckpoint.objects.filter(group_id=self.group_id, retired_at__isnull=True)
+            left = {(one.topic, one.partition) for one in ranges}
+            ids = {pk for pk, *place in rows.values_list("pk", "topic", "partition") if tuple(place) in left}
+            found.append(
+                DeathState(incident.worker_id, incident.began_at, frozenset(ids), incident.summary, tuple(ranges))
+            )
+        return found
+
+    @staticmethod
+    def _limits() -> FindingLimits:
+        return FindingLimits(
+            settings.HEARTBEAT_TIMEOUT_SECONDS,
+            settings.WORKER_STUCK_SECONDS,
+            settings.RETENTION_WARN_SECONDS,
+            automatic.BREAKER.name,
+        )
+
+    # --- Mending -------------------------------------------------------------------------------
+
+    def _mend(self, token: LeaseToken, state: GroupState) -> None:
+        for worker in state.workers:
+            if worker.dead:
+                self._bury(token, worker)
+            elif worker.stack and settings.EVICT_STUCK_WORKERS:
+                self._evict(token, worker)
+        self._expire_failed(token, state)
+        self._count_again(token)
+        self._replay_failed(token, state)
+        for replay_id in replays.without_runner(self.group_id):
+            if leases.acquire(f"send-replay:{replay_id}", secrets.token_hex(8), DISPATCH_SECONDS):
+                self._dispatch(replay_id)
+
+    def _bury(self, token: LeaseToken, worker: WorkerState) -> None:
+        """Fence a dead worker, free its slot, and call it stopped."""
+        timeout = settings.HEARTBEAT_TIMEOUT_SECONDS
+        with self._writing(token):
+            fenced = ledger.fence(worker.worker_id, silent_seconds=timeout)
+            slot = Worker.objects.filter(pk=worker.worker_id).values_list("slot", flat=True).first()
+            if worker.worker_id not in workers.reap(timeout, worker.worker_id):
+                return  # it has spoken in this moment
+            if slot:
+                leases.drop(slot)
+            text = f"{worker.worker_id} sent no heartbeat for {timeout} s; {len(fenced)} partitions are fenced."
+            journal.record(self.group_id, "worker_dead", text, level="error", worker_id=worker.worker_id)
+            incidents.note_action(self.group_id, text, worker_id=worker.worker_id, automatic=True)
+
+    def _evict(self, token: LeaseToken, worker: WorkerState) -> None:
+        """Take the partitions from a stuck worker; where that happens again and again at one place, that one waits."""
+        reason = f"stuck {worker.stage} for {worker.stage_seconds or 0:.0f} s"
+        try:
+            with self._writing(token):
+                self._pause_the_place(worker)
+                eviction.apply(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+        except RefusedError as error:
+            logger.debug("%s is not evicted: %s", worker.worker_id, error)
+
+    def _pause_the_place(self, worker: WorkerState) -> None:
+        recent = OperatorAction.objects.filter(
+            kind=eviction.KIND,
+            outcome=OperatorAction.Outcome.APPLIED,
+            created_at__gt=assessments.now() - timedelta(hours=1),
+            before__stage=worker.stage,
+        ).count()
+        if recent + 1 < STUCK_AT_ONE_PLACE:
+            return
+        for row in PartitionCheckpoint.objects.filter(owner_id=worker.worker_id, retired_at__isnull=True):
+            if f"{row.topic}-{row.partition} [{row.next_offset}," in worker.stage:
+                automatic.pause(row.pk, f"{recent + 1} workers got stuck there: {worker.stage}")
+
+    def _expire_failed(self, token: LeaseToken, state: GroupState) -> None:
+        """Failed offsets that Kafka has deleted are lost, and are not retried for ever."""
+        for one in state.partitions:
+            for failed in one.failed:
+                if one.log_start is None or failed.start >= one.log_start:
+                    continue
+                gone = OffsetRange(failed.start, min(failed.end, one.log_start))
+                with self._writing(token):
+                    ledger.pass_failed(
+                        one.checkpoint_id, gone, RangeKind.EXPIRED, f"failed ({failed.detail}), then deleted by Kafka"
+                    )
+                    text = f"{one.name} {gone} failed, and Kafka has deleted it: lost."
+                    journal.record(
+                        self.group_id, "expired", text, level="error", topic=one.topic, partition=one.partition
+                    )
+                    incidents.note_action(self.group_id, text, checkpoint_ids=[one.checkpoint_id], automatic=True)
+
+    def _count_again(self, token: LeaseToken) -> None:
+        """A letter that was requeued before a rebuild, and that the rebuild has set apart again, counts again (R14)."""
+        if leases.acquire(f"count-again:{self.group_id}", secrets.token_hex(8), COUNT_AGAIN_SECONDS) is None:
+            return
+        ids = letters.counted_before_rebuild(self.group_id)
+        if not ids:
+            return
+        reason = "it was counted before the partition was rebuilt"
+        try:
+            with self._writing(token):
+                letters.apply(letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+        except RefusedError as error:
+            # Its own audit row went with the transaction; without one it would be tried for ever.
+            with self._writing(token):
+                audit.refused(
+                    *(letters.REQUEUE, None),
+                    target=f"{len(ids):,} dead letters",
+                    actor=automatic.MANAGER,
+                    reason=reason,
+                    source=Source.AUTOMATIC,
+                    detail=str(error),
+                )
+
+    def _replay_failed(self, token: LeaseToken, state: GroupState) -> None:
+        """Replay what is due. While one replay of a partition's failed ranges runs, none is begun beside it."""
+        busy = replays.active_ranges(self.group_id)
+        wanted = [
+            Wanted(one.checkpoint_id, OffsetRange(failed.start, failed.end))
+            for one in state.partitions
+            for failed in one.failed
+            if failed.retry_at is not None
+            and failed.retry_at <= state.now
+            and (one.log_start is None or failed.start >= one.log_start)
+            and not any(
+                held == one.checkpoint_id and start < failed.end and failed.start < end for held, start, end in busy
+            )
+        ]
+        if not wanted:
+            return
+        try:
+            with self._writing(token):
+                replay = replays.begin(
+                    wanted[:MAX_RANGES],
+                    actor=automatic.MANAGER,
+                    reason="failed ranges are due",
+                    source=Source.AUTOMATIC,
+                    automatic=True,
+                )
+                ids = {one.checkpoint_id for one in wanted}
+                text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
+                incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
+        except OffsetsError as error:
+            logger.warning("Failed ranges are not replayed yet: %s", error)
+
+
+def _alive(worker: WorkerState) -> WorkerState:
+    """Not judged by its silence now."""
+    return replace(worker, dead=False)
+
+
+def _names(rows: Sequence[Incident]) -> list[str]:
+    return [str(row) for row in rows]

@@ -1,0 +1,129 @@
+"""What replaying offsets would do, before anybody does it. Pure.
+
+A replay never moves the live offset, and counts only what was not counted: `processed` offsets are read and left out,
+offsets that the live worker has not come to yet are its own, and what Kafka deleted is gone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from offsets.errors import RefusedError
+from offsets.ranges import KnownRange, OffsetRange, cut
+from offsets.recovery.plans import Bounds
+from offsets.types import RangeKind
+
+MAX_RANGES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """One partition's share: the range that will be read, and every offset of the wanted one in one of the numbers."""
+
+    name: str
+    wanted: OffsetRange
+    #: Read from Kafka; None where nothing is left to read.
+    readable: OffsetRange | None
+    #: By the kind that the ledger holds now: they become processed.
+    to_count: dict[str, int] = field(default_factory=dict)
+    deduplicated: int = 0
+    #: Gone from Kafka, and never counted.
+    expired: int = 0
+    #: At or past the live offset: its worker counts them.
+    not_read_yet: int = 0
+
+    @property
+    def counted(self) -> int:
+        return sum(self.to_count.values())
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "start": self.wanted.start,
+            "end": self.wanted.end,
+            "to_count": self.counted,
+            "by_kind": self.to_count,
+            "deduplicated": self.deduplicated,
+            "expired": self.expired,
+            "not_read_yet": self.not_read_yet,
+        }
+
+    @property
+    def text(self) -> str:
+        """One sentence an operator can decide by."""
+        kinds = ", ".join(f"{offsets:,} {kind}" for kind, offsets in sorted(self.to_count.items()))
+        parts = [f"{self.counted:,} offsets are counted ({kinds})" if kinds else "no offset is left to count"]
+        if self.deduplicated:
+            parts.append(f"{self.deduplicated:,} are read and left out, because they are counted")
+        if self.expired:
+            parts.append(f"{self.expired:,} are gone from Kafka, and cannot be replayed")
+        if self.not_read_yet:
+            parts.append(f"{self.not_read_yet:,} are left to the live worker, which has not read them yet")
+        span = f"[{self.wanted.start:,}, {self.wanted.end:,})"
+        return f"Replay {self.name} {span}: {'; '.join(parts)}. The live offset does not move."
+
+
+def plan_replay(
+    name: str, wanted: OffsetRange, known: Sequence[KnownRange], next_offset: int, bounds: Bounds
+) -> ReplayPlan:
+    """`known` are the ledger's ranges that overlap `wanted`; `bounds` is what Kafka holds."""
+    to_count: dict[str, int] = {}
+    deduplicated = expired = not_read_yet = 0
+    for start, end, kind in cut(wanted, known):
+        live = max(0, end - max(start, next_offset)) if kind is None else 0
+        not_read_yet += live
+        end -= live
+        if kind is None:
+            continue  # a hole below the live offset would be a violation of I1; it is not a replay's to fill
+        gone = max(0, min(end, bounds.start) - start)
+        here = end - start - gone
+        if kind is RangeKind.PROCESSED:
+            deduplicated += here
+            continue
+        expired += gone
+        if here:
+            to_count[kind.value] = to_count.get(kind.value, 0) + here
+    first, last = (
+        max(wanted.start, bounds.start),
+        min(wanted.end, bounds.end, next_offset_or_ledger(known, next_offset)),
+    )
+    readable = OffsetRange(first, last) if first < last else None
+    return ReplayPlan(name, wanted, readable, to_count, deduplicated, expired, not_read_yet)
+
+
+def next_offset_or_ledger(known: Sequence[KnownRange], next_offset: int) -> int:
+    """How far the ledger reaches: past the live offset after a backward seek."""
+    return max([next_offset, *(one.end for one in known)])
+
+
+def refuse_overlap(name: str, wanted: OffsetRange, active: Sequence[tuple[int, OffsetRange]]) -> None:
+    """Raises RefusedError where a replay that has not ended, `(id, range)`, covers some of these offsets."""
+    for replay_id, other in active:
+        if other.start < wanted.end and wanted.start < other.end:
+            raise RefusedError(
+                f"{name} {wanted} overlaps {other} of replay {replay_id}, which has not ended. Wait, or cancel it."
+            )
+
+
+def parse_range(text: str) -> OffsetRange:
+    """`START-END`, the end exclusive. Raises RefusedError."""
+    start, dash, end = text.partition("-")
+    numbers = [part for part in (start, end) if part.isascii() and part.isdigit() and len(part) < 19]
+    if not dash or len(numbers) != 2:
+        raise RefusedError(f"{text!r} is no range. Write START-END, the end exclusive, as in 1000-2000.")
+    return checked_range(int(start), int(end))
+
+
+def checked_range(start: int, end: int) -> OffsetRange:
+    """Raises RefusedError for a range that is empty, reversed, negative or beyond what an offset can be."""
+    if not 0 <= start < end <= 2**62:
+        raise RefusedError(f"[{start}, {end}) is no range of offsets: it must begin at 0 or later, and not be empty.")
+    return OffsetRange(start, end)
+
+
+def retry_seconds(attempts: int, first_seconds: float, limit: int, jitter: float) -> float | None:
+    """When a failed range may be tried again after so many attempts: doubling, at most an hour; None: never by itself.
+
+    `jitter` in [0, 1) spreads ranges that failed together by up to a quarter.
+    """
+    if attempts >= limit:
+        return None
+    return min(3600.0, first_seconds * 2.0**attempts) * (1 + jitter / 4)

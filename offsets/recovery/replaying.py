@@ -1,0 +1,339 @@
+"""The work of a replay: read a range again, and count in it what was not counted, chunk by chunk.
+
+Each chunk is one transaction that writes metrics, ledger, dead letters and the replay's own progress, so a replay that
+is killed goes on where it was. Nothing here touches a live offset, and no live worker waits for it.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import random
+from typing import TypeVar
+
+from django.conf import settings
+from django.db import connection
+from django.utils.module_loading import import_string
+
+from offsets import leases, ledger
+from offsets.clock import Backoff, monotonic
+from offsets.committer import UNFIT_DATA
+from offsets.dedup import BatchPiece, split
+from offsets.errors import OffsetsError, ServiceUnavailableError, told
+from offsets.failpoints import failpoint
+from offsets.failures import REFUSED_BY_DATABASE, decode_apart, halves, set_apart
+from offsets.kafka.admin import KafkaAdmin
+from offsets.kafka.reader import OutOfRangeError, RangeReader
+from offsets.leases import LeaseToken
+from offsets.models import Replay, ReplayRange
+from offsets.pipeline import Pending
+from offsets.ranges import OffsetRange, cut
+from offsets.recovery import replays
+from offsets.recovery.replay_plans import retry_seconds
+from offsets.recovery.replays import Step, TakenOverError, lease_seconds
+from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.types import BatchHandler, Claim, PartitionCommit, RangeKind, RecordBatch, TopicPartition
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CHUNK_RECORDS = 5_000
+#: How often a chunk is decoded again because the ledger changed beneath it, before its range is given up for now.
+MAX_REDOS = 20
+#: So many records in a row that the database refuses are no matter of data any more.
+MAX_REFUSED_IN_A_ROW = 200
+#: How long a replay waits for a database or a broker that is away; then it ends, and is begun again by the manager.
+PATIENCE_SECONDS = 60.0
+
+
+class RangeRefusedError(OffsetsError):
+    """A range cannot be applied now, whatever is left out of it."""
+
+
+@dataclass(slots=True)
+class _Pace:
+    """Not more than so many records a second, over the whole replay."""
+
+    per_second: int | None
+    sleep: Callable[[float], None] = time.sleep
+    _began: float | None = None
+    _records: int = 0
+
+    def took(self, records: int) -> None:
+        if not self.per_second:
+            return
+        now = monotonic()
+        self._began = now if self._began is None else self._began
+        self._records += records
+        due = self._began + self._records / self.per_second
+        if due > now:
+            self.sleep(due - now)
+
+
+def run(
+    replay_id: int,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Replay], None] = lambda replay: None,
+) -> Replay | None:
+    """Run a replay to its end, or until told to stop; None when another process runs it, or it has ended.
+
+    Raises ServiceUnavailableError, OperationalError when a service stays away: it goes on when it is run again.
+    """
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    token = leases.acquire(f"replay:{replay_id}", holder, lease_seconds())
+    if token is None:
+        return None
+    reader = None
+    try:
+        replay = replays.start(replay_id)
+        if replay is None:
+            return None
+        reader = RangeReader()
+        worker = _Replayer(replay, token, reader, should_stop, on_progress)
+        if not worker.run():
+            return Replay.objects.get(pk=replay_id)
+        return replays.finish(replay_id)
+    except TakenOverError:
+        logger.warning("Replay %d is run by another process now; this one ends.", replay_id)
+        return None
+    finally:
+        if reader is not None:
+            reader.close()
+        try:
+            leases.release(token)
+        except DATABASE_LOST:
+            connection.close()
+
+
+class _Replayer:
+    def __init__(
+        self,
+        replay: Replay,
+        token: LeaseToken,
+        reader: RangeReader,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[Replay], None],
+    ) -> None:
+        self._replay = replay
+        self._token = token
+        self._reader = reader
+        self._should_stop = should_stop
+        self._on_progress = on_progress
+        self._handler: BatchHandler = import_string(settings.BATCH_HANDLER)()
+        self._session = WorkerSession(f"replay-{replay.pk}")
+        self._pace = _Pace(replay.records_per_second, self._sleep)
+        self._refused_in_a_row = 0
+
+    def run(self) -> bool:
+        """Work through the ranges; False when stopped before the end."""
+        for one in replays.waiting_ranges(self._replay):
+            try:
+                self._check_topic(one)
+                if not self._range(one):
+                    return replays.is_cancelled(self._replay.pk)
+            except OutOfRangeError as error:
+                self._expired(one, str(error))
+            except RangeRefusedError as error:
+                self._refused(one, str(error))
+        return True
+
+    def _check_topic(self, one: ReplayRange) -> None:
+        described = self._patiently(lambda: KafkaAdmin().describe_topics([one.checkpoint.topic]))
+        topic = described.get(one.checkpoint.topic)
+        if topic is None or topic.topic_id != one.checkpoint.topic_id:
+            raise RangeRefusedError(f"{_place(one)}: the topic was deleted, so its offsets mean other records now.")
+
+    def _range(self, one: ReplayRange) -> bool:
+        """Chunk by chunk, from where it stands; False when told to stop."""
+        while one.position < one.end:
+            if self._should_stop() or replays.is_cancelled(self._replay.pk):
+                return False
+            records, upto = self._patiently(
+                lambda: self._reader.read(_place(one), one.position, one.end, CHUNK_RECORDS)
+            )
+            batch = RecordBatch(_claim(one), one.position, upto, records, sum(map(len, records)))
+            self._apply(one, batch)
+            failpoint("replay_chunk")
+            self._pace.took(len(records))
+            self._on_progress(self._replay)
+        return True
+
+    # --- One chunk -----------------------------------------------------------------------------
+
+    def _apply(self, one: ReplayRange, batch: RecordBatch) -> None:
+        """Count a chunk; where its data is refused, halve it, down to the records that become dead letters (R11)."""
+        for _ in range(MAX_REDOS):
+            pieces = self._pieces(batch)
+            try:
+                # Only the records that a halving has isolated are set apart without being tried.
+                commit, dropped = self._decoded(pieces)
+                done = self._commit(one, commit, dropped)
+            except UNFIT_DATA as error:
+                return self._isolate(one, batch, pieces, error)
+            self._refused_in_a_row = 0
+            if done:
+                return None
+        raise RangeRefusedError(f"{_place(one)} [{batch.start}, {batch.end}): the ledger keeps changing there.")
+
+    def _isolate(self, one: ReplayRange, batch: RecordBatch, pieces: list[BatchPiece], error: Exception) -> None:
+        if sum(len(piece.batch.records) for piece in pieces) > 1 and len(batch.records) > 1:
+            for half in halves(batch):
+                self._apply(one, half)
+            return
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row > MAX_REFUSED_IN_A_ROW:
+            raise RangeRefusedError(f"{self._refused_in_a_row} records in a row were refused: {told(error)}") from error
+        apart = [
+            (set_apart(self._handler.decode, piece.batch, REFUSED_BY_DATABASE, told(error)), piece.found)
+            for piece in pieces
+        ]
+        try:
+            self._commit(one, self._combined(_claim(one), batch, apart), 0)
+        except UNFIT_DATA as again:
+            raise RangeRefusedError(f"it is refused without any record, too: {told(again)}") from again
+
+    def _pieces(self, batch: RecordBatch) -> list[BatchPiece]:
+        """What the ledger has as processed is read and left out, and so is what it has never heard of."""
+
+        def ask() -> list[BatchPiece]:
+            within = OffsetRange(batch.start, batch.end)
+            with self._session.transaction():
+                known = ledger.known_ranges(batch.claim.checkpoint_id, within)
+            return split(batch, cut(within, known), subtract=True)
+
+        return [
+            piece if piece.found is not None else replace(piece, batch=replace(piece.batch, records=[], size_bytes=0))
+            for piece in self._patiently(ask)
+        ]
+
+    def _decoded(self, pieces: list[BatchPiece]) -> tuple[PartitionCommit, int]:
+        never = (OffsetsError, *DATABASE_LOST)
+        try:
+            decoded = [
+                (part, piece.found)
+                for piece in pieces
+                for part in decode_apart(self._handler.decode, piece.batch, never)
+            ]
+        except never:
+            raise
+        except Exception as error:
+            raise RangeRefusedError(f"the handler failed without any data: {told(error)}") from error
+        batch = pieces[0].batch
+        whole = RecordBatch(batch.claim, batch.start, pieces[-1].batch.end, [], 0)
+        return self._combined(batch.claim, whole, decoded), sum(piece.dropped for piece in pieces)
+
+    def _combined(self, claim: Claim, batch: RecordBatch, decoded: list) -> PartitionCommit:  # type: ignore[type-arg]
+        held = Pending(claim)
+        held.add(batch, decoded, 0)
+        commit = self._handler.combine(held.batches)
+        return replace(commit, segments=tuple(held.segments))
+
+    def _commit(self, one: ReplayRange, commit: PartitionCommit, dropped: int) -> bool:
+        """One transaction; repeated while the database is away. False when the ledger has changed meanwhile."""
+        counted = _without_live(commit)
+        step = Step(commit.end, counted, dropped, commit.stats.failed_records)
+        before = one.position
+
+        def apply() -> bool:
+            # After a COMMIT of unknown outcome the row itself says whether it was applied.
+            now = ReplayRange.objects.values_list("position", flat=True).get(pk=one.pk)
+            if now == commit.end and now != before:
+                return True
+            with self._session.transaction():
+                self._handler.insert([commit], connection)
+                miss = ledger.replay_miss(commit)
+                if miss:
+                    raise _MissedError(miss)
+                self._handler.update([commit], connection)
+                ledger.record_replayed(commit, uuid.uuid4())
+                replays.advance(one, step, self._token)
+                failpoint("before_replay_commit")
+            return True
+
+        try:
+            self._patiently(apply)
+        except _MissedError as error:
+            if "retired" in str(error):
+                raise RangeRefusedError(str(error)) from error
+            return False
+        one.position = commit.end
+        if one.position >= one.end:
+            one.state = ReplayRange.State.DONE
+        self._replay.refresh_from_db()
+        return True
+
+    # --- Ends and waits ------------------------------------------------------------------------
+
+    def _expired(self, one: ReplayRange, detail: str) -> None:
+        """Kafka has deleted what is left: where the ledger calls it failed, it is lost, and said to be."""
+        left = OffsetRange(one.position, one.end)
+        log = KafkaAdmin().log_bounds([_place(one)]).get(_place(one))
+        border = min(max(log.start, left.start), left.end) if log else left.end
+        with self._session.transaction():
+            gone = (
+                ledger.pass_failed(one.checkpoint_id, OffsetRange(left.start, border), RangeKind.EXPIRED, detail)
+                if border > left.start
+                else []
+            )
+            replays.give_up(one, ReplayRange.State.EXPIRED, detail, expired=sum(part.size for part in gone))
+
+    def _refused(self, one: ReplayRange, detail: str) -> None:
+        """Tried and failed: the ledger counts the attempt, and says when the next one may be."""
+        left = OffsetRange(one.position, one.end)
+        row = one.checkpoint.ranges.filter(kind=RangeKind.FAILED, offsets__overlap=(left.start, left.end)).first()
+        attempts = (row.attempts if row else 0) + 1
+        spread = random()  # noqa: S311 - no secret
+        seconds = retry_seconds(attempts, settings.REPLAY_FIRST_SECONDS, settings.REPLAY_ATTEMPTS, spread)
+        with self._session.transaction():
+            ledger.retry_failed_later(one.checkpoint_id, left, seconds, detail)
+            replays.give_up(one, ReplayRange.State.REFUSED, detail)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while a service is away, renewing the lease in between, up to PATIENCE_SECONDS."""
+        backoff, until = Backoff(), monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self._renew()
+                return ask()
+            except OutOfRangeError:
+                raise
+            except (ServiceUnavailableError, *DATABASE_LOST) as error:
+                if monotonic() > until or self._should_stop():
+                    raise
+                logger.warning("Replay %d waits: %s", self._replay.pk, " ".join(str(error).split()))
+                connection.close()
+                time.sleep(backoff.next_seconds())
+
+    def _renew(self) -> None:
+        if not leases.renew(self._token, lease_seconds()):
+            raise TakenOverError
+
+    def _sleep(self, seconds: float) -> None:
+        """A throttled replay still holds its lease."""
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0 and not self._should_stop():
+            time.sleep(min(left, lease_seconds() / 4))
+            self._renew()
+
+
+class _MissedError(Exception):
+    """The ledger is not what the chunk was decoded against."""
+
+
+def _without_live(commit: PartitionCommit) -> int:
+    return sum(part.records for part in commit.parts if part.found not in (None, RangeKind.PROCESSED))
+
+
+def _place(one: ReplayRange) -> TopicPartition:
+    return TopicPartition(one.checkpoint.topic, one.checkpoint.partition)
+
+
+def _claim(one: ReplayRange) -> Claim:
+    """A replay owns nothing; the handler wants to know whose counts these are, and which dimensions are kept."""
+    row = one.checkpoint
+    return Claim(row.pk, row.topic, row.partition, row.epoch, row.next_offset, tuple(row.dimensions), row.topic_id)

@@ -1,0 +1,410 @@
+"""Replays: planned, begun, followed and ended here; the only writer of their rows. `replaying` does the work."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F, Value
+
+from offsets import journal, ledger
+from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
+from offsets.leases import LeaseToken
+from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint, Replay, ReplayRange
+from offsets.ranges import OffsetRange
+from offsets.recovery import audit
+from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
+from offsets.recovery.moves import Log, logs_of
+from offsets.recovery.replay_plans import MAX_RANGES, ReplayPlan, plan_replay, refuse_overlap
+
+KIND = "replay"
+CANCEL = "cancel_replay"
+ACTIVE = (Replay.Status.QUEUED, Replay.Status.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Offsets of one live checkpoint. `to_count` is what the preview promised: None where nobody looked."""
+
+    checkpoint_id: int
+    offsets: OffsetRange
+    to_count: int | None = None
+
+
+class TakenOverError(Exception):
+    """Another process runs this replay now."""
+
+
+# --- Preview and begin ----------------------------------------------------------------------------
+
+
+def preview(wanted: Sequence[Wanted], actor: Actor, logs: Mapping[int, Log] | None = None) -> list[ReplayPlan]:
+    """Say what a replay would do. Raises RefusedError where it would be refused; changes nothing."""
+    check_allowed(KIND, actor)
+    _check_size(wanted)
+    rows = PartitionCheckpoint.objects.in_bulk([one.checkpoint_id for one in wanted])
+    known = logs if logs is not None else logs_of(rows.values())
+    return [_plan(one, live(one.checkpoint_id, rows.get(one.checkpoint_id)), known) for one in wanted]
+
+
+def begin(
+    wanted: Sequence[Wanted],
+    *,
+    actor: Actor,
+    reason: str,
+    source: Source,
+    records_per_second: int | None = None,
+    automatic: bool = False,
+) -> Replay:
+    """Record a replay of all of it, or of nothing; it is queued, and runs when somebody takes it.
+
+    Raises RefusedError, having audited the refusal; ServiceUnavailableError while Kafka does not answer.
+    """
+    reason = reason.replace("\x00", "").strip()
+    at = wanted[0].checkpoint_id if wanted else 0
+    try:
+        check_allowed(KIND, actor)
+        check_reason(reason)
+        _check_size(wanted)
+        logs = logs_of(PartitionCheckpoint.objects.filter(pk__in={one.checkpoint_id for one in wanted}))
+        with transaction.atomic(), bounded_wait():
+            locked = ledger.lock_checkpoints([one.checkpoint_id for one in wanted])
+            plans = []
+            for one in wanted:
+                at = one.checkpoint_id
+                row = live(at, locked.get(at))
+                plans.append(_checked(one, row, logs))
+            if not any(plan.readable for plan in plans):
+                raise RefusedError(
+                    f"{plans[0].name} {plans[0].wanted}: Kafka does not have these offsets any more. They are lost."
+                )
+            group_id = next(iter(locked.values())).group_id
+            action = None if automatic else _audited(wanted, locked, plans, actor, reason, source)
+            return _insert(group_id, wanted, plans, action, actor.name, reason, records_per_second, automatic=automatic)
+    except RefusedError as error:
+        if not automatic:
+            audit.refused(KIND, at, actor=actor, reason=reason, source=source, detail=str(error))
+        raise
+
+
+def _check_size(wanted: Sequence[Wanted]) -> None:
+    if not wanted:
+        raise RefusedError("Nothing is to be replayed: no range matches.")
+    if len(wanted) > MAX_RANGES:
+        raise RefusedError(f"At most {MAX_RANGES:,} ranges at once, not {len(wanted):,}.")
+    places = sorted((one.checkpoint_id, one.offsets) for one in wanted)
+    for before, after in pairwise(places):
+        if before[0] == after[0] and after[1].start < before[1].end:
+            raise RefusedError(
+                f"The ranges {before[1]} and {after[1]} of one partition overlap; name each offset once."
+            )
+
+
+def _plan(one: Wanted, row: PartitionCheckpoint, logs: Mapping[int, Log]) -> ReplayPlan:
+    log = logs.get(row.pk)
+    if log is None:
+        raise ServiceUnavailableError(f"Kafka does not tell what the log of {name_of(row)} holds.")
+    if log.topic_id != row.topic_id:
+        raise RefusedError(f"{name_of(row)}: the topic was deleted and created again; its offsets mean other records.")
+    known = ledger.known_ranges(row.pk, one.offsets)
+    plan = plan_replay(name_of(row), one.offsets, known, row.next_offset, log.bounds)
+    if plan.readable is None and not plan.expired:
+        raise RefusedError(f"{plan.name} {one.offsets}: nothing of it can be replayed. {plan.text}")
+    return plan
+
+
+def _checked(one: Wanted, row: PartitionCheckpoint, logs: Mapping[int, Log]) -> ReplayPlan:
+    """The plan under the row's lock, if it is still what was shown, and nobody replays these offsets already."""
+    plan = _plan(one, row, logs)
+    if one.to_count is not None and plan.counted != one.to_count:
+        raise StalePreviewError(
+            f"{plan.name} has changed since you looked: {one.to_count:,} offsets were to be counted, now "
+            f"{plan.counted:,}. Nothing was changed; look again."
+        )
+    active = [(r.replay_id, OffsetRange(r.start, r.end)) for r in waiting_of(row.pk)]
+    refuse_overlap(plan.name, one.offsets, active)
+    return plan
+
+
+def _audited(
+    wanted: Sequence[Wanted],
+    rows: Mapping[int, PartitionCheckpoint],
+    plans: Sequence[ReplayPlan],
+    actor: Actor,
+    reason: str,
+    source: Source,
+) -> OperatorAction:
+    first = rows[wanted[0].checkpoint_id]
+    target = str(first) if len(wanted) == 1 else f"{first.group_id}: {len(wanted):,} ranges"
+    return audit.applied(
+        KIND,
+        first if len(wanted) == 1 else None,
+        target=target,
+        actor=actor,
+        reason=reason,
+        source=source,
+        before={},
+        after={"ranges": [{"name": plan.name, **plan.as_json()} for plan in plans[:100]]},
+        detail=" ".join(plan.text for plan in plans[:10]),
+    )
+
+
+def _insert(
+    group_id: str,
+    wanted: Sequence[Wanted],
+    plans: Sequence[ReplayPlan],
+    action: OperatorAction | None,
+    username: str,
+    reason: str,
+    records_per_second: int | None,
+    *,
+    automatic: bool,
+) -> Replay:
+    replay = Replay.objects.create(
+        group_id=group_id,
+        automatic=automatic,
+        username=username,
+        reason=reason,
+        action=action,
+        records_per_second=records_per_second,
+        total_offsets=sum(plan.readable.size for plan in plans if plan.readable),
+        expired_offsets=sum(plan.expired for plan in plans),
+    )
+    ReplayRange.objects.bulk_create(
+        ReplayRange(
+            replay=replay,
+            checkpoint_id=one.checkpoint_id,
+            start=plan.readable.start,
+            end=plan.readable.end,
+            position=plan.readable.start,
+        )
+        for one, plan in zip(wanted, plans, strict=True)
+        if plan.readable
+    )
+    journal.record(group_id, KIND, f"Replay {replay.pk} of {replay.total_offsets:,} offsets by {username}: {reason}")
+    return replay
+
+
+def cancel(replay_id: int, *, actor: Actor, reason: str, source: Source) -> Replay:
+    """Stop a replay after the chunk in hand. What it has counted stays counted. Raises RefusedError, audited."""
+    reason = reason.replace("\x00", "").strip()
+    replay = Replay.objects.filter(pk=replay_id).first()
+    target = f"replay {replay_id}"
+    try:
+        check_allowed(CANCEL, actor)
+        check_reason(reason)
+        with transaction.atomic():
+            waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE, cancel_requested=False)
+            if replay is None or not waiting.update(cancel_requested=True):
+                state = "There is no such replay" if replay is None else f"It is {replay.status} already, or told so"
+                raise RefusedError(f"Replay {replay_id} cannot be cancelled. {state}.")
+            Replay.objects.filter(pk=replay_id, status=Replay.Status.QUEUED).update(
+                status=Replay.Status.CANCELLED, finished_at=DatabaseTime(), detail="Cancelled before it began."
+            )
+            audit.applied(
+                *(CANCEL, None),
+                target=target,
+                actor=actor,
+                reason=reason,
+                source=source,
+                before={},
+                after={},
+                detail=f"Cancel replay {replay_id} after the chunk in hand.",
+            )
+            journal.record(replay.group_id, CANCEL, f"Replay {replay_id} cancelled by {actor.name}: {reason}")
+            replay.refresh_from_db()
+            return replay
+    except RefusedError as error:
+        audit.refused(CANCEL, None, target=target, actor=actor, reason=reason, source=source, detail=str(error))
+        raise
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far one transaction has brought a range, and what it counted."""
+
+    position: int
+    counted: int = 0
+    deduplicated: int = 0
+    dead_letters: int = 0
+
+
+def start(replay_id: int) -> Replay | None:
+    """Mark it as running; None when it has ended, or was cancelled."""
+    waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE, cancel_requested=False)
+    begun = waiting.update(status=Replay.Status.RUNNING, starts=F("starts") + 1)
+    Replay.objects.filter(pk=replay_id, started_at__isnull=True).update(started_at=DatabaseTime())
+    return Replay.objects.get(pk=replay_id) if begun else None
+
+
+def waiting_ranges(replay: Replay) -> list[ReplayRange]:
+    ranges = replay.ranges.filter(state=ReplayRange.State.WAITING).select_related("checkpoint")
+    return list(ranges.order_by("checkpoint_id", "start"))
+
+
+def advance(one: ReplayRange, step: Step, token: LeaseToken) -> None:
+    """Move a range forward, in the transaction that counted it, by compare-and-set. Raises TakenOverError."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
+            [token.name, token.holder, token.epoch],
+        )
+        if cursor.fetchone() is None:
+            raise TakenOverError
+    moved = ReplayRange.objects.filter(pk=one.pk, position=one.position, state=ReplayRange.State.WAITING).update(
+        position=step.position,
+        state=ReplayRange.State.DONE if step.position >= one.end else ReplayRange.State.WAITING,
+    )
+    if not moved:
+        raise TakenOverError
+    Replay.objects.filter(pk=one.replay_id).update(
+        done_offsets=F("done_offsets") + (step.position - one.position),
+        counted=F("counted") + step.counted,
+        deduplicated=F("deduplicated") + step.deduplicated,
+        dead_letters=F("dead_letters") + step.dead_letters,
+    )
+
+
+def give_up(one: ReplayRange, state: ReplayRange.State, detail: str, *, expired: int = 0) -> None:
+    """What is left of a range is not replayed, for a reason that the row keeps."""
+    ReplayRange.objects.filter(pk=one.pk).update(state=state, detail=detail)
+    Replay.objects.filter(pk=one.replay_id).update(
+        done_offsets=F("done_offsets") + (one.end - one.position), expired_offsets=F("expired_offsets") + expired
+    )
+
+
+def is_cancelled(replay_id: int) -> bool:
+    return Replay.objects.filter(pk=replay_id, cancel_requested=True).exists()
+
+
+def finish(replay_id: int) -> Replay:
+    """Say how it ended: done, failed where a range was refused, cancelled where it was told to stop."""
+    replay = Replay.objects.get(pk=replay_id)
+    left = replay.ranges.filter(state=ReplayRange.State.WAITING).exists()
+    refused = list(replay.ranges.filter(state=ReplayRange.State.REFUSED).values_list("detail", flat=True)[:3])
+    if left:
+        status, detail = Replay.Status.CANCELLED, "Cancelled; what it had counted stays counted."
+    elif refused:
+        status, detail = Replay.Status.FAILED, "; ".join(refused)
+    else:
+        status, detail = Replay.Status.DONE, _outcome(replay)
+    Replay.objects.filter(pk=replay_id, status=Replay.Status.RUNNING).update(
+        status=status, detail=detail, finished_at=DatabaseTime()
+    )
+    replay.refresh_from_db()
+    journal.record(
+        replay.group_id,
+        KIND,
+        f"Replay {replay_id} {status}: {detail}",
+        level="info" if status == Replay.Status.DONE else "warning",
+    )
+    return replay
+
+
+def _outcome(replay: Replay) -> str:
+    parts = [f"{replay.counted:,} events counted", f"{replay.deduplicated:,} left out, because they were counted"]
+    if replay.dead_letters:
+        parts.append(f"{replay.dead_letters:,} dead letters")
+    if replay.expired_offsets:
+        parts.append(f"{replay.expired_offsets:,} offsets gone from Kafka")
+    return ", ".join(parts) + "."
+
+
+# --- Reading --------------------------------------------------------------------------------------
+
+
+def without_runner(group_id: str) -> list[int]:
+    """Replays that have not ended and that no process runs now: their turn, or a dead one's work, has come."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT r.id FROM offsets_replay r WHERE r.group_id = %s AND r.status IN ('queued', 'running')"
+            " AND NOT EXISTS (SELECT 1 FROM offsets_lease l WHERE l.name = 'replay:' || r.id"
+            " AND l.expires_at >= clock_timestamp()) ORDER BY r.id",
+            [group_id],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def lease_seconds() -> float:
+    """How long a process that runs a replay may be silent: as long as a worker may."""
+    return float(settings.HEARTBEAT_TIMEOUT_SECONDS)
+
+
+def orphaned(group_id: str) -> list[tuple[int, datetime]]:
+    """Replays that run by their row, and whose process is gone; with when it was last known to live."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT r.id, coalesce(l.expires_at - make_interval(secs => %s), r.started_at) FROM offsets_replay r"
+            " LEFT JOIN offsets_lease l ON l.name = 'replay:' || r.id WHERE r.group_id = %s AND r.status = 'running'"
+            " AND (l.expires_at IS NULL OR l.expires_at < clock_timestamp()) ORDER BY r.id",
+            [lease_seconds(), group_id],
+        )
+        return list(cursor.fetchall())
+
+
+def waiting_of(checkpoint_id: int) -> list[ReplayRange]:
+    """What replays that have not ended still have to read of a partition."""
+    waiting = ReplayRange.objects.filter(replay__status__in=ACTIVE, state=ReplayRange.State.WAITING)
+    return list(waiting.filter(checkpoint_id=checkpoint_id))
+
+
+def active_ranges(group_id: str) -> list[tuple[int, int, int]]:
+    """What replays that have not ended still have to read: (checkpoint id, start, end)."""
+    waiting = ReplayRange.objects.filter(
+        replay__group_id=group_id, replay__status__in=ACTIVE, state=ReplayRange.State.WAITING
+    )
+    return list(waiting.values_list("checkpoint_id", "start", "end"))
+
+
+def purge(days: int) -> int:
+    """Forget replays that ended more than `days` ago; the ledger and the audit keep what they did."""
+    old = Replay.objects.filter(finished_at__lt=DatabaseTime() - Value(timedelta(days=days)))
+    return int(old.delete()[1].get("offsets.Replay", 0))
+
+
+def progress(replay: Replay) -> dict[str, Any]:
+    """Done of total, rate and what is left, as every reader shows it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float8"
+            " FROM offsets_replay WHERE id = %s",
+            [replay.pk],
+        )
+        (seconds,) = cursor.fetchone()
+    return {
+        "id": replay.pk,
+        "group": replay.group_id,
+        "status": replay.status,
+        "automatic": replay.automatic,
+        "username": replay.username,
+        "reason": replay.reason,
+        "done_offsets": replay.done_offsets,
+        "total_offsets": replay.total_offsets,
+        "counted": replay.counted,
+        "deduplicated": replay.deduplicated,
+        "dead_letters": replay.dead_letters,
+        "expired_offsets": replay.expired_offsets,
+        "starts": replay.starts,
+        **rates(replay.done_offsets, replay.total_offsets, seconds, ended=replay.finished_at is not None),
+        "detail": replay.detail,
+        "created_at": replay.created_at,
+        "started_at": replay.started_at,
+        "finished_at": replay.finished_at,
+    }
+
+
+def rates(done: int, total: int, seconds: float | None, *, ended: bool) -> dict[str, float | None]:
+    """Offsets a second since the start, and the seconds that the rest will take at that rate."""
+    rate = done / seconds if seconds and done else None
+    eta = (total - done) / rate if rate and not ended else None
+    return {
+        "offsets_per_second": None if rate is None else round(rate, 1),
+        "eta_seconds": None if eta is None else round(eta, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
+    }

@@ -1,0 +1,48 @@
+"""Which offsets a replay is to read: by range, by time, by what became of them."""
+
+from collections.abc import Collection, Sequence
+
+from offsets.kafka.admin import KafkaAdmin
+from offsets.models import LedgerRange, PartitionCheckpoint
+from offsets.ranges import OffsetRange, intersect, normalise
+from offsets.recovery.replays import Wanted
+from offsets.types import RangeKind, TopicPartition
+
+#: What was passed without being counted; expired offsets cannot be read again.
+UNCOUNTED = (RangeKind.FAILED, RangeKind.SKIPPED, RangeKind.CLAIMED)
+
+
+def of_window(
+    rows: Sequence[PartitionCheckpoint], since_ms: int | None, until_ms: int | None
+) -> dict[int, list[OffsetRange]]:
+    """What each partition holds of `[since, until)` by the records' timestamps, below its next offset.
+
+    Raises ServiceUnavailableError.
+    """
+    admin = KafkaAdmin()
+    places = {TopicPartition(row.topic, row.partition): row for row in rows}
+    first = admin.offsets_for_time(places, since_ms) if since_ms is not None else {}
+    last = admin.offsets_for_time(places, until_ms) if until_ms is not None else {}
+    found = {}
+    for tp, row in places.items():
+        start = first.get(tp, row.baseline_offset) if since_ms is not None else row.baseline_offset
+        end = min(last.get(tp, row.next_offset) if until_ms is not None else row.next_offset, row.ledger_end)
+        found[row.pk] = [OffsetRange(start, end)] if start < end else []
+    return found
+
+
+def of_kinds(
+    rows: Sequence[PartitionCheckpoint], kinds: Collection[RangeKind], within: dict[int, list[OffsetRange]] | None
+) -> list[Wanted]:
+    """The offsets that the ledger holds as one of `kinds`, within those given; ranges that touch are one."""
+    found: dict[int, list[OffsetRange]] = {}
+    ranges = LedgerRange.objects.filter(checkpoint__in=rows, kind__in=kinds)
+    for checkpoint_id, offsets in ranges.values_list("checkpoint_id", "offsets"):
+        found.setdefault(checkpoint_id, []).append(OffsetRange(offsets.lower, offsets.upper))
+    wanted = []
+    for row in rows:
+        chosen = normalise(found.get(row.pk, []))
+        if within is not None:
+            chosen = intersect(chosen, within.get(row.pk, []))
+        wanted += [Wanted(row.pk, one) for one in chosen]
+    return wanted

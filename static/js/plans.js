@@ -1,0 +1,166 @@
+// What an operator can do, as plans for the dialog: how each is previewed, applied, and seen to be done.
+//
+// { title, button, fields, preview(values) -> { text, before, after, token }, apply(reason, token, values) -> answer,
+//   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
+import { read, send } from "./action-api.js";
+import { clock, count, duration, exact, rate } from "./format.js";
+import { nameOf } from "./statuses.js";
+
+const now = () => clock(new Date());
+
+// --- Partitions -----------------------------------------------------------------------------------
+
+/** `done(now, after)`: whether the ledger shows it. A move begins a new epoch; a rebuild, a new checkpoint. */
+const moved = (one, after) => one.epoch >= after.epoch;
+const KINDS = {
+  pause: { word: "Pause", done: (one) => one.desired_state === "paused" },
+  resume: { word: "Resume", done: (one) => one.desired_state === "running" },
+  seek: { word: "Move", done: moved },
+  accept_loss: { word: "Accept the loss of", done: moved },
+  rebuild: { word: "Rebuild", done: moved },
+  restart: { word: "Begin again", done: moved },
+};
+const TARGET = { name: "target", label: "Next offset to read", hint: "An offset, or earliest or latest. What lies between is said below.", missing: "Say where to: an offset, earliest or latest." };
+
+export function ofPartition(kind, partition) {
+  const { word, done } = KINDS[kind];
+  const name = nameOf(partition);
+  const id = partition.checkpoint_id;
+  return {
+    title: `${word} ${name}`,
+    button: `${word} ${name}`,
+    kind,
+    fields: kind === "seek" ? [TARGET] : [],
+    async preview({ target }) {
+      const shown = await read(`/api/partitions/${id}/preview/${kind}/`, { to: target });
+      // "latest" means the place that was shown, not where the end will be.
+      return { ...shown, token: { seen: shown.seen, to: target === undefined ? undefined : shown.to } };
+    },
+    apply: (reason, token) => send(`/api/partitions/${id}/${kind}/`, { reason, ...token }),
+    done(answer, { partitions }) {
+      const shown = partitions.find((one) => one.checkpoint_id === (answer.after.checkpoint_id ?? id));
+      if (!shown || !done(shown, answer.after)) return null;
+      return `Done: the ledger shows ${name} as ${shown.status} at ${now()}, at offset ${exact(shown.next_offset)}.`;
+    },
+  };
+}
+
+// --- Offsets that were not counted ----------------------------------------------------------------
+
+const START = { name: "start", label: "From offset", missing: "Say which offsets: from the first, to before the last." };
+const END = { name: "end", label: "To before offset", hint: "The end is exclusive. What is counted already is left out.", missing: START.missing };
+
+export function howFar({ done_offsets: done, total_offsets: total, offsets_per_second: speed, eta_seconds: eta }) {
+  const parts = [`${exact(done)} of ${count(total, "offset")}`];
+  if (speed !== null) parts.push(`${rate(speed)} a second`);
+  if (eta !== null) parts.push(`${duration(eta)} left`);
+  return parts.join(", ");
+}
+
+/** One range, or several of one partition; without any, the operator says which. */
+export function replay(id, name, ranges = null) {
+  const given = ranges ?? [];
+  return {
+    title: `Replay offsets of ${name}`,
+    button: `Replay ${name}`,
+    fields: ranges ? [] : [START, END],
+    async preview({ start, end }) {
+      const wanted = ranges ? given : [{ start, end }];
+      const plans = await Promise.all(wanted.map((one) => read("/api/replays/preview/", { checkpoint_id: id, start: one.start, end: one.end })));
+      const token = plans.map((plan) => ({ checkpoint_id: id, start: plan.start, end: plan.end, to_count: plan.to_count }));
+      return { text: plans.map((plan) => plan.text).join(" "), token };
+    },
+    apply: (reason, token) => send("/api/replays/", { reason, ranges: token }),
+    progress(answer, { recovery }) {
+      const one = recovery.replays.find((each) => each.id === answer.replay_id);
+      return one ? { value: one.done_offsets, max: one.total_offsets, text: howFar(one) } : null;
+    },
+    done(answer, { recovery }) {
+      const one = recovery.replays.find((each) => each.id === answer.replay_id);
+      if (!one || one.finished_at === null) return null;
+      return `Replay ${one.id} is ${one.status}: ${one.detail}`;
+    },
+    patient: true, // it may take hours, and goes on without this page
+  };
+}
+
+export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
+  title: `Accept failed offsets of ${name}`,
+  button: "Accept as not counted",
+  fields: [],
+  async preview() {
+    const shown = await read("/api/failed/accept/", { checkpoint_id: id, start, end });
+    return { text: shown.text, token: { checkpoint_id: id, start, end, failed: shown.failed } };
+  },
+  apply: (reason, token) => send("/api/failed/accept/", { reason, ...token }),
+  done(answer, { recovery }) {
+    const left = recovery.uncounted.some((one) => one.checkpoint_id === id && one.kind === "failed" && one.start < end && start < one.end);
+    return left ? null : `Done: the ledger shows no failed offsets of ${name} there at ${now()}.`;
+  },
+});
+
+export const cancelReplay = ({ id }) => ({
+  title: `Cancel replay ${id}`,
+  button: `Cancel replay ${id}`,
+  fields: [],
+  async preview() {
+    return { ...(await read(`/api/replays/${id}/cancel/`)), token: {} };
+  },
+  apply: (reason) => send(`/api/replays/${id}/cancel/`, { reason }),
+  done(answer, { recovery }) {
+    const one = recovery.replays.find((each) => each.id === id);
+    return one?.finished_at ? `Replay ${id} is ${one.status}: ${one.detail}` : null;
+  },
+});
+
+// --- Dead letters, workers, actions ---------------------------------------------------------------
+
+const LETTER_WORDS = { requeue: "Requeue", discard: "Discard", reopen: "Reopen" };
+
+/** `chosen`: { ids } or a filter { error_code, topic, partition }; `what` names it. */
+export const letters = (kind, chosen, what) => ({
+  title: `${LETTER_WORDS[kind]} ${what}`,
+  button: `${LETTER_WORDS[kind]} ${what}`,
+  fields: [],
+  async preview() {
+    const shown = await read(`/api/dead-letters/${kind}/`, chosen.ids ? { ids: chosen.ids.join() } : chosen);
+    const reasons = shown.reasons.length ? ` ${shown.reasons.join(" ")}` : "";
+    return { text: shown.text + reasons, token: { ids: shown.ids } };
+  },
+  apply: (reason, token) => send(`/api/dead-letters/${kind}/`, { reason, ...token }),
+  done(answer) {
+    const rest = answer.still_fail ? ` ${exact(answer.still_fail)} fail again and stay as they are: ${answer.reasons.join(" ")}` : "";
+    return `Done: ${count(answer.changed, "dead letter")} changed in the ledger.${rest}`;
+  },
+});
+
+export const evict = ({ worker_id: id }) => ({
+  title: `Evict ${id}`,
+  button: `Evict ${id}`,
+  fields: [],
+  async preview() {
+    const shown = await read(`/api/workers/${encodeURIComponent(id)}/evict/`);
+    return { text: shown.text, token: { seen: shown.seen } };
+  },
+  apply: (reason, token) => send(`/api/workers/${encodeURIComponent(id)}/evict/`, { reason, ...token }),
+  done(answer, { partitions, workers }) {
+    if (partitions.some((one) => one.owner === id)) return null;
+    const worker = workers.find((one) => one.worker_id === id);
+    return `Done: the ledger shows no partition of ${id} at ${now()}${worker ? `; it is ${worker.state}` : ""}.`;
+  },
+});
+
+export const undo = ({ id, kind, target }) => ({
+  title: `Undo ${kind.replaceAll("_", " ")} ${target}`,
+  button: "Undo it",
+  fields: [],
+  async preview() {
+    const { texts } = await read(`/api/actions/${id}/undo/`);
+    return { text: texts.join(" "), token: {} };
+  },
+  apply: (reason) => send(`/api/actions/${id}/undo/`, { reason }),
+  done(answer, { recovery }) {
+    const shown = recovery.actions.find((one) => one.id === id);
+    return shown?.undone ? `Done: action ${id} is undone by action ${answer.action_id}, at ${now()}.` : null;
+  },
+});

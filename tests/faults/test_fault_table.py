@@ -1,0 +1,40 @@
+"""Every fault of the table: seen, named, mended; nothing lost but what Kafka deleted, nothing counted twice."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from streamsocial.stack import Stack
+from tests.fault_table import HEAD, ROWS, Row, Scene
+
+pytestmark = [pytest.mark.faults, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[Row]]:
+    """Collects the rows; `make fault-table` prints them, and keeps them as JSON where FAULT_TABLE_FILE says."""
+    rows: list[Row] = []
+    yield rows
+    print("\n".join(["", HEAD, *map(str, rows)]))
+    if path := os.environ.get("FAULT_TABLE_FILE"):
+        Path(path).write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("fault", ROWS, ids=lambda fault: fault.__name__)
+def test_fault(
+    fault: Callable[[Scene], Row],
+    service_env: Mapping[str, str],
+    tmp_path: Path,
+    stack: Stack,
+    request: pytest.FixtureRequest,
+    table: list[Row],
+) -> None:
+    seed = int(request.config.getoption("randomly_seed", None) or 1) % 2**31
+    print(f"fault seed: {seed}")
+    with Scene(service_env, tmp_path, stack, seed) as scene:
+        row = fault(scene)
+    print(row)
+    table.append(row)
