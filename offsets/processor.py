@@ -16,12 +16,13 @@ from django.db import connection
 
 from offsets import journal, lag, ledger, workers
 from offsets.announcing import Announcer
+from offsets.catch_up import CatchUp
 from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
 from offsets.decoding import Decoder
 from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
-from offsets.kafka.admin import KafkaAdmin, LogBounds
+from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
 from offsets.mirror import Mirrors
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 WATCH_SECONDS = 1.0
-#: Without any partition for this long a worker that wants to exit gives up: another member has them all.
-NO_ASSIGNMENT_SECONDS = 30.0
 #: How long a cancelled worker waits to learn what became of its last transaction.
 SETTLE_SECONDS = 5.0
 #: How long the threads get to end; and all that an evicted worker gets, one of whose threads is stuck.
@@ -125,6 +124,7 @@ class StreamProcessor:
             options.semantics,
             on_trouble=lambda text: self._show("batch_committed", text),
         )
+        self._catch_up = CatchUp(options.group_id, options.topics, self.coordinator, self._admin, self._settle_all)
         self.stats = workers.WorkerStats()
         self._stopping = threading.Event()
         self._cancelled = threading.Event()
@@ -134,7 +134,6 @@ class StreamProcessor:
         self._failures: list[BaseException] = []
         #: Claims under which the database refused a batch as data; the partition is claimed afresh.
         self._refused: set[Claim] = set()
-        self._targets: dict[TopicPartition, int] = {}
         self._blocked_since: float | None = None
         self._backpressured: set[TopicPartition] = set()
         #: Set by the heartbeat when the Worker row asks for it.
@@ -204,7 +203,6 @@ class StreamProcessor:
         self.left_behind = [thread.name for thread in threads if thread.is_alive()]
 
     def _fetch_loop(self) -> bool:
-        started = monotonic()
         while not (self._should_stop() or self.stop_requested or self._cancelled.is_set()):
             WorkerSession.heal()
             self._serve_requests()
@@ -215,7 +213,7 @@ class StreamProcessor:
             else:
                 self._wait_for_room()
             if self.options.exit_when_caught_up:
-                verdict = self._caught_up(monotonic() - started)
+                verdict = self._catch_up.verdict()
                 if verdict is not None:
                     return verdict
         return not self._cancelled.is_set() and not self.options.exit_when_caught_up
@@ -317,36 +315,9 @@ class StreamProcessor:
                 self.coordinator.restart(event.claim, retry_seconds=5.0)
                 self._refused.discard(event.claim)  # not current any more: the fences keep it out from now on
 
-    def _caught_up(self, elapsed_seconds: float) -> bool | None:
-        """R19: True when the ends at the start are committed, False when they cannot be, None while it goes on."""
-        coordinator = self.coordinator
-        if not coordinator.partitions:
-            if coordinator.unclaimed or elapsed_seconds < NO_ASSIGNMENT_SECONDS:
-                return None
-            logger.error("No partition was assigned to this worker: other members of the group have them all.")
-            return False
-        new = [tp for tp in coordinator.partitions if tp not in self._targets]
-        if new:
-            self._targets |= {tp: bounds.end for tp, bounds in self._bounds(new).items()}
-        if coordinator.unclaimed or any(tp not in self._targets for tp in coordinator.partitions):
-            return None
-        reading = [(local, self._targets[tp]) for tp, local in coordinator.partitions.items() if local.reading]
-        if any(local.committed < target for local, target in reading):
-            if all(local.start >= target for local, target in reading):
-                # All is fetched: a policy that wants more than there is would wait for its last moment.
-                self.pipeline.settle(Deadline(POLL_SECONDS))
-            return None
-        stuck = [local for local in coordinator.partitions.values() if not local.reading]
-        for local in stuck:
-            logger.error("%s is %s.", local.claim.topic_partition, "halted" if local.halted else "paused")
-        return not stuck
-
-    def _bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, LogBounds]:
-        try:
-            return self._admin.log_bounds(partitions)
-        except OffsetsError as error:
-            logger.warning("The log ends are not known yet: %s", error)
-            return {}
+    def _settle_all(self) -> None:
+        """All is fetched: a policy that wants more than there is would wait for its last moment."""
+        self.pipeline.settle(Deadline(POLL_SECONDS))
 
     # --- Commit thread -----------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What integration and fault tests share: real processes, waiting with a deadline, and the truth."""
 
 import contextlib
+import difflib
 import json
 import os
 import signal
@@ -125,4 +126,8 @@ def assert_exactly_once(env: Mapping[str, str], group: str, topic: str, truth: P
     assert verified["ok"], verified
     export = folder / f"export-{group}.csv"
     manage_json(env, "engagement_totals", "--group", group, "--topic", topic, "--export", str(export))
-    assert export.read_bytes() == truth.read_bytes(), "the export differs from the produced truth"
+    if export.read_bytes() != truth.read_bytes():
+        lines = difflib.unified_diff(
+            truth.read_text().splitlines(), export.read_text().splitlines(), "truth", "export", n=0, lineterm=""
+        )
+        raise AssertionError("The export differs from the produced truth:\n" + "\n".join(list(lines)[:40]))

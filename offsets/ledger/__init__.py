@@ -8,6 +8,7 @@ Rule numbers are those of docs/architecture.md.
 from offsets.ledger.claims import (
     Baseline,
     ControlState,
+    Standing,
     align_with_store,
     claim,
     control_states,
@@ -16,6 +17,7 @@ from offsets.ledger.claims import (
     insert_baselines,
     known_partitions,
     release,
+    standings,
 )
 from offsets.ledger.commits import (
     ProbedCommit,
@@ -54,6 +56,7 @@ __all__ = [
     "Baseline",
     "ControlState",
     "ProbedCommit",
+    "Standing",
     "align_with_store",
     "anything_below",
     "claim",
@@ -85,6 +88,7 @@ __all__ = [
     "set_desired_state",
     "settle_claimed",
     "settle_letters",
+    "standings",
     "swap_back",
     "uncovered",
 ]

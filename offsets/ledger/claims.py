@@ -24,6 +24,14 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a partition is, whoever owns it; `held` says why it does not go on by itself: paused, or halted."""
+
+    next_offset: int
+    held: str
+
+
+@dataclass(frozen=True, slots=True)
 class ControlState:
     """What the database says of a checkpoint now: the owner's control channel (R5)."""
 
@@ -66,6 +74,18 @@ def known_partitions(group_id: str, topic: str) -> set[int]:
     """Partitions of the topic that have a live checkpoint."""
     live = PartitionCheckpoint.objects.filter(group_id=group_id, topic=topic, retired_at__isnull=True)
     return set(live.values_list("partition", flat=True))
+
+
+def standings(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, Standing]:
+    """Every live checkpoint of the group's topics."""
+    rows = PartitionCheckpoint.objects.filter(group_id=group_id, topic__in=list(topics), retired_at__isnull=True)
+    return {
+        TopicPartition(row.topic, row.partition): Standing(
+            row.next_offset,
+            "halted" if row.halt_reason else "paused" if row.desired_state == DesiredState.PAUSED else "",
+        )
+        for row in rows.only("topic", "partition", "next_offset", "halt_reason", "desired_state")
+    }
 
 
 def insert_baselines(

@@ -7,7 +7,7 @@ import pytest
 
 from offsets.models import JournalEntry, PartitionCheckpoint, Worker
 from tests.cases import Case
-from tests.harness import assert_exactly_once, background, manage_json, resume, stopped, wait_for
+from tests.harness import assert_exactly_once, background, manage, manage_json, resume, stopped, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,6 +73,39 @@ def test_it_finishes_and_commits_the_batch_in_hand_on_sigterm(case: MakeCase) ->
     assert not _owned(this.group)
     manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
+
+
+def test_it_is_not_caught_up_while_a_killed_member_still_holds_unread_partitions(case: MakeCase) -> None:
+    """Until the dead member's session ends the group gives us the others only: reading those is not all there is."""
+    slow = {"COMMIT_INTERVAL_MS": "60000", "COMMIT_MAX_RECORDS": "100000000"}
+    this = case(20_000, partitions=4, GROUP_PROTOCOL="consumer")
+    env = {**this.env, **slow}
+    with background(env, this.folder / "1.log", *this.run_consumer()) as leaves:
+        with background(env, this.folder / "2.log", *this.run_consumer()) as dies:
+            wait_for("both own partitions", lambda: len(_owned(this.group)) == 4 and len(_owners(this.group)) == 2)
+            dies.kill()
+        assert leaves.end() == 0, leaves.output()
+    summary = manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert summary["caught_up"]
+    assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
+
+
+def test_it_gives_up_where_another_member_holds_what_is_paused(case: MakeCase) -> None:
+    this = case(2_000, partitions=2)
+    scope = ("--group", this.group, "--topic", f"{this.topic}:1", "--execute", "--reason", "a test")
+    with background(this.env, this.folder / "1.log", *this.run_consumer()) as first:
+        wait_for("all is counted", lambda: _read(this.group) == 2_000)
+        manage_json(this.env, "pause_partitions", *scope)
+        more = ("--count", "500", "--topic", this.topic, "--seed", "77")
+        manage_json(this.env, "produce_events", *more)
+        done = manage(this.env, *this.run_consumer("--exit-when-caught-up"))
+        assert done.returncode == 1, done.stderr
+        assert f"{this.topic}-1 is paused" in done.stderr
+        assert first.end() == 0, first.output()
+
+
+def _read(group: str) -> int:
+    return sum(PartitionCheckpoint.objects.filter(group_id=group).values_list("next_offset", flat=True))
 
 
 def _committed(group: str) -> bool:

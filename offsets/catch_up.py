@@ -1,0 +1,107 @@
+"""When a worker that shall exit once it has caught up may exit (R19, docs/adr/0008)."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from offsets import ledger
+from offsets.clock import monotonic
+from offsets.coordinator import OffsetCoordinator
+from offsets.errors import OffsetsError
+from offsets.kafka.admin import KafkaAdmin
+from offsets.ledger import Standing
+from offsets.sessions import DATABASE_LOST
+from offsets.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+#: How long partitions that are somebody else's may stand still before a worker gives up waiting for them. Longer than
+#: any group session: a dead member's come to us when its session ends.
+PATIENCE_SECONDS = 30.0
+ASK_SECONDS = 0.2
+
+
+class CatchUp:
+    """Compares the ledger with the read_committed ends that the topics had at the first look. Fetching thread only.
+
+    All partitions count, not only those that the group has given to this worker: a member that was killed a moment ago
+    still holds its own, and nobody reads them. `settle()` has what is fetched committed now.
+    """
+
+    def __init__(
+        self,
+        group_id: str,
+        topics: Iterable[str],
+        coordinator: OffsetCoordinator,
+        admin: KafkaAdmin,
+        settle: Callable[[], None],
+    ) -> None:
+        self._group_id = group_id
+        self._topics = tuple(topics)
+        self._coordinator = coordinator
+        self._admin = admin
+        self._settle = settle
+        self._targets: dict[TopicPartition, int] = {}
+        self._began = monotonic()
+        self._asked = 0.0
+        self._standing: tuple[float, Mapping[TopicPartition, int]] = (self._began, {})
+
+    def verdict(self) -> bool | None:
+        """True when all of it is committed, False when that will not come, None while it goes on."""
+        owned = self._coordinator.partitions
+        if not owned and (self._coordinator.unclaimed or monotonic() - self._began < PATIENCE_SECONDS):
+            return None
+        if not self._know_targets(owned) or self._coordinator.unclaimed:
+            return None
+        reading = [(local, self._targets[tp]) for tp, local in owned.items() if local.reading]
+        if any(local.committed < target for local, target in reading):
+            if all(local.start >= target for local, target in reading):
+                self._settle()
+            return None
+        held = {tp: "halted" if local.halted else "paused" for tp, local in owned.items() if not local.reading}
+        for tp, why in held.items():
+            logger.error("%s is %s.", tp, why)
+        return False if held else self._others_verdict(owned)
+
+    def _know_targets(self, owned: Iterable[TopicPartition]) -> bool:
+        """The ends at the first look; of a partition by which a topic grew since, when it is first owned."""
+        try:
+            if not self._targets:
+                described = self._admin.describe_topics(self._topics)
+                places = [
+                    TopicPartition(topic, number) for topic in described for number in described[topic].partitions
+                ]
+                self._ask_ends(places)
+            self._ask_ends(tp for tp in owned if tp not in self._targets)
+        except OffsetsError as error:
+            logger.warning("The log ends are not known yet: %s", error)
+        return bool(self._targets) and all(tp in self._targets for tp in owned)
+
+    def _ask_ends(self, places: Iterable[TopicPartition]) -> None:
+        self._targets |= {tp: bounds.end for tp, bounds in self._admin.log_bounds(places).items()}
+
+    def _others_verdict(self, owned: Iterable[TopicPartition]) -> bool | None:
+        """What is not ours must be read, too: by its owner, or by us when the group gives it to us."""
+        if (now := monotonic()) - self._asked < ASK_SECONDS:
+            return None
+        self._asked = now
+        try:
+            known = ledger.standings(self._group_id, self._topics)
+        except DATABASE_LOST as error:
+            logger.warning("How far the other members are is not known: %s", error)
+            return None
+        nobody = Standing(-1, "")
+        others = {tp: known.get(tp, nobody) for tp in self._targets.keys() - set(owned)}
+        behind = {tp: one for tp, one in others.items() if one.next_offset < self._targets[tp]}
+        if not behind:
+            return True
+        held = sorted(f"{tp} is {one.held}" for tp, one in behind.items() if one.held)
+        since, before = self._standing
+        places = {tp: one.next_offset for tp, one in behind.items()}
+        if places != before:
+            self._standing = now, places
+            return None
+        if not held and now - since < PATIENCE_SECONDS:
+            return None
+        names = ", ".join(str(tp) for tp in sorted(behind))
+        logger.error("Not all is read: other members have %s. %s", names, "; ".join(held) or "They do not move.")
+        return False
