@@ -21,15 +21,18 @@ class ReplayPlan:
 
     name: str
     wanted: OffsetRange
-    #: Read from Kafka; None where nothing is left to read.
+    #: Read from Kafka, from the first to the last of which the ledger knows; None where nothing is left to read.
     readable: OffsetRange | None
     #: By the kind that the ledger holds now: they become processed.
     to_count: dict[str, int] = field(default_factory=dict)
+    #: Counted before, whether Kafka still has them or not.
     deduplicated: int = 0
     #: Gone from Kafka, and never counted.
     expired: int = 0
     #: At or past the live offset: its worker counts them.
     not_read_yet: int = 0
+    #: Before the group's baseline: they were never its own.
+    outside: int = 0
 
     @property
     def counted(self) -> int:
@@ -44,6 +47,7 @@ class ReplayPlan:
             "deduplicated": self.deduplicated,
             "expired": self.expired,
             "not_read_yet": self.not_read_yet,
+            "outside": self.outside,
         }
 
     @property
@@ -52,11 +56,13 @@ class ReplayPlan:
         kinds = ", ".join(f"{offsets:,} {kind}" for kind, offsets in sorted(self.to_count.items()))
         parts = [f"{self.counted:,} offsets are counted ({kinds})" if kinds else "no offset is left to count"]
         if self.deduplicated:
-            parts.append(f"{self.deduplicated:,} are read and left out, because they are counted")
+            parts.append(f"{self.deduplicated:,} are left out, because they are counted")
         if self.expired:
             parts.append(f"{self.expired:,} are gone from Kafka, and cannot be replayed")
         if self.not_read_yet:
             parts.append(f"{self.not_read_yet:,} are left to the live worker, which has not read them yet")
+        if self.outside:
+            parts.append(f"{self.outside:,} lie before the group's baseline, and are not its own")
         span = f"[{self.wanted.start:,}, {self.wanted.end:,})"
         return f"Replay {self.name} {span}: {'; '.join(parts)}. The live offset does not move."
 
@@ -66,32 +72,26 @@ def plan_replay(
 ) -> ReplayPlan:
     """`known` are the ledger's ranges that overlap `wanted`; `bounds` is what Kafka holds."""
     to_count: dict[str, int] = {}
-    deduplicated = expired = not_read_yet = 0
-    for start, end, kind in cut(wanted, known):
-        live = max(0, end - max(start, next_offset)) if kind is None else 0
-        not_read_yet += live
-        end -= live
+    deduplicated = expired = not_read_yet = outside = 0
+    pieces = cut(wanted, known)
+    for start, end, kind in pieces:
         if kind is None:
-            continue  # a hole below the live offset would be a violation of I1; it is not a replay's to fill
-        gone = max(0, min(end, bounds.start) - start)
-        here = end - start - gone
-        if kind is RangeKind.PROCESSED:
-            deduplicated += here
-            continue
-        expired += gone
-        if here:
-            to_count[kind.value] = to_count.get(kind.value, 0) + here
-    first, last = (
-        max(wanted.start, bounds.start),
-        min(wanted.end, bounds.end, next_offset_or_ledger(known, next_offset)),
-    )
-    readable = OffsetRange(first, last) if first < last else None
-    return ReplayPlan(name, wanted, readable, to_count, deduplicated, expired, not_read_yet)
-
-
-def next_offset_or_ledger(known: Sequence[KnownRange], next_offset: int) -> int:
-    """How far the ledger reaches: past the live offset after a backward seek."""
-    return max([next_offset, *(one.end for one in known)])
+            live = max(0, end - max(start, next_offset))
+            not_read_yet += live
+            outside += end - start - live
+        elif kind is RangeKind.PROCESSED:
+            deduplicated += end - start
+        else:
+            gone = max(0, min(end, bounds.start) - start)
+            expired += gone
+            if gone < end - start:
+                to_count[kind.value] = to_count.get(kind.value, 0) + end - start - gone
+    told = [piece for piece in pieces if piece.kind is not None and piece.end > bounds.start]
+    readable = None
+    if told:
+        first, last = max(told[0].start, bounds.start), min(told[-1].end, bounds.end)
+        readable = OffsetRange(first, last) if first < last else None
+    return ReplayPlan(name, wanted, readable, to_count, deduplicated, expired, not_read_yet, outside)
 
 
 def refuse_overlap(name: str, wanted: OffsetRange, active: Sequence[tuple[int, OffsetRange]]) -> None:
