@@ -63,6 +63,8 @@ class Breaker:
 
     def _remember(self, records: int, failed: int) -> None:
         """Keep as few of the last batches as hold `window` records."""
+        if not records:
+            return  # a partition of nothing but transaction markers would never forget one
         self._recent.append((records, failed))
         self._records += records
         self._failed += failed

@@ -25,12 +25,17 @@ def failure_of(record: KafkaRecord, code: str, detail: str) -> RecordFailure:
     return RecordFailure(
         offset=record.offset(),
         error_code=code,
-        error_detail=detail,
+        error_detail=storable(detail),
         key=record.key(),
         value=record.value(),
         headers=json.dumps(shown, separators=(",", ":")).encode(),
         timestamp_ms=timestamp_ms if kind else None,
     )
+
+
+def storable(text: str) -> str:
+    """A text that quotes what nobody has checked, without what PostgreSQL refuses in a text: NUL, half a character."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
 
 
 Decode = Callable[[RecordBatch], DecodedBatch]
