@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from analytics import api, api_recovery, views
+from analytics import api, api_reconcile, api_recovery, views
 
 urlpatterns = [
     path("", views.dashboard, name="dashboard"),
@@ -8,6 +8,11 @@ urlpatterns = [
     path("api/snapshot/", api.snapshot, name="api-snapshot"),
     path("api/partitions/<int:checkpoint_id>/preview/<str:kind>/", api.preview, name="api-preview"),
     path("api/partitions/<int:checkpoint_id>/<str:kind>/", api.act, name="api-act"),
+    path(
+        "api/partitions/<int:checkpoint_id>/reconcile/<str:store>/",
+        api_reconcile.reconcile_store,
+        name="api-reconcile",
+    ),
     path("api/actions/<int:action_id>/undo/", api.undo_action, name="api-undo"),
     path("api/replays/", api_recovery.replay_list, name="api-replays"),
     path("api/replays/preview/", api_recovery.replay_preview, name="api-replay-preview"),

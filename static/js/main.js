@@ -12,9 +12,12 @@ import { showJournal } from "./journal.js";
 import { Live } from "./live.js";
 import { Partitions } from "./partitions.js";
 import { startMenu } from "./menu.js";
+import { evict, ofPartition, reconcile, replay } from "./plans.js";
+import { Recovery } from "./recovery.js";
+import { nameOf } from "./statuses.js";
 import { startTheme } from "./theme.js";
 import { showTiles } from "./tiles.js";
-import { showWorkers } from "./workers.js";
+import { Workers } from "./workers.js";
 
 const VERSION = 1; // of the snapshot
 const { websocketPath, loginUrl, servedAt, canOperate } = byId("page").dataset;
@@ -24,8 +27,11 @@ startMenu();
 startInvariants();
 const freshness = new Freshness(skewOf(Number(servedAt)));
 const live = new Live(freshness);
-const actions = new Actions((id) => partitions.get(id));
-const partitions = new Partitions(canOperate === "yes", (kind, id) => actions.open(kind, id));
+const actions = new Actions();
+const open = (plan) => actions.open(plan);
+const partitions = new Partitions(canOperate === "yes", (kind, id) => open(planOf(kind, partitions.get(id))));
+const workers = new Workers(canOperate === "yes", (worker) => open(evict(worker)));
+const recovery = new Recovery(canOperate === "yes", open);
 const chart = new MinutesChart();
 
 const parts = [
@@ -33,12 +39,20 @@ const parts = [
   ["headline", showTiles],
   ["partitions-panel", (snapshot) => partitions.show(snapshot)],
   ["minutes-panel", (snapshot) => chart.show(snapshot)],
-  ["workers-panel", showWorkers],
+  ["workers-panel", (snapshot) => workers.show(snapshot)],
+  ["incidents-panel", (snapshot) => recovery.show(snapshot)],
   ["journal-panel", showJournal],
   ["headline", showInvariantDetails],
-  ["partitions-panel", () => actions.confirm()],
+  ["partitions-panel", (snapshot) => actions.confirm(snapshot)],
   ["headline", announceChanges],
 ];
+
+function planOf(kind, partition) {
+  const [what, store] = kind.split(":");
+  if (what === "reconcile") return reconcile(partition, store);
+  if (what === "replay") return replay(partition.checkpoint_id, nameOf(partition));
+  return ofPartition(kind, partition);
+}
 
 const failures = new Map();
 

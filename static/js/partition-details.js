@@ -19,10 +19,22 @@ const FACTS = {
 /** What can be done besides pausing; which of it fits depends on why the partition is halted. */
 const ACTIONS = {
   seek: { word: "Move", text: "Move to an offset …", fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why) },
+  skip: { word: "Skip offsets of", text: "Skip to an offset …", fits: ({ halt_reason: why }) => !why },
+  replay: { word: "Replay offsets of", text: "Replay offsets …", fits: ({ halt_reason: why }) => why !== "recreated" },
   accept_loss: { word: "Accept the loss of", text: "Accept the loss …", fits: ({ halt_reason: why }) => why === "expired" },
   rebuild: { word: "Rebuild", text: "Rebuild …", fits: ({ halt_reason: why }) => why !== "recreated" },
   restart: { word: "Begin again", text: "Begin again, keeping the counts …", fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why) },
 };
+
+/** A store that follows a moving partition is a little behind: nothing to mend. */
+function differs({ drift, owner, desired_state: state }, store) {
+  if (!(store in drift) || drift[store] === 0) return false;
+  return drift[store] === null || drift[store] > 0 || !owner || state === "paused";
+}
+
+for (const store of ["kafka", "redis", "file"]) {
+  ACTIONS[`reconcile:${store}`] = { word: `Reconcile the ${store} store of`, text: `Reconcile ${store} …`, fits: (partition) => differs(partition, store) };
+}
 
 const actionButton = (kind) => make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
 

@@ -16,6 +16,7 @@ const KINDS = {
   pause: { word: "Pause", done: (one) => one.desired_state === "paused" },
   resume: { word: "Resume", done: (one) => one.desired_state === "running" },
   seek: { word: "Move", done: moved },
+  skip: { word: "Skip offsets of", done: moved },
   accept_loss: { word: "Accept the loss of", done: moved },
   rebuild: { word: "Rebuild", done: moved },
   restart: { word: "Begin again", done: moved },
@@ -30,7 +31,7 @@ export function ofPartition(kind, partition) {
     title: `${word} ${name}`,
     button: `${word} ${name}`,
     kind,
-    fields: kind === "seek" ? [TARGET] : [],
+    fields: kind === "seek" || kind === "skip" ? [TARGET] : [],
     async preview({ target }) {
       const shown = await read(`/api/partitions/${id}/preview/${kind}/`, { to: target });
       // "latest" means the place that was shown, not where the end will be.
@@ -42,6 +43,23 @@ export function ofPartition(kind, partition) {
       if (!shown || !done(shown, answer.after)) return null;
       return `Done: the ledger shows ${name} as ${shown.status} at ${now()}, at offset ${exact(shown.next_offset)}.`;
     },
+  };
+}
+
+/** Tell another store what the ledger says; the other direction is a move. */
+export function reconcile(partition, store) {
+  const name = nameOf(partition);
+  const path = `/api/partitions/${partition.checkpoint_id}/reconcile/${store}/`;
+  return {
+    title: `Reconcile the ${store} store of ${name}`,
+    button: `Tell the ${store} store`,
+    fields: [],
+    async preview() {
+      const { text, stored } = await read(path);
+      return { text, token: { stored } };
+    },
+    apply: (reason, token) => send(path, { reason, ...token }),
+    done: (answer) => `Done: ${answer.detail} While the group is active its owner writes to Kafka, within a second.`,
   };
 }
 

@@ -1,0 +1,78 @@
+// One thing in full: a dead letter, decoded and raw, or an incident with its timeline and what was seen.
+import { ActionError, read } from "./action-api.js";
+import { byId, make, setText } from "./dom.js";
+import { count, duration, exact, moment, UNKNOWN } from "./format.js";
+
+let asked = 0;
+
+/** Opens at once, and fills when the server has answered; the last one asked for wins. */
+async function open(title, path, show) {
+  const mine = (asked += 1);
+  fill(title, {}, "Asking the server …");
+  byId("record").showModal();
+  try {
+    const [facts, text] = show(await read(path));
+    if (mine === asked) fill(title, facts, text);
+  } catch (error) {
+    if (!(error instanceof ActionError)) throw error;
+    if (mine === asked) fill(title, {}, error.message);
+  }
+}
+
+function fill(title, facts, text) {
+  setText(byId("record-title"), title);
+  const pairs = Object.entries(facts).filter(([, value]) => value);
+  byId("record-facts").replaceChildren(...pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  setText(byId("record-text"), text);
+}
+
+export const showLetter = ({ id, topic, partition, offset }) =>
+  open(`${topic}-${partition} at offset ${exact(offset)}`, `/api/dead-letters/${id}/`, (letter) => [
+    {
+      Error: `${letter.error_code}: ${letter.error_detail}`,
+      Status: letter.status,
+      "Set apart": moment(letter.created_at),
+      "Time of the record": letter.record_timestamp ? moment(letter.record_timestamp) : UNKNOWN,
+      Key: letter.key ?? (letter.key_base64 === null ? "none" : `${letter.key_base64} (base64)`),
+      Headers: letter.headers.map(([name, value]) => `${name}: ${value ?? "no text"}`).join("; "),
+      Value: letter.value_bytes === null ? "none (a tombstone)" : count(letter.value_bytes, "byte"),
+    },
+    valueOf(letter),
+  ]);
+
+function valueOf({ value, value_base64: raw }) {
+  if (raw === null) return "A tombstone: the record has no value.";
+  const decoded = value === null ? "It is no UTF-8 text." : pretty(value);
+  return `Decoded\n${decoded}\n\nRaw (base64)\n${raw}`;
+}
+
+/** Indented where it is JSON; the numbers stay as they were written, since a browser would round large ones. */
+function pretty(value) {
+  try {
+    JSON.parse(value);
+    return value;
+  } catch (error) {
+    return `${value}\n\nNo JSON: ${error.message}`;
+  }
+}
+
+export const showIncident = ({ id, kind, subject }) =>
+  open(`${words(kind)}: ${subject}`, `/api/incidents/${id}/`, (one) => [
+    {
+      Severity: one.severity,
+      Began: moment(one.began_at),
+      Detected: `${moment(one.opened_at)}, after ${duration(one.detect_seconds)}`,
+      Recovered: one.closed_at ? `${moment(one.closed_at)}, after ${duration(one.recover_seconds)}` : "not yet",
+      Offsets: one.ranges.map((each) => `${each.topic}-${each.partition} [${exact(each.start)}, ${exact(each.end)}) ${each.kind}`).join("; "),
+      Told: one.notifications.map((each) => `${each.channel} ${each.event}: ${each.status}`).join("; "),
+    },
+    [one.summary, "", ...one.timeline.map((step) => `${moment(step.at)}  ${step.source}: ${step.text}`), ...seen(one.evidence)].join("\n"),
+  ]);
+
+const seen = (evidence) => (evidence ? ["", "What was seen", evidence] : []);
+
+/** "halted_expired" as a person says it. */
+export function words(kind) {
+  const text = kind.replaceAll("_", " ");
+  return text[0].toUpperCase() + text.slice(1);
+}
