@@ -89,7 +89,7 @@ export class Actions {
       setText(byId("action-text"), shown.text);
       current.facts = Boolean(shown.before && shown.after);
       if (current.facts) fillChange(shown.before, shown.after, current.plan.kind);
-      this.#step("ready", "");
+      this.#step(shown.token ? "ready" : "refused", "");
     } catch (error) {
       if (current === this.#current) this.#failed(error, "No preview, so nothing to apply.");
     }

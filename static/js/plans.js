@@ -1,6 +1,6 @@
 // What an operator can do, as plans for the dialog: how each is previewed, applied, and seen to be done.
 //
-// { title, button, fields, preview(values) -> { text, before, after, token }, apply(reason, token, values) -> answer,
+// { title, button, fields, preview(values) -> { text, before, after, token (null: nothing to apply) }, apply(reason, token, values) -> answer,
 //   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
 import { read, send } from "./action-api.js";
 import { clock, count, duration, exact, rate } from "./format.js";
@@ -142,8 +142,8 @@ export const letters = (kind, chosen, what) => ({
   fields: [],
   async preview() {
     const shown = await read(`/api/dead-letters/${kind}/`, chosen.ids ? { ids: chosen.ids.join() } : chosen);
-    const reasons = shown.reasons.length ? ` ${shown.reasons.join(" ")}` : "";
-    return { text: shown.text + reasons, token: { ids: shown.ids } };
+    const reasons = [...new Set(shown.reasons)].map((reason) => ` ${reason}`).join("");
+    return { text: shown.text + reasons, token: shown.will_change ? { ids: shown.ids } : null };
   },
   apply: (reason, token) => send(`/api/dead-letters/${kind}/`, { reason, ...token }),
   done(answer) {

@@ -57,7 +57,8 @@ function update(row, worker) {
     setAttribute(row.cells[index], "title", title);
   });
   setAttribute(row.cells.at(-1), "data-some", worker.fenced_commits > 0);
-  setHidden(row.button, worker.state === "stopped");
+  // Whoever ended without a word and owns nothing has nothing that could be taken from it.
+  setHidden(row.button, worker.state === "stopped" || (worker.state === "dead" && !worker.partitions.length));
   const trouble = troubleOf(worker);
   setHidden(row.errorRow, !trouble);
   setText(row.error, trouble);
