@@ -195,7 +195,7 @@ def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at
         lag_time = health.lag_time(ends, row.next_offset)
         window = tuple(point for point in samples.window if point.at_seconds >= row.window_from)
     # A worker tells of one stage; it is this partition's where it names it.
-    mine = f"{row.topic}-{row.partition} [" in row.stage
+    mine = f" {row.topic}-{row.partition} [" in row.stage
     return PartitionFacts(
         name=f"{row.topic}-{row.partition}",
         next_offset=row.next_offset,

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping
 
 from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.recovery import incidents
 from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
 
 
@@ -21,7 +22,16 @@ def applied(
     undoes: OperatorAction | None = None,
     target: str = "",
 ) -> OperatorAction:
-    """In the transaction of the action itself: neither is without the other. `target` names what is no partition."""
+    """In the transaction of the action itself: neither is without the other. `target` names what is no partition.
+
+    Open incidents of the partition tell of it, too.
+    """
+    if checkpoint is not None:
+        incidents.note_action(
+            *(checkpoint.group_id, f"{kind.replace('_', ' ').capitalize()} by {actor.name}: {reason}"),
+            checkpoint_ids=[checkpoint.pk],
+            automatic=source is Source.AUTOMATIC,
+        )
     return OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,

@@ -106,13 +106,23 @@ def _apply(
     if not workers.evict(worker.pk):
         raise StalePreviewError(f"{worker.pk} ended, or was evicted, in this moment. Nothing was changed.")
     ledger.fence(worker.pk, action=action)
-    if worker.slot:
-        # Its holder loses it with this, and supervision starts it again at once.
-        leases.drop(worker.slot)
+    free_slot(worker.pk)
     journal.record(
         *(worker.group_id, KIND, f"{worker.pk} evicted by {actor.name}: {reason}"),
         level="warning",
         worker_id=worker.pk,
     )
-    incidents.note_action(worker.group_id, f"Evicted by {actor.name}: {reason}", worker_id=worker.pk)
+    incidents.note_action(
+        *(worker.group_id, f"Evicted by {actor.name}: {reason}"),
+        worker_id=worker.pk,
+        automatic=source is Source.AUTOMATIC,
+    )
     return action
+
+
+def free_slot(worker_id: str) -> None:
+    """Have a worker's slot started again at once, unless a later worker has it already: that one is healthy."""
+    mine = Worker.objects.get(pk=worker_id)
+    later = Worker.objects.filter(slot=mine.slot, started_at__gt=mine.started_at).exclude(state=Worker.State.STOPPED)
+    if mine.slot and not later.exists():
+        leases.drop(mine.slot)

@@ -10,7 +10,7 @@ from offsets import journal, ledger
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange, cut
-from offsets.recovery import audit, incidents, replays
+from offsets.recovery import audit, replays
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
 from offsets.recovery.replay_plans import refuse_overlap
 from offsets.types import RangeKind
@@ -100,5 +100,4 @@ def _apply(
     ledger.pass_failed(row.pk, one.offsets, RangeKind.SKIPPED, f"action {action.pk}: failed, and accepted")
     text = f"{shown.failed:,} failed offsets of {shown.target} accepted as not counted by {actor.name}: {reason}"
     journal.record(row.group_id, KIND, text, level="warning", topic=row.topic, partition=row.partition)
-    incidents.note_action(row.group_id, text, checkpoint_ids=[row.pk])
     return action

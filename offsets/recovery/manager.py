@@ -18,14 +18,14 @@ from redis.exceptions import RedisError
 
 from offsets import journal, lag, leases, ledger, workers
 from offsets.clock import monotonic
-from offsets.errors import OffsetsError, RefusedError, told
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, told
 from offsets.kafka.admin import KafkaAdmin
 from offsets.leases import LeaseToken
-from offsets.models import Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint, Worker
+from offsets.models import Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange
 from offsets.recovery import assessments, audit, automatic, eviction, findings, incidents, letters, replays
 from offsets.recovery.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
-from offsets.recovery.guards import Source
+from offsets.recovery.guards import Source, bounded_wait
 from offsets.recovery.replay_plans import MAX_RANGES
 from offsets.recovery.replays import Wanted
 from offsets.sessions import DATABASE_LOST
@@ -75,6 +75,8 @@ class RecoveryManager:
         self._services: dict[str, tuple[str, datetime]] = {}
         #: When the database was first missed, by this process's monotonic clock.
         self._database_missed: tuple[float, str] | None = None
+        #: The leader whose lease this one took over, until that is written down.
+        self._former: Lease | None = None
         self._unclaimed: list[str] = []
         self._retention: dict[str, float] = {}
         self._retention_asked = -RETENTION_ASK_SECONDS
@@ -109,16 +111,14 @@ class RecoveryManager:
         before = Lease.objects.filter(pk=self._lease_name).first()
         token = leases.acquire(self._lease_name, self.holder, LEASE_SECONDS)
         if token is None:
-            self._database_missed = None
+            self._database_missed = self._former = None
             return Tick(leading=False)
+        if before is not None and before.holder not in ("", self.holder):
+            self._former = before
         judged = self._silence_means_death()
         self._look_at_services()
         state = self._state(judged=judged)
-        found = findings.find(state, self._limits())
-        with self._writing(token):
-            self._tell_what_was_missed(before, state.now)
-            assessments.store(state.partitions)
-            opened, closed = incidents.reconcile(self.group_id, found)
+        opened, closed = self._write_down(token, state)
         self._mend(token, state)
         return Tick(
             leading=True,
@@ -127,10 +127,30 @@ class RecoveryManager:
             closed=_names(closed),
         )
 
+    def _write_down(self, token: LeaseToken, state: GroupState) -> tuple[list[Incident], list[Incident]]:
+        """Verdicts and incidents. A row that names a partition waits for whoever holds the partition's row: a stuck
+        worker may, for as long as nobody mends it, so mending does not wait for this.
+        """
+        found = findings.find(state, self._limits())
+        try:
+            with self._writing(token):
+                self._tell_what_was_missed(state.now)
+                assessments.store(state.partitions)
+                changed = incidents.reconcile(self.group_id, found)
+        except ServiceUnavailableError as error:
+            logger.warning("What the recovery manager saw is written at the next tick: %s", error)
+            return [], []
+        self._database_missed = self._former = None
+        return changed
+
     @contextmanager
     def _writing(self, token: LeaseToken) -> Iterator[None]:
-        """A transaction of the leader; the lock makes a successor wait for its end."""
-        with transaction.atomic():
+        """A transaction of the leader; the lock makes a successor wait for its end.
+
+        It waits for no row for long, or one stopped process would stop the watch over all others: raises
+        ServiceUnavailableError then.
+        """
+        with transaction.atomic(), bounded_wait():
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
@@ -139,6 +159,9 @@ class RecoveryManager:
                 if cursor.fetchone() is None:
                     raise LostLeadershipError
             yield
+            with connection.cursor() as cursor:
+                # Here rather than at COMMIT: to refer to a partition's row is to wait for whoever has locked it.
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _silence_means_death(self) -> bool:
         """Whether missing heartbeats may be held against workers.
@@ -154,14 +177,14 @@ class RecoveryManager:
             return False
         return grace not in live
 
-    def _tell_what_was_missed(self, before: Lease | None, now: datetime) -> None:
+    def _tell_what_was_missed(self, now: datetime) -> None:
         """What nobody could write down while it lasted: the former leader's end, a database that was away."""
-        if before is not None and before.holder not in ("", self.holder):
-            last = before.expires_at - timedelta(seconds=LEASE_SECONDS)
+        if self._former is not None:
+            last = self._former.expires_at - timedelta(seconds=LEASE_SECONDS)
             finding = Finding(
                 "manager_lost",
                 "recovery manager",
-                f"The leader {before.holder} is gone, and {self.holder} has taken over: {_GONE_WITHOUT_A_WORD}.",
+                f"The leader {self._former.holder} is gone, and {self.holder} has taken over: {_GONE_WITHOUT_A_WORD}.",
                 last,
                 critical=False,
             )
@@ -173,7 +196,6 @@ class RecoveryManager:
                 "database_unavailable", "postgresql", f"PostgreSQL did not answer: {text}. Work waited for it.", began
             )
             incidents.record_past(self.group_id, finding, began, text="It answers again; work has gone on.")
-            self._database_missed = None
 
     # --- Looking -------------------------------------------------------------------------------
 
@@ -259,26 +281,32 @@ class RecoveryManager:
     def _mend(self, token: LeaseToken, state: GroupState) -> None:
         for worker in state.workers:
             if worker.dead:
-                self._bury(token, worker)
+                self._try(self._bury, token, worker)
             elif worker.stack and settings.EVICT_STUCK_WORKERS:
-                self._evict(token, worker)
-        self._expire_failed(token, state)
-        self._count_again(token)
-        self._replay_failed(token, state)
+                self._try(self._evict, token, worker)
+        self._try(self._expire_failed, token, state)
+        self._try(self._count_again, token)
+        self._try(self._replay_failed, token, state)
         for replay_id in replays.without_runner(self.group_id):
             if leases.acquire(f"send-replay:{replay_id}", secrets.token_hex(8), DISPATCH_SECONDS):
                 self._dispatch(replay_id)
+
+    @staticmethod
+    def _try(mend: Callable[..., None], *arguments: object) -> None:
+        """What cannot be mended now is tried again at the next tick, and holds up nothing else."""
+        try:
+            mend(*arguments)
+        except OffsetsError as error:
+            logger.warning("The recovery manager tries again: %s", error)
 
     def _bury(self, token: LeaseToken, worker: WorkerState) -> None:
         """Fence a dead worker, free its slot, and call it stopped."""
         timeout = settings.HEARTBEAT_TIMEOUT_SECONDS
         with self._writing(token):
             fenced = ledger.fence(worker.worker_id, silent_seconds=timeout)
-            slot = Worker.objects.filter(pk=worker.worker_id).values_list("slot", flat=True).first()
             if worker.worker_id not in workers.reap(timeout, worker.worker_id):
                 return  # it has spoken in this moment
-            if slot:
-                leases.drop(slot)
+            eviction.free_slot(worker.worker_id)
             text = f"{worker.worker_id} sent no heartbeat for {timeout} s; {len(fenced)} partitions are fenced."
             journal.record(self.group_id, "worker_dead", text, level="error", worker_id=worker.worker_id)
             incidents.note_action(self.group_id, text, worker_id=worker.worker_id, automatic=True)
@@ -288,23 +316,31 @@ class RecoveryManager:
         reason = f"stuck {worker.stage} for {worker.stage_seconds or 0:.0f} s"
         try:
             with self._writing(token):
-                self._pause_the_place(worker)
+                places = self._too_often_stuck_at(worker)
                 eviction.apply(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+                # Now that nothing of the worker holds their rows any more.
+                for checkpoint_id, times in places.items():
+                    automatic.pause(checkpoint_id, f"{times} workers got stuck there: {worker.stage}")
         except RefusedError as error:
             logger.debug("%s is not evicted: %s", worker.worker_id, error)
 
-    def _pause_the_place(self, worker: WorkerState) -> None:
+    @staticmethod
+    def _too_often_stuck_at(worker: WorkerState) -> dict[int, int]:
+        """Partitions of the worker at whose next offset as many got stuck lately as is too many, it included; the
+        batch that begins there ends somewhere else each time.
+        """
         recent = OperatorAction.objects.filter(
             kind=eviction.KIND,
             outcome=OperatorAction.Outcome.APPLIED,
             created_at__gt=assessments.now() - timedelta(hours=1),
-            before__stage=worker.stage,
-        ).count()
-        if recent + 1 < STUCK_AT_ONE_PLACE:
-            return
+        )
+        found = {}
         for row in PartitionCheckpoint.objects.filter(owner_id=worker.worker_id, retired_at__isnull=True):
-            if f"{row.topic}-{row.partition} [{row.next_offset}," in worker.stage:
-                automatic.pause(row.pk, f"{recent + 1} workers got stuck there: {worker.stage}")
+            place = f" {row.topic}-{row.partition} [{row.next_offset}, "
+            times = 1 + recent.filter(target__startswith=f"{row.group_id} ", before__stage__icontains=place).count()
+            if place in worker.stage and times >= STUCK_AT_ONE_PLACE:
+                found[row.pk] = times
+        return found
 
     def _expire_failed(self, token: LeaseToken, state: GroupState) -> None:
         """Failed offsets that Kafka has deleted are lost, and are not retried for ever."""
@@ -362,20 +398,17 @@ class RecoveryManager:
         ]
         if not wanted:
             return
-        try:
-            with self._writing(token):
-                replay = replays.begin(
-                    wanted[:MAX_RANGES],
-                    actor=automatic.MANAGER,
-                    reason="failed ranges are due",
-                    source=Source.AUTOMATIC,
-                    automatic=True,
-                )
-                ids = {one.checkpoint_id for one in wanted}
-                text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
-                incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
-        except OffsetsError as error:
-            logger.warning("Failed ranges are not replayed yet: %s", error)
+        with self._writing(token):
+            replay = replays.begin(
+                wanted[:MAX_RANGES],
+                actor=automatic.MANAGER,
+                reason="failed ranges are due",
+                source=Source.AUTOMATIC,
+                automatic=True,
+            )
+            text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
+            ids = replay.ranges.values_list("checkpoint_id", flat=True)
+            incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
 
 
 def _alive(worker: WorkerState) -> WorkerState:
