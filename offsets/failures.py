@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from offsets.errors import told
+from offsets.errors import storable, told
 from offsets.types import BatchStats, DecodedBatch, KafkaRecord, RecordBatch, RecordFailure
 
 #: The error code of a record on which the handler itself raised.
@@ -31,11 +31,6 @@ def failure_of(record: KafkaRecord, code: str, detail: str) -> RecordFailure:
         headers=json.dumps(shown, separators=(",", ":")).encode(),
         timestamp_ms=timestamp_ms if kind else None,
     )
-
-
-def storable(text: str) -> str:
-    """A text that quotes what nobody has checked, without what PostgreSQL refuses in a text: NUL, half a character."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
 
 
 Decode = Callable[[RecordBatch], DecodedBatch]

@@ -131,6 +131,8 @@ class StreamProcessor:
         self._control: deque[tuple[list[int], dict[int, ControlState]]] = deque(maxlen=1)
         self._watched: deque[set[TopicPartition]] = deque(maxlen=1)
         self._troubles: dict[str, str] = {}
+        #: Why a partition's last batch was refused; over with its next commit.
+        self._refusals: dict[TopicPartition, str] = {}
         self._failures: list[BaseException] = []
         #: Claims under which the database refused a batch as data; the partition is claimed afresh.
         self._refused: set[Claim] = set()
@@ -304,6 +306,7 @@ class StreamProcessor:
             event = events.popleft()
             if event.kind == "committed":
                 local = self.coordinator.partitions.get(event.claim.topic_partition)
+                self._refusals.pop(event.claim.topic_partition, None)
                 if local is not None and local.claim.epoch == event.claim.epoch:
                     local.committed = event.end
                     self._mirrors.post(local.claim, event.end)
@@ -311,7 +314,8 @@ class StreamProcessor:
                 self.pipeline.accounts.fenced += 1
                 self.coordinator.fenced(event.claim, event.detail)
             else:
-                self._trouble(str(event.claim.topic_partition), event.detail)
+                logger.warning("%s: %s. It is tried again.", event.claim.topic_partition, event.detail)
+                self._refusals[event.claim.topic_partition] = event.detail
                 self.coordinator.restart(event.claim, retry_seconds=5.0)
                 self._refused.discard(event.claim)  # not current any more: the fences keep it out from now on
 
@@ -381,7 +385,9 @@ class StreamProcessor:
         for held, commit in unit:
             checkpoint_id = commit.claim.checkpoint_id
             detail = outcome.fenced.get(checkpoint_id) or outcome.refused.get(checkpoint_id, "")
-            if checkpoint_id in applied:
+            if checkpoint_id in outcome.refused:
+                self._breakers.quarantined(commit)
+            elif checkpoint_id in applied:
                 self._account(commit)
                 accounts.deduplicated += held.dropped
                 self._breakers.counted(commit)
@@ -514,7 +520,9 @@ class StreamProcessor:
     @property
     def troubles(self) -> str:
         """What is wrong now, in words; empty when nothing is."""
-        return "; ".join(text for text in self._troubles.values() if text)
+        ours = self.coordinator.partitions.keys() | self.coordinator.unclaimed.keys()
+        refused = [f"{tp}: {text}" for tp, text in list(self._refusals.items()) if tp in ours]
+        return "; ".join([text for text in self._troubles.values() if text] + refused)
 
     def _show(self, source: str, text: str) -> None:
         """For the Worker row only: it was logged where it happened, and it is not tried again."""

@@ -1,9 +1,8 @@
-"""A worker's database session: named, so that a successor can end it, and bounded, so that it cannot linger."""
+"""A worker's database session: named, so that a successor can end it. Settings bound how long any may linger."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 #: What a lost, restarted or overloaded database raises; psycopg's deadlock, lock timeout and serialization
@@ -30,16 +29,7 @@ class WorkerSession:
         if self._prepared is connection.connection:
             return
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('application_name', %s, false),"
-                " set_config('idle_in_transaction_session_timeout', %s, false),"
-                " set_config('lock_timeout', %s, false)",
-                [
-                    self.application_name,
-                    str(settings.IDLE_IN_TRANSACTION_TIMEOUT_MS),
-                    str(settings.IDLE_IN_TRANSACTION_TIMEOUT_MS),
-                ],
-            )
+            cursor.execute("SELECT set_config('application_name', %s, false)", [self.application_name])
         self._prepared = connection.connection
 
     def drop(self) -> None:

@@ -106,6 +106,16 @@ DATABASES = {
     )
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+#: Of every session. A process that is stopped in a transaction holds its locks no longer than this: a worker its
+#: partitions, a leader its lease, a command typed and suspended whatever it was about to change.
+IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 15_000, minimum=1000)
+DATABASES["default"]["OPTIONS"]["options"] = " ".join(
+    [
+        DATABASES["default"]["OPTIONS"].get("options", ""),
+        f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+        f"-c lock_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+    ]
+).strip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -157,7 +167,6 @@ HEARTBEAT_INTERVAL_MS = env.integer("HEARTBEAT_INTERVAL_MS", 1000, minimum=100, 
 HEARTBEAT_TIMEOUT_SECONDS = env.integer("HEARTBEAT_TIMEOUT_SECONDS", 10, minimum=2, maximum=600)
 SESSION_TIMEOUT_MS = env.integer("SESSION_TIMEOUT_MS", 6000, minimum=1000)
 MAX_POLL_INTERVAL_MS = env.integer("MAX_POLL_INTERVAL_MS", 60_000, minimum=6000)
-IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 15_000, minimum=1000)
 CLAIM_LOCK_TIMEOUT_MS = env.integer("CLAIM_LOCK_TIMEOUT_MS", 2000, minimum=100)
 #: A partition further behind than this is LAGGING, if its lag does not shrink.
 ALLOWED_LAG_SECONDS = env.integer("ALLOWED_LAG_SECONDS", 10, minimum=1)

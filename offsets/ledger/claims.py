@@ -148,7 +148,7 @@ def claim(
             " semantics = %s, claimed_at = clock_timestamp() WHERE id IN ("
             "SELECT c.id FROM offsets_partitioncheckpoint c"
             " JOIN unnest(%s::text[], %s::int[]) AS w(topic, partition) USING (topic, partition)"
-            " WHERE c.group_id = %s AND c.retired_at IS NULL ORDER BY c.id FOR UPDATE OF c SKIP LOCKED)"
+            " WHERE c.group_id = %s AND c.retired_at IS NULL ORDER BY c.id FOR NO KEY UPDATE OF c SKIP LOCKED)"
             f" RETURNING {_CLAIMED}",
             [worker_id, semantics, topics, numbers, group_id],
         )
@@ -242,7 +242,7 @@ def align_with_store(claim: Claim, next_offset: int, store: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT next_offset FROM offsets_partitioncheckpoint"
-            " WHERE id = %s AND epoch = %s AND retired_at IS NULL FOR UPDATE",
+            " WHERE id = %s AND epoch = %s AND retired_at IS NULL FOR NO KEY UPDATE",
             [claim.checkpoint_id, claim.epoch],
         )
         row = cursor.fetchone()

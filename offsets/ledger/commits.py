@@ -45,7 +45,7 @@ def _lock(commits: Sequence[PartitionCommit]) -> dict[int, _Row]:
         cursor.execute(
             "SELECT id, epoch, epoch_cause, next_offset, ledger_end, retired_at IS NOT NULL,"
             " coalesce(owner_id, 'nobody'), last_batch_id"
-            " FROM offsets_partitioncheckpoint WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+            " FROM offsets_partitioncheckpoint WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
             [sorted(commit.claim.checkpoint_id for commit in commits)],
         )
         return {row[0]: _Row(*row[1:]) for row in cursor.fetchall()}
@@ -120,9 +120,11 @@ def record_failed(
 ) -> None:
     """Set a whole batch apart whose counts were refused: a failed range, to be replayed in `retry_seconds` (R11).
 
-    In the caller's transaction, after `lock_for_commit`. Offsets of which the ledger knows something keep it.
+    In the caller's transaction, after `lock_for_commit`. What is counted stays so, and what had failed before keeps its
+    attempts; offsets that were skipped, or claimed and lost, were to be counted now, and have failed to be.
     """
-    new = [piece for piece in new_pieces([commit]) if piece.kind is None]
+    settled = (RangeKind.PROCESSED, RangeKind.FAILED)
+    new = [piece for piece in new_pieces([commit]) if piece.kind not in settled]
     pieces.write_failed(new, batch_id, detail, retry_seconds)
     claim = commit.claim
     row = (claim.checkpoint_id, commit.start, commit.end, claim.epoch, None, commit.leader_epoch, 0)
@@ -251,7 +253,7 @@ class ProbedCommit:
 def probe_commit(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> ProbedCommit:
     """Find out, after a lost connection, whether the transaction `batch_id` was applied.
 
-    FOR UPDATE waits for an in-flight COMMIT of the lost session; a plain read would show the old rows. The
+    The lock waits for an in-flight COMMIT of the lost session; a plain read would show the old rows. The
     transaction was one: if any of its checkpoints names it, all of it was applied.
     """
     rows = _lock(commits)

@@ -18,12 +18,12 @@ from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind, Topic
 
 def lock_checkpoint(checkpoint_id: int) -> PartitionCheckpoint | None:
     """Lock one checkpoint's row in the caller's transaction; None when there is no such row."""
-    return PartitionCheckpoint.objects.select_for_update().filter(pk=checkpoint_id).first()
+    return PartitionCheckpoint.objects.select_for_update(no_key=True).filter(pk=checkpoint_id).first()
 
 
 def lock_checkpoints(checkpoint_ids: Sequence[int]) -> dict[int, PartitionCheckpoint]:
     """Lock several rows, in id order as commits do; those that do not exist are left out."""
-    rows = PartitionCheckpoint.objects.select_for_update().filter(pk__in=checkpoint_ids).order_by("pk")
+    rows = PartitionCheckpoint.objects.select_for_update(no_key=True).filter(pk__in=checkpoint_ids).order_by("pk")
     return {row.pk: row for row in rows}
 
 
@@ -172,7 +172,7 @@ def move_within(group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPart
     """Move `next_offset` forward within what the ledger holds, by compare-and-set. Returns the refused, with why."""
     refused = {}
     for c in sorted(commits, key=lambda one: one.topic_partition):
-        row = PartitionCheckpoint.objects.select_for_update().filter(
+        row = PartitionCheckpoint.objects.select_for_update(no_key=True).filter(
             group_id=group_id,
             topic=c.topic_partition.topic,
             partition=c.topic_partition.partition,

@@ -113,6 +113,9 @@ def write_failed(pieces: Sequence[Piece], batch_id: uuid.UUID, detail: str, retr
     """Say of offsets that they could not be counted, and when a replay may try them again."""
     if not pieces:
         return
+    for piece in pieces:
+        if piece.kind is not None:
+            cut_out(piece.checkpoint_id, piece.start, piece.end)
     _insert([one._replace(records=0, failed_records=0) for one in pieces], RangeKind.FAILED, batch_id, detail)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -6,7 +6,7 @@ the row as it is then; what an operator was shown is compared with it (docs/adr/
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -166,6 +166,9 @@ def _checked(
                 f"{name_of(row)} has moved since you looked: it was at {seen:,}, it is at {row.next_offset:,}. "
                 "Nothing was changed; look again, or pause it first."
             )
+    if move.baseline is not None and ledger.anything_below(row.pk, move.baseline):
+        # Counted since it was looked at: the baseline must stay below it (I1).
+        move = replace(move, baseline=None)
     return _plan(kind, move, row, _log(row, logs))
 
 

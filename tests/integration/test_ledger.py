@@ -4,10 +4,11 @@ import itertools
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,13 +26,24 @@ from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionChe
 from offsets.pipeline import Pending
 from offsets.sessions import WorkerSession
 from offsets.stores.base import StoreCommit
-from offsets.types import Claim, DesiredState, HaltReason, PartitionCommit, RecordBatch, Semantics, TopicPartition
+from offsets.types import (
+    Claim,
+    DesiredState,
+    HaltReason,
+    PartitionCommit,
+    RangeKind,
+    RecordBatch,
+    Segment,
+    Semantics,
+    TopicPartition,
+)
 from tests.unit.test_aggregation import Record, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 GROUP = "ledger-test"
 HANDLER = EngagementProcessor()
+SESSION_BOUNDS = ("idle_in_transaction_session_timeout", "lock_timeout")
 
 
 @pytest.fixture(autouse=True)
@@ -401,3 +413,78 @@ def cut_commit(claim: Claim, start: int, end: int) -> PartitionCommit:
     pieces = cutter.pieces(batch)
     pending.add(batch, [(HANDLER.decode(one.batch), one.found) for one in pieces], 0)
     return replace(HANDLER.combine(pending.batches), segments=tuple(pending.segments))
+
+
+# --- What is refused as data, and who waits for whom ----------------------------------------------
+
+
+class RefusesOne(EngagementProcessor):
+    """The database refuses every commit that counts offset 12."""
+
+    def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        super().update(commits, connection)
+        if any(commit.start <= 12 < commit.end and commit.stats.records for commit in commits):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 / 0")
+
+
+def test_it_calls_failed_what_was_skipped_and_is_refused_when_it_is_read_again() -> None:
+    """An operator skipped it and took that back: it was to be counted, so it must be retried, not stay skipped."""
+    claim = claimed()
+    apply(commit_of(claim, 0, 10))
+    LedgerRange.objects.create(checkpoint=checkpoint(), offsets=(10, 20), kind="skipped", epoch=1, detail="action 1")
+    PartitionCheckpoint.objects.filter(pk=claim.checkpoint_id).update(ledger_end=20)
+    found = (Segment(10, 16, RangeKind.SKIPPED, 6, 0),)
+    committer = BatchCommitter(
+        WorkerSession("test"), RefusesOne(), is_current=lambda _: True, wait=lambda _: None, on_trouble=lambda _: None
+    )
+
+    outcome = committer.commit([replace(commit_of(claim, 10, 16), segments=found)])
+
+    assert list(outcome.quarantined) == [claim.checkpoint_id]
+    assert ranges() == [(0, 10, "processed", 10, 0), (10, 16, "failed", 0, 0), (16, 20, "skipped", 0, 0)]
+    failed = LedgerRange.objects.get(kind="failed")
+    assert failed.retry_at is not None
+    assert "division by zero" in failed.detail
+    assert checkpoint().next_offset == 16
+    assert_whole(10)
+
+
+def test_it_leaves_the_attempts_of_what_fails_again() -> None:
+    claim = claimed()
+    apply(commit_of(claim, 0, 10))
+    LedgerRange.objects.create(checkpoint=checkpoint(), offsets=(10, 16), kind="failed", epoch=1, attempts=3)
+    PartitionCheckpoint.objects.filter(pk=claim.checkpoint_id).update(ledger_end=16)
+    committer = BatchCommitter(
+        WorkerSession("test"), RefusesOne(), is_current=lambda _: True, wait=lambda _: None, on_trouble=lambda _: None
+    )
+
+    committer.commit([replace(commit_of(claim, 10, 16), segments=(Segment(10, 16, RangeKind.FAILED, 6, 0),))])
+
+    assert LedgerRange.objects.get(kind="failed").attempts == 3
+    assert_whole(10)
+
+
+def test_rows_that_refer_to_a_checkpoint_do_not_wait_for_the_commit_that_holds_it() -> None:
+    """The manager samples and opens incidents while a worker stands still in its transaction."""
+    claim = claimed()
+    with other_session() as other:
+        other.execute("SET lock_timeout = 2000")
+        with transaction.atomic():
+            ledger.lock_for_commit([commit_of(claim, 0, 10)])
+            PartitionCheckpoint.objects.filter(pk=claim.checkpoint_id).update(next_offset=10, ledger_end=10)
+            other.execute(
+                "INSERT INTO offsets_lagsample (checkpoint_id, sampled_at, log_start_offset, log_end_offset,"
+                " next_offset) VALUES (%s, clock_timestamp(), 0, 10, 0)",
+                [claim.checkpoint_id],
+            )
+            other.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            other.commit()
+
+
+def test_no_session_holds_its_locks_for_longer_than_the_setting(settings: Any) -> None:
+    """Also a leader's that is stopped in its transaction, and a command's that was suspended."""
+    bound = f"{settings.IDLE_IN_TRANSACTION_TIMEOUT_MS // 1000}s"
+    with other_session() as other:
+        shown = [other.execute(f"SHOW {name}").fetchone() for name in SESSION_BOUNDS]
+    assert shown == [(bound,), (bound,)]
