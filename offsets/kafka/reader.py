@@ -56,7 +56,8 @@ class RangeReader:
         records: list[KafkaRecord] = []
         deadline = Deadline(SILENCE_SECONDS)
         while not deadline.expired:
-            for message in self._consumer.consume(max_records, POLL_SECONDS):
+            # Not more than there can be: asked for more, the client waits for them until its timeout.
+            for message in self._consumer.consume(min(max_records, end - start), POLL_SECONDS):
                 if (error := message.error()) is None:
                     records.append(message)
                 elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
