@@ -29,7 +29,7 @@ from offsets.failures import REFUSED_BY_DATABASE, decode_apart, halves, set_apar
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.reader import OutOfRangeError, RangeReader
 from offsets.leases import LeaseToken
-from offsets.models import Replay, ReplayRange
+from offsets.models import PartitionCheckpoint, Replay, ReplayRange
 from offsets.pipeline import Pending
 from offsets.ranges import OffsetRange, cut
 from offsets.recovery import replays
@@ -48,6 +48,8 @@ MAX_REDOS = 20
 MAX_REFUSED_IN_A_ROW = 200
 #: How long a replay waits for a database or a broker that is away; then it ends, and is begun again by the manager.
 PATIENCE_SECONDS = 60.0
+#: How often it is made sure that the topic is still the one whose offsets are replayed, as live workers do (R16).
+TOPIC_SECONDS = 1.0
 
 
 class RangeRefusedError(OffsetsError):
@@ -59,19 +61,22 @@ class _Pace:
     """Not more than so many records a second, over the whole replay."""
 
     per_second: int | None
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None]
     _began: float | None = None
     _records: int = 0
 
-    def took(self, records: int) -> None:
+    def wait(self) -> None:
+        """Before a chunk is read, until the ones before it have taken as long as they may."""
         if not self.per_second:
             return
         now = monotonic()
         self._began = now if self._began is None else self._began
-        self._records += records
         due = self._began + self._records / self.per_second
         if due > now:
             self.sleep(due - now)
+
+    def took(self, records: int) -> None:
+        self._records += records
 
 
 def run(
@@ -127,35 +132,56 @@ class _Replayer:
         self._handler: BatchHandler = import_string(settings.BATCH_HANDLER)()
         self._session = WorkerSession(f"replay-{replay.pk}")
         self._pace = _Pace(replay.records_per_second, self._sleep)
+        # A slow replay reads about a second's worth at once: a burst is what its throttle is to prevent.
+        self._chunk = min(CHUNK_RECORDS, replay.records_per_second or CHUNK_RECORDS)
         self._refused_in_a_row = 0
+        self._topic_checked: tuple[int, float] | None = None
 
     def run(self) -> bool:
         """Work through the ranges; False when stopped before the end."""
         for one in replays.waiting_ranges(self._replay):
             try:
-                self._check_topic(one)
                 if not self._range(one):
-                    return replays.is_cancelled(self._replay.pk)
-            except OutOfRangeError as error:
-                self._expired(one, str(error))
+                    return self._cancelled()
             except RangeRefusedError as error:
                 self._refused(one, str(error))
+            except (OffsetsError, TakenOverError, *DATABASE_LOST):
+                raise
+            except Exception as error:
+                # Left to itself it would be begun again and again; a range that is refused is tried ever less often.
+                logger.exception("Replay %d: %s failed.", self._replay.pk, _place(one))
+                self._refused(one, told(error))
         return True
 
+    def _cancelled(self) -> bool:
+        return self._patiently(lambda: replays.is_cancelled(self._replay.pk))
+
     def _check_topic(self, one: ReplayRange) -> None:
+        """Raises RangeRefusedError for another topic of the same name; asks once in TOPIC_SECONDS."""
+        checkpoint_id, at = self._topic_checked or (None, 0.0)
+        if checkpoint_id == one.checkpoint_id and monotonic() - at < TOPIC_SECONDS:
+            return
         described = self._patiently(lambda: KafkaAdmin().describe_topics([one.checkpoint.topic]))
         topic = described.get(one.checkpoint.topic)
         if topic is None or topic.topic_id != one.checkpoint.topic_id:
             raise RangeRefusedError(f"{_place(one)}: the topic was deleted, so its offsets mean other records now.")
+        self._topic_checked = (one.checkpoint_id, monotonic())
 
     def _range(self, one: ReplayRange) -> bool:
         """Chunk by chunk, from where it stands; False when told to stop."""
         while one.position < one.end:
-            if self._should_stop() or replays.is_cancelled(self._replay.pk):
+            self._pace.wait()
+            if self._should_stop() or self._cancelled():
                 return False
-            records, upto = self._patiently(
-                lambda: self._reader.read(_place(one), one.position, one.end, CHUNK_RECORDS)
-            )
+            self._check_topic(one)
+            try:
+                records, upto = self._patiently(
+                    lambda: self._reader.read(_place(one), one.position, one.end, self._chunk)
+                )
+            except OutOfRangeError as error:
+                self._expired(one, str(error))
+                continue
+            self._check_topic(one)
             batch = RecordBatch(_claim(one), one.position, upto, records, sum(map(len, records)))
             self._apply(one, batch)
             failpoint("replay_chunk")
@@ -174,17 +200,19 @@ class _Replayer:
                 commit, dropped = self._decoded(pieces)
                 done = self._commit(one, commit, dropped)
             except UNFIT_DATA as error:
-                return self._isolate(one, batch, pieces, error)
-            self._refused_in_a_row = 0
+                done = self._isolate(one, batch, pieces, error)
+            else:
+                self._refused_in_a_row = 0
             if done:
-                return None
+                return
         raise RangeRefusedError(f"{_place(one)} [{batch.start}, {batch.end}): the ledger keeps changing there.")
 
-    def _isolate(self, one: ReplayRange, batch: RecordBatch, pieces: list[BatchPiece], error: Exception) -> None:
+    def _isolate(self, one: ReplayRange, batch: RecordBatch, pieces: list[BatchPiece], error: Exception) -> bool:
+        """Halve a refused chunk, or set its only record apart. False when the ledger has changed meanwhile."""
         if sum(len(piece.batch.records) for piece in pieces) > 1 and len(batch.records) > 1:
             for half in halves(batch):
                 self._apply(one, half)
-            return
+            return True
         self._refused_in_a_row += 1
         if self._refused_in_a_row > MAX_REFUSED_IN_A_ROW:
             raise RangeRefusedError(f"{self._refused_in_a_row} records in a row were refused: {told(error)}") from error
@@ -193,7 +221,8 @@ class _Replayer:
             for piece in pieces
         ]
         try:
-            self._commit(one, self._combined(_claim(one), batch, apart), 0)
+            dropped = sum(piece.dropped for piece in pieces)
+            return self._commit(one, self._combined(_claim(one), batch, apart), dropped)
         except UNFIT_DATA as again:
             raise RangeRefusedError(f"it is refused without any record, too: {told(again)}") from again
 
@@ -258,29 +287,29 @@ class _Replayer:
         try:
             self._patiently(apply)
         except _MissedError as error:
-            if "retired" in str(error):
+            if not PartitionCheckpoint.objects.filter(pk=one.checkpoint_id, retired_at__isnull=True).exists():
                 raise RangeRefusedError(str(error)) from error
             return False
         one.position = commit.end
         if one.position >= one.end:
             one.state = ReplayRange.State.DONE
-        self._replay.refresh_from_db()
+        self._patiently(self._replay.refresh_from_db)
         return True
 
     # --- Ends and waits ------------------------------------------------------------------------
 
     def _expired(self, one: ReplayRange, detail: str) -> None:
-        """Kafka has deleted what is left: where the ledger calls it failed, it is lost, and said to be."""
-        left = OffsetRange(one.position, one.end)
-        log = KafkaAdmin().log_bounds([_place(one)]).get(_place(one))
-        border = min(max(log.start, left.start), left.end) if log else left.end
+        """Kafka has deleted what comes next: where the ledger calls it failed, it is lost, and said to be."""
+        start = self._patiently(lambda: _log_start(_place(one)))
+        if start <= one.position:
+            raise RangeRefusedError(f"{detail} The log was truncated before it.")
+        gone = OffsetRange(one.position, min(start, one.end))
         with self._session.transaction():
-            gone = (
-                ledger.pass_failed(one.checkpoint_id, OffsetRange(left.start, border), RangeKind.EXPIRED, detail)
-                if border > left.start
-                else []
-            )
-            replays.give_up(one, ReplayRange.State.EXPIRED, detail, expired=sum(part.size for part in gone))
+            known = cut(gone, ledger.known_ranges(one.checkpoint_id, gone))
+            uncounted = sum(p.end - p.start for p in known if p.kind not in (None, RangeKind.PROCESSED))
+            ledger.pass_failed(one.checkpoint_id, gone, RangeKind.EXPIRED, detail)
+            replays.pass_over(one, gone.end, detail, self._token, expired=uncounted)
+        one.position = gone.end
 
     def _refused(self, one: ReplayRange, detail: str) -> None:
         """Tried and failed: the ledger counts the attempt, and says when the next one may be."""
@@ -291,7 +320,7 @@ class _Replayer:
         seconds = retry_seconds(attempts, settings.REPLAY_FIRST_SECONDS, settings.REPLAY_ATTEMPTS, spread)
         with self._session.transaction():
             ledger.retry_failed_later(one.checkpoint_id, left, seconds, detail)
-            replays.give_up(one, ReplayRange.State.REFUSED, detail)
+            replays.give_up(one, detail, self._token)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while a service is away, renewing the lease in between, up to PATIENCE_SECONDS."""
@@ -318,7 +347,7 @@ class _Replayer:
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0 and not self._should_stop():
             time.sleep(min(left, lease_seconds() / 4))
-            self._renew()
+            self._patiently(lambda: None)  # which renews the lease
 
 
 class _MissedError(Exception):
@@ -327,6 +356,13 @@ class _MissedError(Exception):
 
 def _without_live(commit: PartitionCommit) -> int:
     return sum(part.records for part in commit.parts if part.found not in (None, RangeKind.PROCESSED))
+
+
+def _log_start(tp: TopicPartition) -> int:
+    bounds = KafkaAdmin().log_bounds([tp]).get(tp)
+    if bounds is None:  # without a leader nobody knows; what is called lost is lost for ever
+        raise ServiceUnavailableError(f"Kafka does not tell where the log of {tp} begins.")
+    return bounds.start
 
 
 def _place(one: ReplayRange) -> TopicPartition:

@@ -1,28 +1,34 @@
 """Replays: planned, begun, followed and ended here; the only writer of their rows. `replaying` does the work."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Value
+from django.db.models.functions import Coalesce
 
 from offsets import journal, ledger
-from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint, Replay, ReplayRange
-from offsets.ranges import OffsetRange
+from offsets.ranges import KnownRange, OffsetRange
 from offsets.recovery import audit
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
 from offsets.recovery.moves import Log, logs_of
-from offsets.recovery.replay_plans import MAX_RANGES, ReplayPlan, plan_replay, refuse_overlap
+from offsets.recovery.plans import Bounds
+from offsets.recovery.replay_plans import MAX_RANGES, ReplayPlan, checked_range, plan_replay, refuse_overlap
 
 KIND = "replay"
 CANCEL = "cancel_replay"
 ACTIVE = (Replay.Status.QUEUED, Replay.Status.RUNNING)
+#: What the column of the throttle holds.
+MAX_RATE = 2**31 - 1
+_ENDLESS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +47,12 @@ class TakenOverError(Exception):
 # --- Preview and begin ----------------------------------------------------------------------------
 
 
-def preview(wanted: Sequence[Wanted], actor: Actor, logs: Mapping[int, Log] | None = None) -> list[ReplayPlan]:
+def preview(wanted: Sequence[Wanted], actor: Actor) -> list[ReplayPlan]:
     """Say what a replay would do. Raises RefusedError where it would be refused; changes nothing."""
     check_allowed(KIND, actor)
-    _check_size(wanted)
+    _check_wanted(wanted)
     rows = PartitionCheckpoint.objects.in_bulk([one.checkpoint_id for one in wanted])
-    known = logs if logs is not None else logs_of(rows.values())
-    return [_plan(one, live(one.checkpoint_id, rows.get(one.checkpoint_id)), known) for one in wanted]
+    return _Plans(wanted, rows, _logs_of(rows.values())).all()
 
 
 def begin(
@@ -59,7 +64,8 @@ def begin(
     records_per_second: int | None = None,
     automatic: bool = False,
 ) -> Replay:
-    """Record a replay of all of it, or of nothing; it is queued, and runs when somebody takes it.
+    """Record a replay of all of it, or of nothing; it is queued, and runs when somebody takes it. An automatic one
+    leaves out what is refused, as long as anything is left: one broken partition may not hold up the others.
 
     Raises RefusedError, having audited the refusal; ServiceUnavailableError while Kafka does not answer.
     """
@@ -68,33 +74,47 @@ def begin(
     try:
         check_allowed(KIND, actor)
         check_reason(reason)
-        _check_size(wanted)
-        logs = logs_of(PartitionCheckpoint.objects.filter(pk__in={one.checkpoint_id for one in wanted}))
+        _check_wanted(wanted)
+        if records_per_second is not None and not 1 <= records_per_second <= MAX_RATE:
+            raise RefusedError(f"A replay reads from 1 to {MAX_RATE:,} records a second, not {records_per_second:,}.")
+        logs = _logs_of(PartitionCheckpoint.objects.filter(pk__in={one.checkpoint_id for one in wanted}))
         with transaction.atomic(), bounded_wait():
-            locked = ledger.lock_checkpoints([one.checkpoint_id for one in wanted])
-            plans = []
+            plans = _Plans(wanted, ledger.lock_checkpoints([one.checkpoint_id for one in wanted]), logs)
+            kept: list[tuple[Wanted, ReplayPlan]] = []
+            refused: OffsetsError | None = None
             for one in wanted:
                 at = one.checkpoint_id
-                row = live(at, locked.get(at))
-                plans.append(_checked(one, row, logs))
-            if not any(plan.readable for plan in plans):
+                try:
+                    kept.append((one, plans.checked(one)))
+                except (RefusedError, ServiceUnavailableError) as error:
+                    if not automatic:
+                        raise
+                    refused = refused or error
+            if refused and not kept:
+                raise refused
+            if not any(plan.readable for _, plan in kept):
+                first = kept[0][1]
                 raise RefusedError(
-                    f"{plans[0].name} {plans[0].wanted}: Kafka does not have these offsets any more. They are lost."
+                    f"{first.name} {first.wanted}: Kafka does not have these offsets any more. They are lost."
                 )
-            group_id = next(iter(locked.values())).group_id
-            action = None if automatic else _audited(wanted, locked, plans, actor, reason, source)
-            return _insert(group_id, wanted, plans, action, actor.name, reason, records_per_second, automatic=automatic)
+            group_id = plans.rows[kept[0][0].checkpoint_id].group_id
+            action = None if automatic else _audited(plans.rows, kept, actor, reason, source)
+            return _insert(group_id, kept, action, actor.name, reason, records_per_second, automatic=automatic)
     except RefusedError as error:
         if not automatic:
             audit.refused(KIND, at, actor=actor, reason=reason, source=source, detail=str(error))
         raise
 
 
-def _check_size(wanted: Sequence[Wanted]) -> None:
+def _check_wanted(wanted: Sequence[Wanted]) -> None:
     if not wanted:
         raise RefusedError("Nothing is to be replayed: no range matches.")
     if len(wanted) > MAX_RANGES:
-        raise RefusedError(f"At most {MAX_RANGES:,} ranges at once, not {len(wanted):,}.")
+        raise RefusedError(
+            f"At most {MAX_RANGES:,} ranges at once, not {len(wanted):,}. Name fewer partitions, or less of them."
+        )
+    for one in wanted:
+        checked_range(one.offsets.start, one.offsets.end)
     places = sorted((one.checkpoint_id, one.offsets) for one in wanted)
     for before, after in pairwise(places):
         if before[0] == after[0] and after[1].start < before[1].end:
@@ -103,45 +123,96 @@ def _check_size(wanted: Sequence[Wanted]) -> None:
             )
 
 
-def _plan(one: Wanted, row: PartitionCheckpoint, logs: Mapping[int, Log]) -> ReplayPlan:
-    log = logs.get(row.pk)
-    if log is None:
-        raise ServiceUnavailableError(f"Kafka does not tell what the log of {name_of(row)} holds.")
-    if log.topic_id != row.topic_id:
-        raise RefusedError(f"{name_of(row)}: the topic was deleted and created again; its offsets mean other records.")
-    known = ledger.known_ranges(row.pk, one.offsets)
-    plan = plan_replay(name_of(row), one.offsets, known, row.next_offset, log.bounds)
-    if plan.readable is None and not plan.expired:
-        raise RefusedError(f"{plan.name} {one.offsets}: nothing of it can be replayed. {plan.text}")
-    return plan
+def _logs_of(rows: Iterable[PartitionCheckpoint]) -> dict[int, Log]:
+    """What Kafka holds. A log that reaches as far as the ledger did when it was asked has all that the ledger has come
+    to since; one that does not was truncated.
+    """
+    known = list(rows)
+    logs = logs_of(known)
+    for row in known:
+        log = logs.get(row.pk)
+        if log is not None and log.bounds.end >= row.ledger_end:
+            logs[row.pk] = replace(log, bounds=Bounds(log.bounds.start, _ENDLESS))
+    return logs
 
 
-def _checked(one: Wanted, row: PartitionCheckpoint, logs: Mapping[int, Log]) -> ReplayPlan:
-    """The plan under the row's lock, if it is still what was shown, and nobody replays these offsets already."""
-    plan = _plan(one, row, logs)
-    if one.to_count is not None and plan.counted != one.to_count:
-        raise StalePreviewError(
-            f"{plan.name} has changed since you looked: {one.to_count:,} offsets were to be counted, now "
-            f"{plan.counted:,}. Nothing was changed; look again."
-        )
-    active = [(r.replay_id, OffsetRange(r.start, r.end)) for r in waiting_of(row.pk)]
-    refuse_overlap(plan.name, one.offsets, active)
-    return plan
+class _Plans:
+    """Plans of many ranges, for a few questions per partition: a live worker may wait for the lock meanwhile."""
+
+    def __init__(
+        self, wanted: Sequence[Wanted], rows: Mapping[int, PartitionCheckpoint], logs: Mapping[int, Log]
+    ) -> None:
+        self._wanted = wanted
+        self.rows = rows
+        self._logs = logs
+        hulls: dict[int, OffsetRange] = {}
+        for one in wanted:
+            hull = hulls.get(one.checkpoint_id, one.offsets)
+            hulls[one.checkpoint_id] = OffsetRange(min(hull.start, one.offsets.start), max(hull.end, one.offsets.end))
+        self._known = {pk: ledger.known_ranges(pk, hull) for pk, hull in hulls.items() if pk in rows}
+        self._active: dict[int, list[ReplayRange]] = {}
+
+    def all(self) -> list[ReplayPlan]:
+        return [self._plan(one) for one in self._wanted]
+
+    def checked(self, one: Wanted) -> ReplayPlan:
+        """The plan under the row's lock, if it is still what was shown, and nobody replays these offsets already."""
+        plan = self._plan(one)
+        if one.to_count is not None and plan.counted != one.to_count:
+            raise StalePreviewError(
+                f"{plan.name} has changed since you looked: {one.to_count:,} offsets were to be counted, now "
+                f"{plan.counted:,}. Nothing was changed; look again."
+            )
+        if one.checkpoint_id not in self._active:
+            self._active[one.checkpoint_id] = sorted(waiting_of(one.checkpoint_id), key=lambda r: r.start)
+        others = _overlapping(self._active[one.checkpoint_id], one.offsets)
+        refuse_overlap(plan.name, one.offsets, [(r.replay_id, OffsetRange(r.start, r.end)) for r in others])
+        return plan
+
+    def _plan(self, one: Wanted) -> ReplayPlan:
+        row = live(one.checkpoint_id, self.rows.get(one.checkpoint_id))
+        log = self._logs.get(row.pk)
+        if log is None:
+            raise ServiceUnavailableError(
+                f"Kafka does not tell what the log of {name_of(row)} holds: the topic is gone, or it has no leader."
+            )
+        if log.topic_id != row.topic_id:
+            raise RefusedError(
+                f"{name_of(row)}: the topic was deleted and created again; its offsets mean other records."
+            )
+        if log.bounds.end < row.ledger_end:
+            raise RefusedError(
+                f"{name_of(row)}: the log ends at {log.bounds.end:,}, but the ledger at {row.ledger_end:,}: it was "
+                "truncated, and its offsets may mean other records."
+            )
+        known = _overlapping(self._known[row.pk], one.offsets)
+        plan = plan_replay(name_of(row), one.offsets, known, row.next_offset, log.bounds)
+        if plan.readable is None and not plan.expired:
+            raise RefusedError(f"{plan.name} {one.offsets}: nothing of it can be replayed. {plan.text}")
+        return plan
+
+
+SpanT = TypeVar("SpanT", KnownRange, ReplayRange)
+
+
+def _overlapping(spans: Sequence[SpanT], wanted: OffsetRange) -> Sequence[SpanT]:
+    """Those of sorted, disjoint `spans` that share an offset with `wanted`."""
+    first = bisect_right(spans, wanted.start, key=lambda span: span.end)
+    return spans[first : bisect_left(spans, wanted.end, key=lambda span: span.start)]
 
 
 def _audited(
-    wanted: Sequence[Wanted],
     rows: Mapping[int, PartitionCheckpoint],
-    plans: Sequence[ReplayPlan],
+    kept: Sequence[tuple[Wanted, ReplayPlan]],
     actor: Actor,
     reason: str,
     source: Source,
 ) -> OperatorAction:
-    first = rows[wanted[0].checkpoint_id]
-    target = str(first) if len(wanted) == 1 else f"{first.group_id}: {len(wanted):,} ranges"
+    first, plans = rows[kept[0][0].checkpoint_id], [plan for _, plan in kept]
+    target = str(first) if len(kept) == 1 else f"{first.group_id}: {len(kept):,} ranges"
     return audit.applied(
         KIND,
-        first if len(wanted) == 1 else None,
+        first if len(kept) == 1 else None,
         target=target,
         actor=actor,
         reason=reason,
@@ -154,8 +225,7 @@ def _audited(
 
 def _insert(
     group_id: str,
-    wanted: Sequence[Wanted],
-    plans: Sequence[ReplayPlan],
+    kept: Sequence[tuple[Wanted, ReplayPlan]],
     action: OperatorAction | None,
     username: str,
     reason: str,
@@ -170,8 +240,8 @@ def _insert(
         reason=reason,
         action=action,
         records_per_second=records_per_second,
-        total_offsets=sum(plan.readable.size for plan in plans if plan.readable),
-        expired_offsets=sum(plan.expired for plan in plans),
+        total_offsets=sum(plan.readable.size for _, plan in kept if plan.readable),
+        expired_offsets=sum(plan.expired for _, plan in kept),
     )
     ReplayRange.objects.bulk_create(
         ReplayRange(
@@ -181,7 +251,7 @@ def _insert(
             end=plan.readable.end,
             position=plan.readable.start,
         )
-        for one, plan in zip(wanted, plans, strict=True)
+        for one, plan in kept
         if plan.readable
     )
     journal.record(group_id, KIND, f"Replay {replay.pk} of {replay.total_offsets:,} offsets by {username}: {reason}")
@@ -236,10 +306,13 @@ class Step:
 
 
 def start(replay_id: int) -> Replay | None:
-    """Mark it as running; None when it has ended, or was cancelled."""
-    waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE, cancel_requested=False)
-    begun = waiting.update(status=Replay.Status.RUNNING, starts=F("starts") + 1)
-    Replay.objects.filter(pk=replay_id, started_at__isnull=True).update(started_at=DatabaseTime())
+    """Mark it as running; None when it has ended. One that was told to stop starts, too, to be ended: the process that
+    ran it may be gone.
+    """
+    waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE)
+    begun = waiting.update(
+        status=Replay.Status.RUNNING, starts=F("starts") + 1, started_at=Coalesce("started_at", DatabaseTime())
+    )
     return Replay.objects.get(pk=replay_id) if begun else None
 
 
@@ -249,20 +322,9 @@ def waiting_ranges(replay: Replay) -> list[ReplayRange]:
 
 
 def advance(one: ReplayRange, step: Step, token: LeaseToken) -> None:
-    """Move a range forward, in the transaction that counted it, by compare-and-set. Raises TakenOverError."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
-            [token.name, token.holder, token.epoch],
-        )
-        if cursor.fetchone() is None:
-            raise TakenOverError
-    moved = ReplayRange.objects.filter(pk=one.pk, position=one.position, state=ReplayRange.State.WAITING).update(
-        position=step.position,
-        state=ReplayRange.State.DONE if step.position >= one.end else ReplayRange.State.WAITING,
-    )
-    if not moved:
-        raise TakenOverError
+    """Move a range forward, in the transaction that counted it. Raises TakenOverError."""
+    state = ReplayRange.State.DONE if step.position >= one.end else ReplayRange.State.WAITING
+    _change(one, token, position=step.position, state=state)
     Replay.objects.filter(pk=one.replay_id).update(
         done_offsets=F("done_offsets") + (step.position - one.position),
         counted=F("counted") + step.counted,
@@ -271,12 +333,33 @@ def advance(one: ReplayRange, step: Step, token: LeaseToken) -> None:
     )
 
 
-def give_up(one: ReplayRange, state: ReplayRange.State, detail: str, *, expired: int = 0) -> None:
-    """What is left of a range is not replayed, for a reason that the row keeps."""
-    ReplayRange.objects.filter(pk=one.pk).update(state=state, detail=detail)
+def pass_over(one: ReplayRange, position: int, detail: str, token: LeaseToken, *, expired: int) -> None:
+    """Move a range over what Kafka has deleted; `expired` of it was never counted. Raises TakenOverError."""
+    state = ReplayRange.State.EXPIRED if position >= one.end else ReplayRange.State.WAITING
+    _change(one, token, position=position, state=state, detail=detail)
     Replay.objects.filter(pk=one.replay_id).update(
-        done_offsets=F("done_offsets") + (one.end - one.position), expired_offsets=F("expired_offsets") + expired
+        done_offsets=F("done_offsets") + (position - one.position), expired_offsets=F("expired_offsets") + expired
     )
+
+
+def give_up(one: ReplayRange, detail: str, token: LeaseToken) -> None:
+    """What is left of a range is not replayed, for a reason that the row keeps. Raises TakenOverError."""
+    _change(one, token, state=ReplayRange.State.REFUSED, detail=detail)
+    Replay.objects.filter(pk=one.replay_id).update(done_offsets=F("done_offsets") + (one.end - one.position))
+
+
+def _change(one: ReplayRange, token: LeaseToken, **values: Any) -> None:
+    """By compare-and-set, while the lease is held: a process that was stopped and goes on changes nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
+            [token.name, token.holder, token.epoch],
+        )
+        if cursor.fetchone() is None:
+            raise TakenOverError
+    waiting = ReplayRange.objects.filter(pk=one.pk, position=one.position, state=ReplayRange.State.WAITING)
+    if not waiting.update(**values):
+        raise TakenOverError
 
 
 def is_cancelled(replay_id: int) -> bool:
