@@ -1,7 +1,8 @@
 """Which offsets a replay is to read: by range, by time, by what became of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import LedgerRange, PartitionCheckpoint
 from offsets.ranges import OffsetRange, intersect, normalise
@@ -15,9 +16,9 @@ UNCOUNTED = (RangeKind.FAILED, RangeKind.SKIPPED, RangeKind.CLAIMED)
 def of_window(
     rows: Sequence[PartitionCheckpoint], since_ms: int | None, until_ms: int | None
 ) -> dict[int, list[OffsetRange]]:
-    """What each partition holds of `[since, until)` by the records' timestamps, below its next offset.
+    """What each partition holds of `[since, until)` by the records' timestamps, as far as its ledger reaches.
 
-    Raises ServiceUnavailableError.
+    Raises ServiceUnavailableError, also where Kafka tells nothing of one partition: that may not stand for all of it.
     """
     admin = KafkaAdmin()
     places = {TopicPartition(row.topic, row.partition): row for row in rows}
@@ -25,10 +26,16 @@ def of_window(
     last = admin.offsets_for_time(places, until_ms) if until_ms is not None else {}
     found = {}
     for tp, row in places.items():
-        start = first.get(tp, row.baseline_offset) if since_ms is not None else row.baseline_offset
-        end = min(last.get(tp, row.next_offset) if until_ms is not None else row.next_offset, row.ledger_end)
+        start = row.baseline_offset if since_ms is None else max(row.baseline_offset, _told(first, tp))
+        end = row.ledger_end if until_ms is None else min(row.ledger_end, _told(last, tp))
         found[row.pk] = [OffsetRange(start, end)] if start < end else []
     return found
+
+
+def _told(offsets: Mapping[TopicPartition, int], tp: TopicPartition) -> int:
+    if tp not in offsets:
+        raise ServiceUnavailableError(f"Kafka does not tell which offsets of {tp} are of that time; try again.")
+    return offsets[tp]
 
 
 def of_kinds(

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,9 +55,12 @@ class Command(OperatorCommand):
         )
         parser.add_argument("--rate", type=positive, metavar="N", help="At most so many records a second.")
         parser.add_argument("--background", action="store_true", help="Let the workers run it; do not wait.")
-        parser.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that nobody runs now.")
-        parser.add_argument("--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand.")
-        parser.add_argument("--list", action="store_true", help="The replays of the group, newest first.")
+        instead = parser.add_mutually_exclusive_group()
+        instead.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that nobody runs now.")
+        instead.add_argument(
+            "--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand; needs --reason."
+        )
+        instead.add_argument("--list", action="store_true", help="The replays of the group, newest first.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
@@ -70,7 +74,8 @@ class Command(OperatorCommand):
                 reason=options["reason"],
                 source=Source.COMMAND,
             )
-            return self._end(replay, options)
+            self._show(replay, options)
+            return None
         if options["resume"] is not None:
             return self._follow(options["resume"], options)
         reason = reason_of(options)
@@ -89,11 +94,13 @@ class Command(OperatorCommand):
         )
         if options["background"]:
             dispatch_replay(replay.pk)
-            return self._end(replay, options)
+            self._show(replay, options)
+            return None
         return self._follow(replay.pk, options)
 
     def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
         """Each partition in scope by itself: those of one that fails stay as they are."""
+        _refuse_beside_dead_letters(options)
         actor = Actor.of_operating_system()
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
@@ -140,10 +147,11 @@ class Command(OperatorCommand):
     def _follow(self, replay_id: int, options: Mapping[str, Any]) -> int | None:
         """Run it here, with a bar; Ctrl-C leaves it where it is, to be resumed."""
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), disable=options["json"]) as bar:
+        with (
+            _stopped_by_signals(stop),
+            Progress(*columns, console=Console(stderr=True), disable=options["json"]) as bar,
+        ):
             task = bar.add_task(f"replay {replay_id}", total=None)
 
             def show(replay: Replay) -> None:
@@ -152,12 +160,16 @@ class Command(OperatorCommand):
             replay = replaying.run(replay_id, should_stop=stop.is_set, on_progress=show)
         if replay is None:
             raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See --list.")
-        return self._end(replay, options)
+        self._show(replay, options)
+        if replay.status == Replay.Status.RUNNING:
+            self.stderr.write(
+                f"Stopped. It goes on where it was with --resume {replay_id}, or by the recovery manager."
+            )
+        return None if replay.status == Replay.Status.DONE else EXIT_AIM_NOT_MET
 
-    def _end(self, replay: Replay, options: Mapping[str, Any]) -> int | None:
+    def _show(self, replay: Replay, options: Mapping[str, Any]) -> None:
         data = {"executed": True, **replays.progress(replay)}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
-        return EXIT_AIM_NOT_MET if replay.status == Replay.Status.FAILED else None
 
     def _list(self, options: Mapping[str, Any]) -> None:
         rows = Replay.objects.filter(group_id=options["group"]).order_by("-pk")[:50]
@@ -170,6 +182,17 @@ class Command(OperatorCommand):
         self.emit(data, show, as_json=options["json"])
 
 
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """INT and TERM set `stop`; whoever called the command has its own answers to them back afterwards."""
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _show(console: Console, item: Mapping[str, Any]) -> None:
     share = f"{item['done_offsets']:,} of {item['total_offsets']:,} offsets"
     rate = f", {item['offsets_per_second']:,.0f} a second" if item["offsets_per_second"] else ""
@@ -177,11 +200,33 @@ def _show(console: Console, item: Mapping[str, Any]) -> None:
     console.print(escape(f"Replay {item['id']} {item['status']}: {share}{rate}{eta}. {item['detail']}"))
 
 
+def _refuse_beside_dead_letters(options: Mapping[str, Any]) -> None:
+    """What chooses offsets chooses no letters: left unsaid, more would be counted than was named."""
+    names = ("offsets", "since", "until", "status", "rate", "background")
+    beside = [f"--{name}" for name in names if options[name]]
+    if beside:
+        raise RefusedError(
+            f"--dead-letters takes no {', '.join(beside)}: it requeues all pending ones in scope, or those of one "
+            "error code. For single ones use `dead_letters --requeue --id ID`."
+        )
+
+
+def _moment(option: str, text: str | None) -> int | None:
+    """In milliseconds. Raises RefusedError."""
+    if not text:
+        return None
+    moment = targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
+    if moment > datetime.now(UTC).timestamp() * 1000:
+        raise RefusedError(f"--{option} {text!r} lies in the future. Name a moment that has passed, or leave it out.")
+    return moment
+
+
 def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
     """What the options name. Raises RefusedError."""
     rows = in_scope(options["group"], options["topic"], everything=options["all"])
-    now = datetime.now(UTC)
-    since, until = (targets.timestamp_ms(text, now) if text else None for text in (options["since"], options["until"]))
+    since, until = _moment("since", options["since"]), _moment("until", options["until"])
+    if since is not None and until is not None and since >= until:
+        raise RefusedError("--since must lie before --until.")
     kinds = [RangeKind(name) for name in options["status"] or ()]
     within = selection.of_window(rows, since, until) if since is not None or until is not None else None
     if options["offsets"]:
