@@ -6,9 +6,10 @@ from collections.abc import Callable
 from django.conf import settings
 
 from offsets.breaker import Breaker, BreakerLimits
+from offsets.models import PartitionCheckpoint
 from offsets.recovery import automatic
 from offsets.sessions import DATABASE_LOST
-from offsets.types import Claim, PartitionCommit
+from offsets.types import Claim, DesiredState, PartitionCommit
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,12 @@ class CircuitBreakers:
         if not why:
             return
         try:
-            automatic.pause(claim.checkpoint_id, why)
+            if automatic.pause(claim.checkpoint_id, why) or _is_paused(claim.checkpoint_id):
+                del self._breakers[claim]
+            # Otherwise something held the row in this moment: the next failure asks again.
         except DATABASE_LOST as error:
             logger.warning("%s should pause (%s); the database is away: %s", claim.topic_partition, why, error)
-        else:
-            del self._breakers[claim]
+
+
+def _is_paused(checkpoint_id: int) -> bool:
+    return PartitionCheckpoint.objects.filter(pk=checkpoint_id, desired_state=DesiredState.PAUSED).exists()
