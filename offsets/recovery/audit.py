@@ -48,10 +48,10 @@ def applied(
     )
 
 
-def complete(action: OperatorAction, after: Mapping[str, object]) -> None:
-    """What only the move itself could tell: the new epoch, the new checkpoint."""
-    action.after = dict(after)
-    OperatorAction.objects.filter(pk=action.pk).update(after=action.after)
+def complete(action: OperatorAction, after: Mapping[str, object], *, detail: str = "") -> None:
+    """What only the move itself could tell: the new epoch, the new checkpoint, how much of it was possible."""
+    action.after, action.detail = dict(after), detail or action.detail
+    OperatorAction.objects.filter(pk=action.pk).update(after=action.after, detail=action.detail)
 
 
 def refused(

@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from offsets import journal, ledger
 from offsets.committer import UNFIT_DATA
-from offsets.errors import LedgerConflictError, RefusedError, told
+from offsets.errors import LedgerConflictError, RefusedError, StalePreviewError, told
 from offsets.failures import decode_apart
 from offsets.models import DeadLetter, OperatorAction
 from offsets.recovery import audit
@@ -148,7 +148,7 @@ def _in_words(kind: str, change: int, failing: int) -> str:
 def _check(kind: str, letters: Sequence[DeadLetter], ids: Sequence[int]) -> None:
     missing = set(ids) - {letter.pk for letter in letters}
     if missing:
-        raise RefusedError(f"There is no dead letter {min(missing)} that could be acted on; look again.")
+        raise StalePreviewError(f"There is no dead letter {min(missing)} that could be acted on; look again.")
     if not letters:
         raise RefusedError("No dead letter matches; nothing was changed.")
     if len(letters) > MAX_LETTERS:
@@ -156,7 +156,7 @@ def _check(kind: str, letters: Sequence[DeadLetter], ids: Sequence[int]) -> None
     expected = DeadLetterStatus.DISCARDED if kind == REOPEN else DeadLetterStatus.PENDING
     for letter in letters:
         if letter.status != expected:
-            raise RefusedError(
+            raise StalePreviewError(
                 f"Dead letter {letter.pk} ({letter.checkpoint.topic}-{letter.checkpoint.partition} offset "
                 f"{letter.offset:,}) is {letter.status} already; nothing was changed."
             )
@@ -236,12 +236,9 @@ def _apply(
         status = DeadLetterStatus.DISCARDED if kind == DISCARD else DeadLetterStatus.PENDING
         _settle([letter.pk for letter in letters], status, action)
     changed = len(letters) - len(failing)
-    audit.complete(action, {"changed": changed, "still_fail": len(failing)})
-    journal.record(
-        next(iter(checkpoints.values())).group_id,
-        kind,
-        f"{actor.name}: {_in_words(kind, changed, len(failing))} {reason}",
-    )
+    done = _in_words(kind, changed, len(failing))
+    audit.complete(action, {"changed": changed, "still_fail": len(failing)}, detail=done)
+    journal.record(next(iter(checkpoints.values())).group_id, kind, f"{actor.name}: {done} {reason}")
     return LettersOutcome(action, changed, len(failing), tuple(failing.values())[:3])
 
 

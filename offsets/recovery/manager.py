@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from offsets import journal, lag, leases, ledger, workers
 from offsets.clock import monotonic
-from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, told
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError, told
 from offsets.kafka.admin import KafkaAdmin
 from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
@@ -370,6 +370,8 @@ class RecoveryManager:
         try:
             with self._writing(token):
                 letters.apply(letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+        except StalePreviewError as error:
+            logger.info("Somebody else acted on these dead letters in this moment: %s", error)
         except RefusedError as error:
             # Its own audit row went with the transaction; without one it would be tried for ever.
             with self._writing(token):

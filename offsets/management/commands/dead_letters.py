@@ -40,7 +40,7 @@ class Command(OperatorCommand):
         what.add_argument("--discard", action="store_true", help="Never count what matches and is pending.")
         what.add_argument("--reopen", action="store_true", help="Make what matches and was discarded pending again.")
         add_execute(parser)
-        parser.add_argument("--limit", type=positive, default=100, help="At most so many (%(default)s).")
+        parser.add_argument("--limit", type=positive, default=100, help="List at most so many (%(default)s).")
 
     def run(self, **options: Any) -> None:
         if options["partition"] is not None and not options["topic"]:
@@ -76,6 +76,8 @@ class Command(OperatorCommand):
     def _act(self, kind: str, options: Mapping[str, Any]) -> None:
         reason = reason_of(options)
         status = DeadLetterStatus.DISCARDED if kind == letters.REOPEN else DeadLetterStatus.PENDING
+        if options["status"] not in (None, status):
+            raise RefusedError(f"--{kind} acts on {status} dead letters, not on {options['status']} ones.")
         actor = Actor.of_operating_system()
         preview = letters.preview(kind, _filter(options, status), actor)
         data: dict[str, Any] = {
