@@ -30,7 +30,7 @@ demo: $(VENV)/run.stamp  ## Everything, embedded: services, workers, page, event
 	@exec $(BIN)/python manage.py demo $(ARGS)
 
 test: $(VENV)/dev.stamp  ## The whole test suite on real services of its own
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.stamp  ## Format, lint, types, import contracts, migrations, templates
 	$(BIN)/ruff format --check $(SOURCES)
