@@ -10,10 +10,13 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from analytics.api import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
+from offsets.errors import RefusedError
 from offsets.models import DeadLetter, Incident, Replay
+from offsets.ranges import OffsetRange
 from offsets.recovery import eviction, failed, incidents, letters, replays
+from offsets.recovery.eviction import UnknownWorkerError
 from offsets.recovery.failed import Accepted
-from offsets.recovery.guards import Actor, Source
+from offsets.recovery.guards import Actor, Source, check_allowed
 from offsets.recovery.letters import LetterFilter
 from offsets.recovery.replay_plans import checked_range
 from offsets.recovery.replays import Wanted
@@ -86,6 +89,9 @@ def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
     if row is None:
         return error_response(404, f"There is no replay {replay_id}.")
     if request.method != "POST":
+        check_allowed(replays.CANCEL, Actor.of_user(request.user))
+        if row.status not in replays.ACTIVE or row.cancel_requested:
+            raise RefusedError(f"Replay {replay_id} is {row.status} already, or told to stop; nothing was changed.")
         left = row.total_offsets - row.done_offsets
         text = (
             f"Cancel replay {replay_id}: it ends after the chunk in hand, {left:,} of {row.total_offsets:,} offsets "
@@ -99,9 +105,16 @@ def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
 
 def _wanted(get: Callable[[str], Any], *, whole: bool) -> Wanted:
     """A range as the query or the body gives it; `whole`: with the number that the preview showed."""
+    checkpoint_id, offsets = _place(get)
+    return Wanted(checkpoint_id, offsets, _number("to_count", get("to_count")) if whole else None)
+
+
+def _place(get: Callable[[str], Any]) -> tuple[int, OffsetRange]:
     checkpoint_id, start, end = (_number(name, get(name)) for name in ("checkpoint_id", "start", "end"))
-    to_count = _number("to_count", get("to_count")) if whole else None
-    return Wanted(checkpoint_id, checked_range(start, end), to_count)
+    try:
+        return checkpoint_id, checked_range(start, end)
+    except RefusedError as error:
+        raise BadInputError(str(error)) from error
 
 
 def _number(name: str, value: Any) -> int:
@@ -110,6 +123,13 @@ def _number(name: str, value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return min(int(value), MAX_INTEGER)
     raise BadInputError(f"`{name}` must be a whole number from 0.")
+
+
+def _word(name: str, value: str | None) -> str:
+    """A filter's text. The path and the query may hold NUL; the database refuses it."""
+    if "\x00" in (value or ""):
+        raise BadInputError(f"`{name}` must not hold NUL.")
+    return value or ""
 
 
 @api_view("GET", "HEAD", "POST")
@@ -128,8 +148,7 @@ def accept_failed(request: HttpRequest) -> HttpResponse:
 
 
 def _accepted(get: Callable[[str], Any], seen: int | None) -> Accepted:
-    checkpoint_id, start, end = (_number(name, get(name)) for name in ("checkpoint_id", "start", "end"))
-    return Accepted(checkpoint_id, checked_range(start, end), seen)
+    return Accepted(*_place(get), seen)
 
 
 # --- Dead letters ---------------------------------------------------------------------------------
@@ -199,9 +218,9 @@ def _filter(get: Callable[[str], Any], *, reopen: bool = False) -> LetterFilter:
         raise BadInputError(f"`status` must be one of: {', '.join(DeadLetterStatus)}, all.")
     return LetterFilter(
         settings.ENGAGEMENT_GROUP,
-        get("topic") or "",
+        _word("topic", get("topic")),
         None if partition in (None, "") else min(_number("partition", partition), 2**31 - 1),
-        get("error_code") or "",
+        _word("error_code", get("error_code")),
         "" if status == "all" else status,
         tuple(ids),
     )
@@ -213,6 +232,8 @@ def _filter(get: Callable[[str], Any], *, reopen: bool = False) -> LetterFilter:
 @api_view("GET", "HEAD", "POST")
 def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
     """What evicting a worker would do, and what it owns; with POST `{reason, owned}` do it."""
+    if "\x00" in worker_id:
+        raise UnknownWorkerError("There is no worker of this name.")
     actor = Actor.of_user(request.user)
     if request.method != "POST":
         shown = eviction.preview(worker_id, actor)

@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 
 from offsets import models
 from offsets.admin_base import ReadOnlyAdmin, decoded, link, link_to_list
-from offsets.errors import OffsetsError
+from offsets.errors import OffsetsError, RefusedError
 from offsets.permissions import can_operate
 from offsets.recovery import eviction, letters
 from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
@@ -141,14 +141,16 @@ class WorkerAdmin(ConfirmingAdmin):
             return [eviction.preview(worker_id, actor).text for worker_id in ids]
 
         def apply(ids: tuple[str, ...], reason: str) -> str:
-            outcomes = []
+            evicted = []
             for worker_id in ids:
                 try:
                     eviction.apply(worker_id, actor=actor, reason=reason, source=Source.ADMIN)
-                    outcomes.append(f"{worker_id} is evicted.")
+                    evicted.append(worker_id)
                 except OffsetsError as error:
-                    outcomes.append(str(error))
-            return " ".join(outcomes)
+                    self.message_user(request, str(error), messages.ERROR)
+            if not evicted:
+                raise RefusedError("No worker was evicted.")
+            return f"Evicted: {', '.join(evicted)}."
 
         ids = tuple(queryset.order_by("pk").values_list("pk", flat=True)[: MAX_SELECTED + 1])
         return self.confirm_or_apply(request, eviction.KIND, ids, preview, apply)
