@@ -48,6 +48,8 @@ def _preview(wanted: Accepted, row: PartitionCheckpoint) -> AcceptPreview:
     failed = sum(p.end - p.start for p in cut(wanted.offsets, known) if p.kind is RangeKind.FAILED)
     if not failed:
         raise RefusedError(f"{name_of(row)} {wanted.offsets} holds no failed offsets; nothing was changed.")
+    running = [(r.replay_id, OffsetRange(r.start, r.end)) for r in replays.waiting_of(row.pk)]
+    refuse_overlap(name_of(row), wanted.offsets, running)
     text = (
         f"Accept that {failed:,} failed offsets of {name_of(row)} in {wanted.offsets} are not counted: they are "
         "recorded as skipped, and no replay tries them by itself. A replay of skipped offsets can still count them."
@@ -84,8 +86,6 @@ def _apply(
             f"{shown.target} {one.offsets} held {one.failed:,} failed offsets when you looked, now {shown.failed:,}. "
             "Nothing was changed; look again."
         )
-    running = [(r.replay_id, OffsetRange(r.start, r.end)) for r in replays.waiting_of(row.pk)]
-    refuse_overlap(shown.target, one.offsets, running)
     action = audit.applied(
         KIND,
         row,
