@@ -14,6 +14,7 @@ from offsets import health
 from offsets.health import LagTime, Limits, LogEnd, PartitionFacts
 from offsets.health_window import CommitPoint
 from offsets.recovery.findings import FailedRange, PartitionState, WorkerState
+from offsets.types import TopicPartition
 
 WINDOW_SECONDS = 60
 #: The log start moves in steps of whole segments: its rate is taken over the longest memory there is.
@@ -112,10 +113,14 @@ def now() -> datetime:
 
 
 def partitions(
-    group_id: str, retention: Mapping[str, float] | None = None, *, judged: bool = True
+    group_id: str,
+    retention: Mapping[str, float] | None = None,
+    old_below: Mapping[TopicPartition, int] | None = None,
+    *,
+    judged: bool = True,
 ) -> list[PartitionState]:
-    """Every live partition of the group with its verdict. `retention` is that of the topics, in seconds; not `judged`,
-    silence is not held against owners.
+    """Every live partition of the group with its verdict. `retention` is that of the topics, in seconds; records that
+    it deletes soon lie below `old_below`; not `judged`, silence is not held against owners.
     """
     rows = [_Row(*row) for row in _all(_ROWS, {"group": group_id, "hours": RETENTION_HOURS})]
     ids = [row.checkpoint_id for row in rows]
@@ -132,6 +137,7 @@ def partitions(
         replace(
             _state(row, samples.get(row.checkpoint_id), failed.get(row.checkpoint_id, []), at, allowed),
             retention_seconds=(retention or {}).get(row.topic),
+            old_below=(old_below or {}).get(TopicPartition(row.topic, row.partition)),
         )
         for row in rows
     ]

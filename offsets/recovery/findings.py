@@ -79,6 +79,8 @@ class PartitionState:
     unread_seconds: float | None = None
     #: How long the topic keeps its records; None: for ever, or unknown.
     retention_seconds: float | None = None
+    #: Records below it are so old that Kafka deletes them sooner than is warned of; None: unknown.
+    old_below: int | None = None
     failed: Sequence[FailedRange] = ()
     eta_seconds: float | None = None
 
@@ -230,7 +232,9 @@ def _left_behind(death: DeathState, partitions: Sequence[PartitionState]) -> boo
 
 
 def _partitions(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
-    unowned = [one for one in state.partitions if one.verdict.status is Status.UNOWNED]
+    dead = {worker.worker_id for worker in state.workers if worker.dead}
+    # Also those whose owner ended without releasing them: it said goodbye, so it is no dead worker.
+    unowned = [one for one in state.partitions if one.verdict.status in _WITHOUT_OWNER and one.owner not in dead]
     # While partitions change hands, the others' turn may still come.
     settled = max([one.claimed_at for one in state.partitions if one.owner and one.claimed_at], default=None)
     waited = [
@@ -304,8 +308,13 @@ def _retention(one: PartitionState, state: GroupState, limits: FindingLimits) ->
     ]
     soon = []
     for kind, start, end, age in left:
-        seconds = _seconds_left(one, start, age)
-        if end > start and seconds is not None and seconds < limits.retention_warn_seconds and _falls_behind(kind, one):
+        seconds = _seconds_left(one, start, age, limits)
+        if (
+            end > start
+            and seconds is not None
+            and seconds <= limits.retention_warn_seconds
+            and _falls_behind(kind, one)
+        ):
             soon.append((seconds, AffectedRange(one.topic, one.partition, kind, start, end)))
     if soon:
         first = min(seconds for seconds, _ in soon)
@@ -319,9 +328,11 @@ def _retention(one: PartitionState, state: GroupState, limits: FindingLimits) ->
         )
 
 
-def _seconds_left(one: PartitionState, offset: int, age_seconds: float | None) -> float | None:
-    """Until Kafka may delete the offset; None where nothing says that it will."""
+def _seconds_left(one: PartitionState, offset: int, age_seconds: float | None, limits: FindingLimits) -> float | None:
+    """Until Kafka may delete the offset, at most; None where nothing says that it will."""
     found = []
+    if one.old_below is not None and offset < one.old_below:
+        found.append(limits.retention_warn_seconds)
     if one.log_start is not None and one.log_start_rate and offset >= one.log_start:
         found.append((offset - one.log_start) / one.log_start_rate)
     if one.retention_seconds is not None and age_seconds is not None:

@@ -29,7 +29,7 @@ from offsets.recovery.guards import Source, bounded_wait
 from offsets.recovery.replay_plans import MAX_RANGES
 from offsets.recovery.replays import Wanted
 from offsets.sessions import DATABASE_LOST
-from offsets.types import RangeKind
+from offsets.types import RangeKind, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class RecoveryManager:
         self._former: Lease | None = None
         self._unclaimed: list[str] = []
         self._retention: dict[str, float] = {}
+        self._old_below: dict[TopicPartition, int] = {}
         self._retention_asked = -RETENTION_ASK_SECONDS
 
     def tick(self) -> Tick:
@@ -207,8 +208,7 @@ class RecoveryManager:
             topics = self._topics()
             self._unclaimed = self._new_partitions(self._admin, topics)
             if monotonic() - self._retention_asked >= RETENTION_ASK_SECONDS:
-                self._retention = self._admin.retention_seconds(topics)
-                self._retention_asked = monotonic()
+                self._ask_retention(self._admin, topics)
             self._services.pop("kafka", None)
         except OffsetsError as error:
             self._missing("kafka", str(error))
@@ -217,6 +217,19 @@ class RecoveryManager:
             self._services.pop("redis", None)
         except (RedisError, OSError) as error:
             self._missing("redis", f"{told(error)}.")
+
+    def _ask_retention(self, admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> None:
+        """How long Kafka keeps records, and up to where it deletes them soon, by the records' own times: our samples
+        do not reach back as far as a topic's retention does.
+        """
+        self._retention = admin.retention_seconds(topics)
+        now, old = assessments.now().timestamp(), {}
+        for topic, seconds in self._retention.items():
+            border = now - max(0.0, seconds - settings.RETENTION_WARN_SECONDS)
+            places = [TopicPartition(topic, number) for number in topics[topic]]
+            old.update(admin.offsets_for_time(places, round(border * 1000)))
+        self._old_below = old
+        self._retention_asked = monotonic()
 
     def _missing(self, service: str, text: str) -> None:
         self._services[service] = (text, self._services[service][1] if service in self._services else assessments.now())
@@ -244,7 +257,7 @@ class RecoveryManager:
         seen = assessments.workers(self.group_id)
         return GroupState(
             now=assessments.now(),
-            partitions=assessments.partitions(self.group_id, self._retention, judged=judged),
+            partitions=assessments.partitions(self.group_id, self._retention, self._old_below, judged=judged),
             workers=seen if judged else [_alive(worker) for worker in seen],
             deaths=self._deaths(),
             unclaimed=self._unclaimed,

@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ class Cluster:
 
     def retention_seconds(self, topics: Any) -> dict[str, float]:
         return {name: self.retention[name] for name in topics if name in self.retention}
+
+    def offsets_for_time(self, partitions: Any, timestamp_ms: int) -> dict[TopicPartition, int]:
+        return {}
 
     def holds(self, start: int, end: int, partition: int = 0) -> None:
         self.bounds[TopicPartition("engagement", partition)] = LogBounds(start, end)
@@ -812,6 +816,37 @@ def test_places_of_topics_with_like_names_are_told_apart(manager: RecoveryManage
         "events": "OK",
         "my-events": "STUCK AT OFFSET 1,000",
     }
+
+
+# --- Retention ------------------------------------------------------------------------------------
+
+
+@supervised
+@pytest.mark.parametrize(("hours_ago", "warns"), [(24 * 7 - 0.5, True), (24 * 7 - 1.5, False)])
+def test_it_warns_of_what_kafka_deletes_soon_although_nobody_watched_it_for_so_long(
+    stack: Any, sent: list[int], hours_ago: float, warns: bool
+) -> None:
+    name = f"retention-{uuid.uuid4().hex[:8]}"
+    admin = KafkaAdmin()
+    admin.create_topic(name, 1, {"retention.ms": str(7 * 24 * 3600 * 1000)})
+    wait_for("the topic", lambda: admin.describe_topics([name]))
+    producer = Producer({"bootstrap.servers": django_settings.KAFKA_BOOTSTRAP_SERVERS})
+    began = round((time.time() - hours_ago * 3600) * 1000)
+    for number in range(10):
+        producer.produce(name, b"x", timestamp=began if number < 5 else began + 3600_000 * 5)
+    assert producer.flush(30) == 0
+    checkpoint = make_checkpoint(topic=name, next_offset=0, desired_state="paused", owner=make_worker("w-1"))
+    manager = RecoveryManager(GROUP, "A", dispatch=sent.append)
+
+    manager.tick()
+
+    assert [row.kind for row in Incident.objects.all()] == (["retention"] if warns else [])
+    if warns:
+        assert Incident.objects.get().ranges == [
+            {"topic": name, "partition": 0, "kind": "unread", "start": 0, "end": 10}
+        ]
+        PartitionCheckpoint.objects.filter(pk=checkpoint.pk).update(next_offset=5, ledger_end=5)
+        assert manager.tick().closed == [f"retention {name}-0"]
 
 
 # --- Failed ranges and replays --------------------------------------------------------------------
