@@ -65,6 +65,8 @@ _ACTIONS = """
     SELECT a.id, a.created_at, a.kind, a.target, a.username, a.source, a.outcome, a.reason, a.detail,
         u.id IS NOT NULL
     FROM offsets_operatoraction a LEFT JOIN offsets_operatoraction u ON u.undoes_id = a.id
+        LEFT JOIN offsets_partitioncheckpoint c ON c.id = a.checkpoint_id
+    WHERE c.group_id = %(group)s OR a.checkpoint_id IS NULL
     ORDER BY a.id DESC LIMIT %(shown)s
 """
 

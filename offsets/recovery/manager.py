@@ -6,20 +6,17 @@ one that was stopped and goes on writes nothing. Every age and every timeout is 
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from redis import Redis
-from redis.exceptions import RedisError
 
-from offsets import journal, lag, leases, ledger, workers
+from offsets import journal, leases, ledger, workers
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError, told
-from offsets.kafka.admin import KafkaAdmin
 from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange
@@ -28,13 +25,13 @@ from offsets.recovery.findings import AffectedRange, DeathState, Finding, Findin
 from offsets.recovery.guards import Source, bounded_wait
 from offsets.recovery.replay_plans import MAX_RANGES
 from offsets.recovery.replays import Wanted
+from offsets.recovery.watch import ServiceWatch
 from offsets.sessions import DATABASE_LOST
-from offsets.types import RangeKind, TopicPartition
+from offsets.types import RangeKind
 
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 5.0
-KAFKA_SECONDS = 3.0
 #: A manager that did not tick for this long was without a database, and so, perhaps, were the workers.
 GAP_SECONDS = 6
 #: A replay that was sent is not sent again for so long.
@@ -43,7 +40,6 @@ DISPATCH_SECONDS = 10.0
 STUCK_AT_ONE_PLACE = 3
 #: How often rebuilt partitions are looked at for letters that were counted before.
 COUNT_AGAIN_SECONDS = 10.0
-RETENTION_ASK_SECONDS = 60.0
 _GONE_WITHOUT_A_WORD = "the process that led before did not say goodbye"
 
 
@@ -69,18 +65,11 @@ class RecoveryManager:
         self.group_id = group_id
         self.holder = holder
         self._dispatch = dispatch
-        self._admin: KafkaAdmin | None = None
-        self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0)
-        #: Services that do not answer: why, and since when by the database's clock.
-        self._services: dict[str, tuple[str, datetime]] = {}
+        self._watch = ServiceWatch(group_id)
         #: When the database was first missed, by this process's monotonic clock.
         self._database_missed: tuple[float, str] | None = None
         #: The leader whose lease this one took over, until that is written down.
         self._former: Lease | None = None
-        self._unclaimed: list[str] = []
-        self._retention: dict[str, float] = {}
-        self._old_below: dict[TopicPartition, int] = {}
-        self._retention_asked = -RETENTION_ASK_SECONDS
 
     def tick(self) -> Tick:
         """Look, judge, write, mend. Raises nothing for a service that is away: the next tick goes on by itself."""
@@ -97,10 +86,10 @@ class RecoveryManager:
             return Tick(leading=False)
 
     def release(self) -> None:
-        """Let a standby take over at once."""
-        token = leases.acquire(self._lease_name, self.holder, LEASE_SECONDS)
-        if token:
-            leases.release(token)
+        """Let a standby take over at once. Does nothing where another leads, or was the last to do so."""
+        held = Lease.objects.filter(pk=self._lease_name, holder=self.holder).first()
+        if held:
+            leases.release(LeaseToken(held.name, held.holder, held.epoch))
 
     # --- Leading -------------------------------------------------------------------------------
 
@@ -117,7 +106,7 @@ class RecoveryManager:
         if before is not None and before.holder not in ("", self.holder):
             self._former = before
         judged = self._silence_means_death()
-        self._look_at_services()
+        self._watch.look()
         state = self._state(judged=judged)
         opened, closed = self._write_down(token, state)
         self._mend(token, state)
@@ -200,68 +189,16 @@ class RecoveryManager:
 
     # --- Looking -------------------------------------------------------------------------------
 
-    def _look_at_services(self) -> None:
-        """Sample the log in one request for all partitions; see which services answer."""
-        try:
-            self._admin = self._admin or KafkaAdmin(timeout_seconds=KAFKA_SECONDS)
-            lag.sample_group(self.group_id, "monitor", self._admin)
-            topics = self._topics()
-            self._unclaimed = self._new_partitions(self._admin, topics)
-            if monotonic() - self._retention_asked >= RETENTION_ASK_SECONDS:
-                self._ask_retention(self._admin, topics)
-            self._services.pop("kafka", None)
-        except OffsetsError as error:
-            self._missing("kafka", str(error))
-        try:
-            self._redis.ping()
-            self._services.pop("redis", None)
-        except (RedisError, OSError) as error:
-            self._missing("redis", f"{told(error)}.")
-
-    def _ask_retention(self, admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> None:
-        """How long Kafka keeps records, and up to where it deletes them soon, by the records' own times: our samples
-        do not reach back as far as a topic's retention does.
-        """
-        self._retention = admin.retention_seconds(topics)
-        now, old = assessments.now().timestamp(), {}
-        for topic, seconds in self._retention.items():
-            border = now - max(0.0, seconds - settings.RETENTION_WARN_SECONDS)
-            places = [TopicPartition(topic, number) for number in topics[topic]]
-            old.update(admin.offsets_for_time(places, round(border * 1000)))
-        self._old_below = old
-        self._retention_asked = monotonic()
-
-    def _missing(self, service: str, text: str) -> None:
-        self._services[service] = (text, self._services[service][1] if service in self._services else assessments.now())
-
-    def _topics(self) -> dict[str, set[int]]:
-        """The group's topics, with the partitions that have a checkpoint."""
-        found: dict[str, set[int]] = {}
-        rows = PartitionCheckpoint.objects.filter(group_id=self.group_id, retired_at__isnull=True)
-        for topic, partition in rows.values_list("topic", "partition"):
-            found.setdefault(topic, set()).add(partition)
-        return found
-
-    @staticmethod
-    def _new_partitions(admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> list[str]:
-        """Partitions of the group's topics that nobody has claimed yet."""
-        return [
-            f"{topic}-{partition}"
-            for topic, description in sorted(admin.describe_topics(topics).items())
-            for partition in description.partitions
-            if partition not in topics[topic]
-        ]
-
     def _state(self, *, judged: bool) -> GroupState:
         report = InvariantReport.objects.filter(group_id=self.group_id, ok=False).first()
-        seen = assessments.workers(self.group_id)
+        seen, watch = assessments.workers(self.group_id), self._watch
         return GroupState(
             now=assessments.now(),
-            partitions=assessments.partitions(self.group_id, self._retention, self._old_below, judged=judged),
+            partitions=assessments.partitions(self.group_id, watch.retention, watch.old_below, judged=judged),
             workers=seen if judged else [_alive(worker) for worker in seen],
             deaths=self._deaths(),
-            unclaimed=self._unclaimed,
-            services=dict(self._services),
+            unclaimed=watch.unclaimed,
+            services=dict(watch.services),
             violated=[name for name, one in sorted(report.invariants.items()) if not one["ok"]] if report else (),
             violated_at=report.checked_at if report else None,
             orphaned_replays=replays.orphaned(self.group_id),

@@ -601,6 +601,22 @@ def test_the_pages_lists_are_bounded_and_in_order(monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_the_actions_of_another_group_are_on_its_own_page() -> None:
+    mine, theirs = make_checkpoint(), make_checkpoint(group_id="another")
+    for reason, checkpoint in (("mine", mine), ("theirs", theirs), ("of no partition", None)):
+        OperatorAction.objects.create(
+            kind="pause",
+            checkpoint=checkpoint,
+            username="u",
+            target="t",
+            source="api",
+            reason=reason,
+            outcome="applied",
+        )
+    shown = [one["reason"] for one in recovery_queries.recovery(GROUP, [mine.pk])["actions"]]
+    assert shown == ["of no partition", "mine"]
+
+
 def test_what_kafka_has_deleted_cannot_be_replayed_any_more() -> None:
     checkpoint = make_checkpoint(next_offset=40)
     make_range(checkpoint, 0, 20, "failed")

@@ -34,7 +34,7 @@ from offsets.models import (
     ReplayRange,
     Worker,
 )
-from offsets.recovery import actions, eviction, findings, incidents, letters
+from offsets.recovery import actions, automatic, eviction, findings, incidents, letters, watch
 from offsets.recovery import manager as manager_module
 from offsets.recovery.actions import ActionKind
 from offsets.recovery.guards import Actor, Seen, Source
@@ -83,7 +83,7 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """Stands in for Kafka where its answers are the test's matter, and not how they are got."""
     found = Cluster()
-    monkeypatch.setattr(manager_module, "KafkaAdmin", lambda timeout_seconds: found)
+    monkeypatch.setattr(watch, "KafkaAdmin", lambda timeout_seconds: found)
     return found
 
 
@@ -200,6 +200,10 @@ def test_a_standby_does_not_end_the_leaders_lease_when_it_stops(make: Callable[.
     make("B").release()
     assert Lease.objects.get(pk=LEADS).holder == "A"
     assert not make("B").tick().leading
+    expire(LEADS)
+    make("B").release()
+    assert make("C").tick().leading
+    assert Incident.objects.get().summary.startswith("The leader A is gone"), "who stood by hides nothing of it"
 
 
 @supervised
@@ -265,7 +269,7 @@ def test_each_step_of_mending_compares_the_leaders_epoch(
     monkeypatch.setattr(letters, "counted_before_rebuild", lambda _: [1])
     deposed = leases.acquire(LEADS, "A", 5)
     assert deposed
-    manager._look_at_services()
+    manager._watch.look()
     state = manager._state(judged=True)
     take_over()
     worker = {"_bury": state.workers[0], "_evict": state.workers[-1]}.get(step)
@@ -804,6 +808,17 @@ def test_a_place_is_paused_although_its_stuck_worker_holds_the_row(manager: Reco
     assert (checkpoint.owner_id, checkpoint.desired_state) == (None, "paused")
 
 
+def test_what_happens_by_itself_goes_through_the_same_door_and_never_raises() -> None:
+    checkpoint = make_checkpoint()
+    assert automatic.pause(checkpoint.pk, "too many dead letters")
+    assert not automatic.pause(checkpoint.pk, "too many dead letters"), "it is paused already"
+    assert not automatic.pause(987654, "too many dead letters")
+    (done,) = OperatorAction.objects.filter(outcome="applied")
+    assert (done.username, done.source, done.reason) == ("auto:circuit-breaker", "automatic", "too many dead letters")
+    checkpoint.refresh_from_db()
+    assert checkpoint.desired_state == "paused"
+
+
 @supervised
 def test_places_of_topics_with_like_names_are_told_apart(manager: RecoveryManager) -> None:
     mine = make_checkpoint(0, topic="events", owner=make_worker("w-1", stage="decoding my-events-0 [1000, 1200)"))
@@ -1012,7 +1027,7 @@ def test_a_redis_that_does_not_answer_is_an_incident_until_it_does(
         raise RedisConnectionError("Connection refused.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(manager._redis, "ping", refuse)
+        patch.setattr(manager._watch._redis, "ping", refuse)
         assert manager.tick().opened == ["redis_unavailable redis"]
         assert manager.tick().leading, "work goes on without it"
     assert manager.tick().closed == ["redis_unavailable redis"]
