@@ -64,6 +64,8 @@ def decode_apart(decode: Decode, batch: RecordBatch, never: tuple[type[Exception
         yield decode(batch)
     except never:
         raise
+    except MemoryError:
+        raise  # no record is to blame
     except Exception as error:
         if len(batch.records) < 2:
             yield set_apart(decode, batch, HANDLER_FAILED, told(error))

@@ -117,7 +117,7 @@ class StreamProcessor:
             on_trouble=self._trouble,
             stages=self._stages,
         )
-        self._breakers = CircuitBreakers(self.coordinator.fences.is_current)
+        self._breakers = CircuitBreakers()
         self._announcer = Announcer(
             options.group_id,
             options.worker_id,

@@ -11,7 +11,7 @@ from django.utils.module_loading import import_string
 
 from offsets import journal, workers
 from offsets.clock import monotonic
-from offsets.errors import OffsetsError
+from offsets.errors import OffsetsError, told
 from offsets.kafka.admin import KafkaAdmin
 from offsets.processor import ProcessorOptions, StreamProcessor
 from offsets.semantics import misconfiguration, refusal, refuse, refused_mirrors
@@ -103,13 +103,22 @@ def run_worker(
     )
     try:
         met = processor.run()
+    except Exception as error:
+        _refuse_remains(processor, worker_id, told(error))
+        raise
     finally:
         _sign_off(processor, options, worker_id)
-    if processor.left_behind:
-        raise LeftBehindError(
-            f"{worker_id} ended, but for its {' and '.join(processor.left_behind)} thread, which does not answer."
-        )
+    _refuse_remains(processor, worker_id)
     return _summary(processor, options, worker_id, met=met)
+
+
+def _refuse_remains(processor: StreamProcessor, worker_id: str, cause: str = "") -> None:
+    """A process with a thread that cannot be ended must not be used again, however its worker came to its end."""
+    if processor.left_behind:
+        threads = " and ".join(processor.left_behind)
+        raise LeftBehindError(
+            f"{worker_id} ended{f' ({cause})' if cause else ''}, but for its {threads} thread, which does not answer."
+        )
 
 
 def _instance_id(options: WorkerOptions) -> str:

@@ -14,10 +14,14 @@ MANAGER = Actor("auto:recovery-manager", allowed=True)
 BREAKER = Actor("auto:circuit-breaker", allowed=True)
 
 
-def pause(checkpoint_id: int, why: str, *, actor: Actor = BREAKER) -> bool:
-    """Pause a partition until a person resumes it. False where it is paused, or was changed in this moment."""
+def pause(checkpoint_id: int, why: str, *, actor: Actor = BREAKER, epoch: int | None = None) -> bool:
+    """Pause a partition until a person resumes it. False where it is paused, was changed in this moment, or `epoch` is
+    over: what a zombie thinks of its partition is its successor's no more.
+    """
     try:
         shown = actions.preview(ActionKind.PAUSE, checkpoint_id, actor)
+        if epoch is not None and shown.seen.epoch != epoch:
+            return False
         actions.apply(
             *(ActionKind.PAUSE, checkpoint_id), actor=actor, reason=why, source=Source.AUTOMATIC, seen=shown.seen
         )

@@ -81,11 +81,12 @@ def _in_words(worker: Worker, rows: Sequence[PartitionCheckpoint]) -> str:
         if worker.slot
         else "nobody starts it again: run manage.py run_consumer if no other worker is left"
     )
-    session = f"{settings.SESSION_TIMEOUT_MS / 1000:.0f} s"
+    session, poll = (f"{ms / 1000:.0f} s" for ms in (settings.SESSION_TIMEOUT_MS, settings.MAX_POLL_INTERVAL_MS))
     return (
         f"Evict {worker.worker_id}: {what}. It is told to drop its work and end, which it hears within a second; if it "
-        f"cannot hear, Kafka's group lets it go when its session expires ({session}). Other workers count from the "
-        f"committed offsets on, nothing is lost or counted twice; {again}."
+        f"cannot hear, Kafka's group lets it go: {session} after its process died or stopped, {poll} after its "
+        f"fetching thread got stuck. Other workers count from the committed offsets on, nothing is lost or counted "
+        f"twice; {again}."
     )
 
 

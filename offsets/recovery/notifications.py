@@ -55,7 +55,10 @@ def channels() -> list[str]:
 def refused_setup(url: str, secret: str, email_to: list[str], email_host: str) -> str:
     """Why alerts could not be sent so; empty when they can. Pure."""
     if url:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return "ALERT_WEBHOOK_URL cannot be read as an address."
         if parts.scheme not in ("http", "https") or not parts.hostname:
             return "ALERT_WEBHOOK_URL must be an http or https address."
         if not secret:
@@ -305,6 +308,8 @@ def _mail(message: Notification, suppressed: int) -> None:
         email.send()
     except OSError as error:  # smtplib's errors are, too
         raise SendError(told(error)) from error
+    except ValueError as error:  # an address or a header that cannot be written; it will not get better
+        raise SendError(told(error), permanent=True) from error
 
 
 _SENDERS = {WEBHOOK: _post, EMAIL: _mail}

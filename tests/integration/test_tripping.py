@@ -31,7 +31,7 @@ def claim() -> Claim:
 
 
 def breakers() -> CircuitBreakers:
-    return CircuitBreakers(lambda claim: True)
+    return CircuitBreakers()
 
 
 def commit(claim: Claim, counted: int, *failed: int) -> PartitionCommit:
@@ -116,7 +116,7 @@ def test_it_asks_again_when_the_database_was_away(
 ) -> None:
     ours = breakers()
 
-    def away(*_: object) -> bool:
+    def away(*_: object, **__: object) -> bool:
         raise OperationalError("gone fishing")
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
@@ -128,19 +128,26 @@ def test_it_asks_again_when_the_database_was_away(
     assert is_paused(claim)
 
 
-def test_partitions_are_judged_each_for_itself_and_claims_that_ended_are_forgotten(claim: Claim) -> None:
+def test_partitions_are_judged_each_for_itself_and_a_fresh_claim_goes_on_counting(claim: Claim) -> None:
+    """A refused batch is claimed afresh each time: began the breaker anew with that, it would never trip."""
     row = make_checkpoint(1)
     other = Claim(row.pk, row.topic, row.partition, row.epoch, row.next_offset)
-    current = {claim}
-    ours = CircuitBreakers(current.__contains__)
+    ours = breakers()
     for bad in (claim, other):
         ours.quarantined(commit(bad, 1))
         ours.quarantined(commit(bad, 1))
     assert not is_paused(claim)
     assert not is_paused(other)
-    current.clear()
+    PartitionCheckpoint.objects.filter(pk=claim.checkpoint_id).update(epoch=claim.epoch + 1)
     again = Claim(claim.checkpoint_id, claim.topic, claim.partition, claim.epoch + 1, claim.next_offset)
     ours.quarantined(commit(again, 1))
-    assert not is_paused(claim), "a new claim begins anew"
-    ours.quarantined(commit(claim, 1))
-    assert not is_paused(claim), "what was known of the old one is forgotten"
+    assert is_paused(claim)
+    assert not is_paused(other)
+
+
+def test_a_zombie_does_not_pause_the_partition_of_its_successor(claim: Claim) -> None:
+    ours = breakers()
+    PartitionCheckpoint.objects.filter(pk=claim.checkpoint_id).update(epoch=claim.epoch + 1)
+    for _ in range(3):
+        ours.quarantined(commit(claim, 1))
+    assert not is_paused(claim)
