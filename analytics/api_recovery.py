@@ -16,7 +16,7 @@ from offsets.ranges import OffsetRange
 from offsets.recovery import eviction, failed, incidents, letters, replays
 from offsets.recovery.eviction import UnknownWorkerError
 from offsets.recovery.failed import Accepted
-from offsets.recovery.guards import Actor, Source, check_allowed
+from offsets.recovery.guards import Actor, Source
 from offsets.recovery.letters import LetterFilter
 from offsets.recovery.replay_plans import checked_range
 from offsets.recovery.replays import Wanted
@@ -89,14 +89,7 @@ def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
     if row is None:
         return error_response(404, f"There is no replay {replay_id}.")
     if request.method != "POST":
-        check_allowed(replays.CANCEL, Actor.of_user(request.user))
-        if row.status not in replays.ACTIVE or row.cancel_requested:
-            raise RefusedError(f"Replay {replay_id} is {row.status} already, or told to stop; nothing was changed.")
-        left = row.total_offsets - row.done_offsets
-        text = (
-            f"Cancel replay {replay_id}: it ends after the chunk in hand, {left:,} of {row.total_offsets:,} offsets "
-            "are left as they are. What it has counted stays counted."
-        )
+        text = replays.preview_cancel(row.pk, Actor.of_user(request.user))
         return JsonResponse({"kind": replays.CANCEL, "target": f"replay {replay_id}", "text": text})
     reason = reason_of(body_of(request))
     done = replays.cancel(replay_id, actor=Actor.of_user(request.user), reason=reason, source=Source.API)

@@ -127,8 +127,9 @@ def apply(
     reason = reason.replace("\x00", "").strip()
     if len(moves) > MAX_PARTITIONS:
         raise RefusedError(f"At most {MAX_PARTITIONS:,} partitions at once, not {len(moves):,}.")
-    rows = PartitionCheckpoint.objects.filter(pk__in=[move.checkpoint_id for move in moves])
+    rows = list(PartitionCheckpoint.objects.filter(pk__in=[move.checkpoint_id for move in moves]))
     logs = logs_of(rows)
+    asked_at = {row.pk: row.ledger_end for row in rows}
     at = moves[0].checkpoint_id if moves else 0
     try:
         check_allowed(kind, actor)
@@ -140,12 +141,24 @@ def apply(
             for move in moves:
                 at = move.checkpoint_id
                 row = live(at, locked.get(at))
+                if at in logs:
+                    logs[at] = _grown(logs[at], asked_at[at], row.ledger_end)
                 plan = _checked(kind, move, row, logs, strict=strict)
                 actions.append(_apply(plan, move, row, logs[at], actor, reason, source, change_id))
             return actions
     except RefusedError as error:
         audit.refused(kind, at, actor=actor, reason=reason, source=source, detail=str(error))
         raise
+
+
+def _grown(log: Log, asked_at: int, ledger_end: int) -> Log:
+    """The log, which had all that the ledger knew when it was asked, and so has what the ledger has come to since.
+
+    A log that ended before the ledger even then was truncated, and stays as it was seen.
+    """
+    if log.bounds.end < asked_at:
+        return log
+    return replace(log, bounds=Bounds(log.bounds.start, max(log.bounds.end, ledger_end)))
 
 
 def _checked(

@@ -258,6 +258,25 @@ def _insert(
     return replay
 
 
+def preview_cancel(replay_id: int, actor: Actor) -> str:
+    """What `cancel` would do now, in words. Raises RefusedError where it would refuse; changes nothing."""
+    check_allowed(CANCEL, actor)
+    replay = Replay.objects.filter(pk=replay_id, status__in=ACTIVE, cancel_requested=False).first()
+    if replay is None:
+        raise RefusedError(_not_cancelled(replay_id))
+    left = replay.total_offsets - replay.done_offsets
+    return (
+        f"Cancel replay {replay_id}: it ends after the chunk in hand, {left:,} of {replay.total_offsets:,} offsets are "
+        "left as they are. What it has counted stays counted."
+    )
+
+
+def _not_cancelled(replay_id: int) -> str:
+    status = Replay.objects.filter(pk=replay_id).values_list("status", flat=True).first()
+    state = "There is no such replay" if status is None else f"It is {status} already, or told to stop"
+    return f"Replay {replay_id} cannot be cancelled. {state}."
+
+
 def cancel(replay_id: int, *, actor: Actor, reason: str, source: Source) -> Replay:
     """Stop a replay after the chunk in hand. What it has counted stays counted. Raises RefusedError, audited."""
     reason = reason.replace("\x00", "").strip()
@@ -269,8 +288,7 @@ def cancel(replay_id: int, *, actor: Actor, reason: str, source: Source) -> Repl
         with transaction.atomic():
             waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE, cancel_requested=False)
             if replay is None or not waiting.update(cancel_requested=True):
-                state = "There is no such replay" if replay is None else f"It is {replay.status} already, or told so"
-                raise RefusedError(f"Replay {replay_id} cannot be cancelled. {state}.")
+                raise RefusedError(_not_cancelled(replay_id))
             Replay.objects.filter(pk=replay_id, status=Replay.Status.QUEUED).update(
                 status=Replay.Status.CANCELLED, finished_at=DatabaseTime(), detail="Cancelled before it began."
             )

@@ -199,10 +199,14 @@ def test_it_lists_and_cancels(world: World) -> None:
     other.lay((5, "failed"))
     other.begin(other.wanted(0, 5))
     assert [item["id"] for item in run(world, "--list")["items"]] == [new.pk, old.pk]
-    with pytest.raises(CommandError, match="Say why") as refused:
-        run(world, "--cancel", str(old.pk))
+    dry = run(world, "--cancel", str(old.pk))
+    assert (dry["executed"], dry["id"]) == (False, old.pk)
+    assert "10 of 10 offsets are left as they are" in dry["detail"]
+    with pytest.raises(CommandError, match="reason") as refused:
+        run(world, "--cancel", str(old.pk), "--execute")
     assert refused.value.returncode == 2
-    data = run(world, "--cancel", str(old.pk), "--reason", "not now")
+    assert run(world, "--list")["items"][1]["status"] == "queued"
+    data = run(world, "--cancel", str(old.pk), "--execute", "--reason", "not now")
     assert (data["id"], data["status"]) == (old.pk, "cancelled")
     told = said(world, "--list")
     assert f"Replay {old.pk} cancelled: 0 of 10 offsets. Cancelled before it began." in told

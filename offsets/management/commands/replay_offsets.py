@@ -57,9 +57,7 @@ class Command(OperatorCommand):
         parser.add_argument("--background", action="store_true", help="Let the workers run it; do not wait.")
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that nobody runs now.")
-        instead.add_argument(
-            "--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand; needs --reason."
-        )
+        instead.add_argument("--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand.")
         instead.add_argument("--list", action="store_true", help="The replays of the group, newest first.")
         add_execute(parser)
 
@@ -68,13 +66,7 @@ class Command(OperatorCommand):
             self._list(options)
             return None
         if options["cancel"] is not None:
-            replay = replays.cancel(
-                options["cancel"],
-                actor=Actor.of_operating_system(),
-                reason=options["reason"],
-                source=Source.COMMAND,
-            )
-            self._show(replay, options)
+            self._cancel(options["cancel"], options)
             return None
         if options["resume"] is not None:
             return self._follow(options["resume"], options)
@@ -97,6 +89,19 @@ class Command(OperatorCommand):
             self._show(replay, options)
             return None
         return self._follow(replay.pk, options)
+
+    def _cancel(self, replay_id: int, options: Mapping[str, Any]) -> None:
+        actor, reason = Actor.of_operating_system(), reason_of(options)
+        if options["execute"]:
+            self._show(replays.cancel(replay_id, actor=actor, reason=reason, source=Source.COMMAND), options)
+            return
+        text = replays.preview_cancel(replay_id, actor)
+        advice = "Dry run: nothing was changed. Add --execute --reason 'why'."
+        self.emit(
+            {"executed": False, "id": replay_id, "detail": text},
+            lambda console: console.print(f"{text}\n{advice}"),
+            as_json=options["json"],
+        )
 
     def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
         """Each partition in scope by itself: those of one that fails stay as they are."""
