@@ -159,6 +159,7 @@ class PartitionFacts:
     owner_heartbeat_age_seconds: float | None = None
     owner_stopped: bool = False
     desired_state: str = DesiredState.RUNNING
+    paused_by: str = "an operator"
     halt_reason: str = HaltReason.NONE
     halt_detail: str = ""
     #: None is unknown. An old sample must come as None: a lag that nobody measures any more would look steady.
@@ -278,7 +279,7 @@ def _paused(facts: PartitionFacts) -> Verdict | None:
     waiting = f"; {counted(facts.lag, 'record')} wait" if facts.lag else ""
     return Verdict(
         Status.PAUSED,
-        f"Paused by an operator at offset {facts.next_offset:,}{waiting}. Resume it when the reason is gone.",
+        f"Paused by {facts.paused_by} at offset {facts.next_offset:,}{waiting}. Resume it when the reason is gone.",
     )
 
 

@@ -13,10 +13,13 @@ from django.db import connection
 from offsets import health
 from offsets.health import LagTime, Limits, LogEnd, PartitionFacts
 from offsets.health_window import CommitPoint
+from offsets.recovery import automatic
 from offsets.recovery.findings import FailedRange, PartitionState, WorkerState
 from offsets.types import TopicPartition
 
 WINDOW_SECONDS = 60
+#: Who else than people pauses, as a sentence names it.
+PAUSED_BY = {automatic.BREAKER.name: "the circuit breaker"}
 #: The log start moves in steps of whole segments: its rate is taken over the longest memory there is.
 RETENTION_HOURS = 6
 
@@ -65,8 +68,11 @@ _ROWS = """
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
     LEFT JOIN offsets_operatoraction a ON a.id = c.last_action_id
     LEFT JOIN LATERAL (
-        SELECT username, reason FROM offsets_operatoraction p
-        WHERE p.checkpoint_id = c.id AND p.kind = 'pause' AND p.outcome = 'applied' ORDER BY p.id DESC LIMIT 1
+        -- A partition that was rebuilt is still paused by whom it was paused before.
+        SELECT p.username, p.reason FROM offsets_operatoraction p
+        JOIN offsets_partitioncheckpoint b ON b.id = p.checkpoint_id
+        WHERE b.group_id = c.group_id AND b.topic = c.topic AND b.partition = c.partition
+            AND p.kind = 'pause' AND p.outcome = 'applied' ORDER BY p.id DESC LIMIT 1
     ) p ON c.desired_state = 'paused'
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
     LEFT JOIN LATERAL (
@@ -209,6 +215,7 @@ def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at
         owner_heartbeat_age_seconds=row.heartbeat_age,
         owner_stopped=row.owner_stopped,
         desired_state=row.desired_state,
+        paused_by=PAUSED_BY.get(row.paused_by, "an operator"),
         halt_reason=row.halt_reason,
         halt_detail=row.halt_detail,
         lag=lag,

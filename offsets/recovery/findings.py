@@ -130,6 +130,8 @@ class GroupState:
     violated_at: datetime | None = None
     #: Replays that have begun and that no process runs: (id, since).
     orphaned_replays: Sequence[tuple[int, datetime]] = ()
+    #: Replays that no process has taken for too long: (id, since).
+    waiting_replays: Sequence[tuple[int, datetime]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,16 @@ def _replays(state: GroupState) -> Iterator[Finding]:
             "replay_orphaned",
             f"replay {replay_id}",
             f"Replay {replay_id} has begun, and the process that ran it is gone. It is started again where it was.",
+            since,
+            critical=False,
+        )
+    for replay_id, since in state.waiting_replays:
+        waited = duration((state.now - since).total_seconds())
+        yield Finding(
+            "replay_waiting",
+            f"replay {replay_id}",
+            f"Replay {replay_id} has waited for {waited}, and no process has taken it. Start a worker of the queue "
+            f"replays, or run it here: manage.py replay_offsets --resume {replay_id}.",
             since,
             critical=False,
         )

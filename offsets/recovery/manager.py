@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 5.0
 #: A manager that did not tick for this long was without a database, and so, perhaps, were the workers.
 GAP_SECONDS = 6
+#: A replay that nobody has taken for so long has no worker.
+REPLAY_WAITS_SECONDS = 60.0
 #: A replay that was sent is not sent again for so long.
 DISPATCH_SECONDS = 10.0
 #: Workers that got stuck at the same place so often within the hour: then the place waits for a person.
@@ -76,6 +78,9 @@ class RecoveryManager:
         try:
             return self._tick()
         except DATABASE_LOST as error:
+            if _is_contention(error):
+                logger.warning("The recovery manager looks again: %s", told(error))
+                return Tick(leading=False, trouble=told(error))
             if self._database_missed is None:
                 self._database_missed = (monotonic(), " ".join(str(error).split()))
                 logger.warning("The recovery manager waits for its database: %s", self._database_missed[1])
@@ -202,6 +207,7 @@ class RecoveryManager:
             violated=[name for name, one in sorted(report.invariants.items()) if not one["ok"]] if report else (),
             violated_at=report.checked_at if report else None,
             orphaned_replays=replays.orphaned(self.group_id),
+            waiting_replays=replays.not_taken(self.group_id, REPLAY_WAITS_SECONDS),
         )
 
     def _deaths(self) -> list[DeathState]:
@@ -262,7 +268,13 @@ class RecoveryManager:
             incidents.note_action(self.group_id, text, worker_id=worker.worker_id, automatic=True)
 
     def _evict(self, token: LeaseToken, worker: WorkerState) -> None:
-        """Take the partitions from a stuck worker; where that happens again and again at one place, that one waits."""
+        """Take the partitions from a stuck worker; where that happens again and again at one place, that one waits.
+
+        Not from one whose statement the database is working on: it is slow, and a successor would be no faster.
+        """
+        if _works_in_database(worker.worker_id):
+            logger.warning("%s is not evicted while the database works on its statement.", worker.worker_id)
+            return
         reason = f"stuck {worker.stage} for {worker.stage_seconds or 0:.0f} s"
         try:
             with self._writing(token):
@@ -300,10 +312,13 @@ class RecoveryManager:
                     continue
                 gone = OffsetRange(failed.start, min(failed.end, one.log_start))
                 with self._writing(token):
-                    ledger.pass_failed(
+                    lost = ledger.pass_failed(
                         one.checkpoint_id, gone, RangeKind.EXPIRED, f"failed ({failed.detail}), then deleted by Kafka"
                     )
-                    text = f"{one.name} {gone} failed, and Kafka has deleted it: lost."
+                    if not lost:
+                        continue  # a replay has counted it in this moment
+                    names = ", ".join(map(str, lost))
+                    text = f"{one.name} {names} failed, and Kafka has deleted it: lost."
                     journal.record(
                         self.group_id, "expired", text, level="error", topic=one.topic, partition=one.partition
                     )
@@ -361,6 +376,21 @@ class RecoveryManager:
             text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
             ids = replay.ranges.values_list("checkpoint_id", flat=True)
             incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
+
+
+def _is_contention(error: Exception) -> bool:
+    """A deadlock, or a lock that was waited for too long: the database answers, and is asked again."""
+    return str(getattr(error.__cause__, "sqlstate", "") or "").startswith(("40", "55"))
+
+
+def _works_in_database(worker_id: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
+            " AND datname = current_database() AND state = 'active')",
+            [worker_id],
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def _alive(worker: WorkerState) -> WorkerState:

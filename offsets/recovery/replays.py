@@ -449,6 +449,13 @@ def orphaned(group_id: str) -> list[tuple[int, datetime]]:
         return list(cursor.fetchall())
 
 
+def not_taken(group_id: str, seconds: float) -> list[tuple[int, datetime]]:
+    """Replays that have waited for a process for longer than `seconds`; with since when."""
+    queued = Replay.objects.filter(group_id=group_id, status=Replay.Status.QUEUED)
+    old = queued.filter(created_at__lt=DatabaseTime() - Value(timedelta(seconds=seconds)))
+    return list(old.order_by("pk").values_list("pk", "created_at"))
+
+
 def waiting_of(checkpoint_id: int) -> list[ReplayRange]:
     """What replays that have not ended still have to read of a partition."""
     waiting = ReplayRange.objects.filter(replay__status__in=ACTIVE, state=ReplayRange.State.WAITING)

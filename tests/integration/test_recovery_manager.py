@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -783,6 +783,22 @@ def test_a_place_where_worker_after_worker_gets_stuck_is_paused(manager: Recover
     assert Incident.objects.get(kind="circuit_breaker").subject == "engagement-0"
 
 
+@supervised
+def test_a_place_is_not_paused_for_a_worker_that_is_stuck_elsewhere(manager: RecoveryManager) -> None:
+    here, elsewhere = make_checkpoint(0), make_checkpoint(1)
+    for number in range(manager_module.STUCK_AT_ONE_PLACE - 1):
+        make_stuck(f"w-{number}", here)
+        manager.tick()
+        workers.mark_stopped(f"w-{number}")
+    both = make_stuck("w-9", elsewhere)
+    PartitionCheckpoint.objects.filter(pk=here.pk).update(owner=both)
+
+    manager.tick()
+
+    assert Worker.objects.get(pk="w-9").evicted_at is not None
+    assert set(PartitionCheckpoint.objects.values_list("desired_state", flat=True)) == {"running"}
+
+
 @pytest.mark.django_db(transaction=True)
 @supervised
 def test_a_place_is_paused_although_its_stuck_worker_holds_the_row(manager: RecoveryManager, settings: Any) -> None:
@@ -1075,3 +1091,67 @@ def test_the_command_tells_one_tick_and_lets_a_standby_lead(cluster: Cluster, mo
     out = io.StringIO()
     call_command("run_recovery_manager", "--once", stdout=out)
     assert "engagement-0: HALTED" in out.getvalue()
+
+
+# --- What is no reason to act, and what is still one ----------------------------------------------
+
+
+def _sleep_in(session: psycopg.Connection) -> None:
+    with suppress(psycopg.errors.QueryCanceled):
+        session.execute("SELECT pg_sleep(30)")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_whose_statement_the_database_works_on_is_slow_and_not_evicted(manager: RecoveryManager) -> None:
+    make_stuck("w-1", make_checkpoint())
+    with other_session("w-1") as session:
+        busy = threading.Thread(target=_sleep_in, args=(session,), daemon=True)
+        busy.start()
+        wait_for("the database works on it", lambda: manager_module._works_in_database("w-1"))
+        manager.tick()
+        assert open_kinds()["worker_stuck"] == "w-1", "people are told all the same"
+        assert not OperatorAction.objects.exists()
+        session.cancel()
+        busy.join(10)
+    manager.tick()
+    assert OperatorAction.objects.get().kind == "evict"
+
+
+def test_a_deadlock_is_no_outage(manager: RecoveryManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collide(*_: object) -> None:
+        raise OperationalError("deadlock detected") from psycopg.errors.DeadlockDetected()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manager_module.assessments, "store", collide)
+        assert "deadlock" in manager.tick().trouble
+    manager.tick()
+    assert not Incident.objects.filter(kind="database_unavailable").exists()
+
+
+def test_a_rebuilt_partition_is_still_paused_by_the_breaker(manager: RecoveryManager) -> None:
+    """Its incident must not be called over while it counts nothing."""
+    worker = make_worker()
+    old = make_checkpoint(owner=worker)
+    assert automatic.pause(old.pk, "10 of the last 10 records could not be counted")
+    assert manager.tick().opened == ["circuit_breaker engagement-0"]
+    PartitionCheckpoint.objects.filter(pk=old.pk).update(retired_at=ago(0), retired_reason="rebuilt", owner=None)
+    make_checkpoint(owner=worker, desired_state="paused", next_offset=0)
+
+    assert manager.tick().closed == []
+
+    assert open_kinds()["circuit_breaker"] == "engagement-0"
+    detail = PartitionHealth.objects.get(checkpoint__retired_at__isnull=True).detail
+    assert detail.startswith("Paused by the circuit breaker at offset 0")
+
+
+def test_a_replay_that_no_process_takes_is_told(manager: RecoveryManager) -> None:
+    make_checkpoint(owner=make_worker())
+    replay = Replay.objects.create(group_id=GROUP, username="olga", reason="r", total_offsets=1)
+    manager.tick()
+    assert "replay_waiting" not in open_kinds()
+    Replay.objects.filter(pk=replay.pk).update(created_at=ago(120))
+    manager.tick()
+    told = Incident.objects.get(kind="replay_waiting")
+    assert f"replay_offsets --resume {replay.pk}" in told.summary
+    Replay.objects.filter(pk=replay.pk).update(status="done", finished_at=ago(0))
+    assert manager.tick().closed == [f"replay_waiting replay {replay.pk}"]

@@ -53,9 +53,13 @@ class Command(OperatorCommand):
         if not options["once"]:
             alerts.start()
         with ThreadPoolExecutor(1, "replay") as pool:
+            waiting: set[int] = set()
 
             def run_here(replay_id: int) -> None:
-                pool.submit(_run_replay, replay_id, stop)
+                # It is sent again every few seconds, for as long as the one before it takes.
+                if replay_id not in waiting:
+                    waiting.add(replay_id)
+                    pool.submit(_run_replay, replay_id, stop).add_done_callback(lambda _: waiting.discard(replay_id))
 
             dispatch = run_here if options["run_replays"] else dispatch_replay
             manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
