@@ -151,10 +151,10 @@ def _accepted(get: Callable[[str], Any], seen: int | None) -> Accepted:
 def letter_list(request: HttpRequest) -> HttpResponse:
     """Newest first, filtered by status, topic, partition and error_code; `before` is the last id of the page before."""
     chosen = _filter(request.GET.get)
-    rows = chosen.rows().select_related("checkpoint").order_by("-pk")
+    rows = chosen.rows().order_by("-pk")
     if before := request.GET.get("before"):
         rows = rows.filter(pk__lt=_number("before", before))
-    return JsonResponse({"count": chosen.rows().count(), "items": [letters.as_json(row) for row in rows[:MAX_LISTED]]})
+    return JsonResponse({"count": chosen.rows().count(), "items": letters.listed(rows, MAX_LISTED)})
 
 
 @api_view("GET", "HEAD")

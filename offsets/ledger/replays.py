@@ -31,7 +31,7 @@ def replay_miss(commit: PartitionCommit) -> str:
 def _lock(checkpoint_id: int) -> str | None:
     """Lock a checkpoint's row; why it was retired, empty for a live one, None for none."""
     row = (
-        PartitionCheckpoint.objects.select_for_update()
+        PartitionCheckpoint.objects.select_for_update(no_key=True)
         .filter(pk=checkpoint_id)
         .values_list("retired_at", "retired_reason")
         .first()
@@ -82,11 +82,14 @@ def retry_failed_later(checkpoint_id: int, within: OffsetRange, seconds: float |
 
 
 def lock_letters(letter_ids: Sequence[int]) -> list[DeadLetter]:
-    """Lock the checkpoints, in id order as commits do, then the letters; those that exist, in offset order."""
+    """Lock the checkpoints, in id order as commits do, then the letters; those that exist, in offset order.
+
+    Without their bytes: a thousand letters may be a gigabyte.
+    """
     letters = DeadLetter.objects.filter(pk__in=letter_ids)
     checkpoints = PartitionCheckpoint.objects.filter(pk__in=letters.values("checkpoint_id"))
-    list(checkpoints.order_by("pk").select_for_update().values_list("pk", flat=True))
-    locked = letters.select_related("checkpoint").order_by("checkpoint_id", "offset")
+    list(checkpoints.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True))
+    locked = letters.select_related("checkpoint").defer("key", "value", "headers").order_by("checkpoint_id", "offset")
     return list(locked.select_for_update(of=("self",)))
 
 
@@ -121,7 +124,7 @@ def fence(worker_id: str, *, silent_seconds: float | None = None, action: Operat
             "SELECT c.id FROM offsets_partitioncheckpoint c JOIN offsets_worker w ON w.worker_id = c.owner_id"
             " WHERE c.owner_id = %s AND c.retired_at IS NULL AND (%s::float8 IS NULL"
             " OR w.heartbeat_at < clock_timestamp() - make_interval(secs => %s))"
-            " ORDER BY c.id FOR UPDATE OF c) RETURNING id",
+            " ORDER BY c.id FOR NO KEY UPDATE OF c) RETURNING id",
             [
                 "action" if action else "claim",
                 action.pk if action else None,

@@ -11,7 +11,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import BinaryField, F, QuerySet, Sum
+from django.db.models.functions import Length, Substr
 from django.utils.module_loading import import_string
 
 from offsets import journal, ledger
@@ -19,6 +20,7 @@ from offsets.committer import UNFIT_DATA
 from offsets.errors import LedgerConflictError, RefusedError, StalePreviewError, told
 from offsets.failures import decode_apart
 from offsets.models import DeadLetter, OperatorAction
+from offsets.payloads import PREVIEW_CHARACTERS, preview_text
 from offsets.recovery import audit
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason
 from offsets.types import BatchHandler, Claim, DeadLetterStatus, DecodedBatch, RecordBatch
@@ -26,8 +28,13 @@ from offsets.types import BatchHandler, Claim, DeadLetterStatus, DecodedBatch, R
 REQUEUE = "requeue"
 DISCARD = "discard"
 REOPEN = "reopen"
-#: Letters in one action; its transaction holds their partitions' rows.
+#: Letters in one action, and the bytes of those that are requeued; its transaction holds their partitions' rows.
 MAX_LETTERS = 5_000
+MAX_BYTES = 64 * 1024 * 1024
+
+
+#: What a letter is read without, unless it is to be counted or shown whole.
+BYTES = ("key", "value", "headers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +131,12 @@ class StoredRecord:
 def preview(kind: str, chosen: LetterFilter, actor: Actor) -> LettersPreview:
     """Say what `apply` would do now. Raises RefusedError where it would refuse; changes nothing."""
     check_allowed(kind, actor)
-    letters = list(chosen.rows().select_related("checkpoint")[: MAX_LETTERS + 1])
+    letters = list(chosen.rows().select_related("checkpoint").defer(*BYTES)[: MAX_LETTERS + 1])
     _check(kind, letters, chosen.ids)
     ids = tuple(letter.pk for letter in letters)
     if kind != REQUEUE:
         return LettersPreview(kind, ids, _in_words(kind, len(letters), 0), len(letters))
+    letters = _with_bytes(ids)
     handler = _handler()
     failing = [reason for group in _by_checkpoint(letters) for reason in _failing(handler, group).values()]
     good = len(letters) - len(failing)
@@ -186,10 +194,24 @@ def apply(
             letters = ledger.lock_letters(ids)
             _check(kind, letters, ids)
             _check_kept(letters)
+            if kind == REQUEUE:
+                letters = _with_bytes(ids)
             return _apply(kind, letters, actor, reason, source, target, undoes)
     except RefusedError as error:
         audit.refused(kind, None, target=target, actor=actor, reason=reason, source=source, detail=str(error))
         raise
+
+
+def _with_bytes(ids: Sequence[int]) -> list[DeadLetter]:
+    """The letters whole, in offset order. Raises RefusedError where that would fill the memory."""
+    rows = DeadLetter.objects.filter(pk__in=ids)
+    size = rows.aggregate(size=Sum(Length("value")))["size"] or 0
+    if size > MAX_BYTES:
+        raise RefusedError(
+            f"These dead letters hold {size / 2**20:,.0f} MiB, and at most {MAX_BYTES / 2**20:,.0f} are requeued at "
+            "once; choose fewer, by partition or error code."
+        )
+    return list(rows.select_related("checkpoint").order_by("checkpoint_id", "offset"))
 
 
 def _check_kept(letters: Sequence[DeadLetter]) -> None:
@@ -297,24 +319,56 @@ def _failing(handler: BatchHandler, letters: Sequence[DeadLetter]) -> dict[int, 
 
 
 def counted_before_rebuild(group_id: str) -> list[int]:
-    """Pending letters of rebuilt partitions whose like was requeued before the rebuild, and not refused since."""
+    """Pending letters of one rebuilt partition whose like was requeued before the rebuild, and not refused since."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT d.id FROM offsets_partitioncheckpoint c"
+            'WITH found AS (SELECT d.id, d.checkpoint_id, d."offset", sum(octet_length(d.value)) OVER ('
+            'PARTITION BY d.checkpoint_id ORDER BY d."offset") AS size FROM offsets_partitioncheckpoint c'
             " JOIN offsets_deadletter d ON d.checkpoint_id = c.id AND d.status = 'pending'"
             " WHERE c.group_id = %s AND c.retired_at IS NULL AND c.baseline_kind = 'rebuild' AND EXISTS ("
             "SELECT 1 FROM offsets_partitioncheckpoint o JOIN offsets_deadletter b ON b.checkpoint_id = o.id"
             " WHERE o.group_id = c.group_id AND o.topic = c.topic AND o.partition = c.partition"
             ' AND o.topic_id = c.topic_id AND o.retired_reason = \'rebuilt\' AND b."offset" = d."offset"'
             " AND b.status = 'counted') AND NOT EXISTS (SELECT 1 FROM offsets_operatoraction a"
-            " WHERE a.kind = %s AND a.outcome = 'refused' AND a.source = %s AND a.created_at > d.created_at)"
-            ' ORDER BY d.checkpoint_id, d."offset" LIMIT %s',
-            [group_id, REQUEUE, Source.AUTOMATIC, MAX_LETTERS],
+            " WHERE a.kind = %s AND a.outcome = 'refused' AND a.source = %s AND a.checkpoint_id = c.id"
+            " AND a.created_at > d.created_at)) SELECT id FROM found"
+            " WHERE checkpoint_id = (SELECT min(checkpoint_id) FROM found) AND coalesce(size, 0) <= %s"
+            ' ORDER BY "offset" LIMIT %s',
+            [group_id, REQUEUE, Source.AUTOMATIC, MAX_BYTES, MAX_LETTERS],
         )
         return [row[0] for row in cursor.fetchall()]
 
 
 # --- For readers ----------------------------------------------------------------------------------
+
+
+def listed(rows: "QuerySet[DeadLetter]", limit: int) -> list[dict[str, Any]]:
+    """Dead letters as lists show them: the first bytes of key and value, as text. `as_json` has one whole."""
+    found = rows.select_related("checkpoint").defer(*BYTES)
+    heads = [Substr(F(name), 1, 4 * PREVIEW_CHARACTERS + 1, output_field=BinaryField()) for name in ("key", "value")]
+    shown = found.annotate(head_key=heads[0], head_value=heads[1], value_bytes=Length("value"))
+    return [
+        {
+            "id": letter.pk,
+            "checkpoint_id": letter.checkpoint_id,
+            "topic": letter.checkpoint.topic,
+            "partition": letter.checkpoint.partition,
+            "offset": letter.offset,
+            "status": letter.status,
+            "error_code": letter.error_code,
+            "error_detail": letter.error_detail,
+            "key": _preview(letter.head_key),
+            "value": _preview(letter.head_value),
+            "value_bytes": letter.value_bytes,
+            "record_timestamp": letter.record_timestamp,
+            "created_at": letter.created_at,
+        }
+        for letter in shown[:limit]
+    ]
+
+
+def _preview(head: Any) -> str | None:
+    return preview_text(None if head is None else bytes(head))
 
 
 def as_json(letter: DeadLetter) -> dict[str, Any]:

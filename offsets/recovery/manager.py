@@ -18,7 +18,7 @@ from offsets import journal, leases, ledger, workers
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError, told
 from offsets.leases import LeaseToken
-from offsets.models import Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
+from offsets.models import DeadLetter, Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange
 from offsets.recovery import assessments, audit, automatic, eviction, findings, incidents, letters, replays
 from offsets.recovery.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
@@ -341,8 +341,7 @@ class RecoveryManager:
             # Its own audit row went with the transaction; without one it would be tried for ever.
             with self._writing(token):
                 audit.refused(
-                    *(letters.REQUEUE, None),
-                    target=f"{len(ids):,} dead letters",
+                    *(letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
                     actor=automatic.MANAGER,
                     reason=reason,
                     source=Source.AUTOMATIC,

@@ -135,6 +135,7 @@ class _Replayer:
         # A slow replay reads about a second's worth at once: a burst is what its throttle is to prevent.
         self._chunk = min(CHUNK_RECORDS, replay.records_per_second or CHUNK_RECORDS)
         self._refused_in_a_row = 0
+        self._admin = KafkaAdmin()
         self._topic_checked: tuple[int, float] | None = None
 
     def run(self) -> bool:
@@ -156,12 +157,12 @@ class _Replayer:
     def _cancelled(self) -> bool:
         return self._patiently(lambda: replays.is_cancelled(self._replay.pk))
 
-    def _check_topic(self, one: ReplayRange) -> None:
-        """Raises RangeRefusedError for another topic of the same name; asks once in TOPIC_SECONDS."""
+    def _check_topic(self, one: ReplayRange, *, now: bool = False) -> None:
+        """Raises RangeRefusedError for another topic of the same name; unless `now`, asks once in TOPIC_SECONDS."""
         checkpoint_id, at = self._topic_checked or (None, 0.0)
-        if checkpoint_id == one.checkpoint_id and monotonic() - at < TOPIC_SECONDS:
+        if not now and checkpoint_id == one.checkpoint_id and monotonic() - at < TOPIC_SECONDS:
             return
-        described = self._patiently(lambda: KafkaAdmin().describe_topics([one.checkpoint.topic]))
+        described = self._patiently(lambda: self._admin.describe_topics([one.checkpoint.topic]))
         topic = described.get(one.checkpoint.topic)
         if topic is None or topic.topic_id != one.checkpoint.topic_id:
             raise RangeRefusedError(f"{_place(one)}: the topic was deleted, so its offsets mean other records now.")
@@ -181,7 +182,8 @@ class _Replayer:
             except OutOfRangeError as error:
                 self._expired(one, str(error))
                 continue
-            self._check_topic(one)
+            # After the fetch (docs/adr/0004): what was read before it may be of a topic that has ended since.
+            self._check_topic(one, now=True)
             batch = RecordBatch(_claim(one), one.position, upto, records, sum(map(len, records)))
             self._apply(one, batch)
             failpoint("replay_chunk")

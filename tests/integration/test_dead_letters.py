@@ -473,7 +473,7 @@ def test_what_cannot_count_again_is_tried_once_and_told() -> None:
     tick_count_again()
 
     refused = OperatorAction.objects.get(source="automatic")
-    assert (refused.outcome, refused.target) == ("refused", "1 dead letters")
+    assert (refused.outcome, refused.target) == ("refused", f"{GROUP} t-0")
     assert "It still cannot be counted" in refused.detail
     assert DeadLetter.objects.get(pk=again[0]).status == "pending"
     assert_whole()
@@ -631,3 +631,37 @@ def test_the_command_refuses_what_is_no_number(arguments: list[str]) -> None:
 def test_the_command_acts_in_one_way_at_a_time() -> None:
     with pytest.raises(CommandError, match="not allowed with"):
         call_command("dead_letters", "--requeue", "--discard")
+
+
+@partitions
+def test_more_bytes_than_the_memory_should_hold_are_not_requeued_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = read([big(), big("like")])
+    monkeypatch.setattr(letters, "MAX_BYTES", 10)
+    with pytest.raises(RefusedError, match="are requeued at once; choose fewer"):
+        letters.preview(letters.REQUEUE, PENDING, OPERATOR)
+    with pytest.raises(RefusedError, match="are requeued at once; choose fewer"):
+        act(letters.REQUEUE, ids)
+    act(letters.DISCARD, ids)  # needs no bytes
+    assert set(DeadLetter.objects.values_list("status", flat=True)) == {"discarded"}
+
+
+@partitions
+def test_a_partition_whose_letters_cannot_count_again_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    act(letters.REQUEUE, read([big(), big("like")]))
+    rebuild()
+    again = read([big(), big("like")])
+    first = DeadLetter.objects.get(pk=again[0]).checkpoint_id
+    other = live(1)
+    OperatorAction.objects.create(
+        kind=letters.REQUEUE,
+        checkpoint=other,
+        username="auto:recovery-manager",
+        target="t",
+        source="automatic",
+        reason="r",
+        outcome="refused",
+        detail="It still cannot be counted.",
+    )
+    assert letters.counted_before_rebuild(GROUP) == again
+    OperatorAction.objects.update(checkpoint_id=first)
+    assert letters.counted_before_rebuild(GROUP) == []

@@ -11,7 +11,6 @@ from offsets.commands import OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
 from offsets.management.commands._scope import add_execute, reason_of
 from offsets.models import DeadLetter
-from offsets.payloads import preview_text
 from offsets.recovery import letters
 from offsets.recovery.guards import Actor, Source
 from offsets.recovery.letters import LetterFilter
@@ -57,8 +56,8 @@ class Command(OperatorCommand):
 
     def _list(self, options: Mapping[str, Any]) -> None:
         found = _filter(options, options["status"] or "").rows()
-        shown = found.select_related("checkpoint").order_by("-created_at", "-id")[: options["limit"]]
-        data = {"count": found.count(), "items": [_item(letter) for letter in shown]}
+        shown = letters.listed(found.order_by("-created_at", "-id"), options["limit"])
+        data = {"count": found.count(), "items": shown}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
 
     def _show_one(self, options: Mapping[str, Any]) -> None:
@@ -114,27 +113,6 @@ def _show_outcome(console: Console, data: Mapping[str, Any]) -> None:
         console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} left as they are.")
     else:
         console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
-
-
-def _item(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.pk,
-        "topic": letter.checkpoint.topic,
-        "partition": letter.checkpoint.partition,
-        "offset": letter.offset,
-        "status": letter.status,
-        "error_code": letter.error_code,
-        "error_detail": letter.error_detail,
-        "key": _preview(letter.key),
-        "value": _preview(letter.value),
-        "value_bytes": None if letter.value is None else len(letter.value),
-        "record_timestamp": letter.record_timestamp,
-        "created_at": letter.created_at,
-    }
-
-
-def _preview(column: bytes | memoryview | None) -> str | None:
-    return preview_text(None if column is None else bytes(column))
 
 
 def _show(console: Console, data: dict[str, Any]) -> None:
