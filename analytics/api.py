@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from analytics.dashboard import dashboard_of
-from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError
+from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, storable
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.permissions import can_view
 from offsets.recovery import actions, moves, undo
@@ -243,7 +243,7 @@ def _outcome(action: OperatorAction) -> dict[str, Any]:
 
 def reason_of(body: dict[str, Any]) -> str:
     reason = body.get("reason", "")
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) or storable(reason) != reason.replace("\x00", "\\0"):
         raise BadInputError("`reason` must be text.")
     return reason
 

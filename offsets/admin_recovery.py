@@ -37,7 +37,9 @@ class ConfirmingAdmin(ReadOnlyAdmin):
         ids: tuple[Id, ...],
         preview: Callable[[tuple[Id, ...]], list[str]],
         apply: Callable[[tuple[Id, ...], str], str],
+        seen: Callable[[tuple[Id, ...]], list[str]] = lambda ids: [],
     ) -> HttpResponse | None:
+        """`seen` gives tokens of what is shown, which come back as `seen` with the confirmation."""
         if len(ids) > MAX_SELECTED:
             self.message_user(request, f"At most {MAX_SELECTED} at once.", messages.ERROR)
             return None
@@ -46,7 +48,7 @@ class ConfirmingAdmin(ReadOnlyAdmin):
             if "confirmed" in request.POST and reason:
                 self.message_user(request, apply(ids, reason), messages.SUCCESS)
                 return HttpResponseRedirect(request.get_full_path())
-            texts = preview(ids)
+            texts, tokens = preview(ids), seen(ids)
         except OffsetsError as error:
             self.message_user(request, str(error), messages.ERROR)
             return None
@@ -57,6 +59,7 @@ class ConfirmingAdmin(ReadOnlyAdmin):
             "action_name": name,
             "texts": texts,
             "ids": ids,
+            "tokens": tokens,
             "asked_without_reason": "confirmed" in request.POST,
             "max_reason_length": MAX_REASON_LENGTH,
         }
@@ -124,6 +127,17 @@ class DeadLetterAdmin(ConfirmingAdmin):
         return decoded(letter.headers)
 
 
+def _owned_when_shown(tokens: list[str]) -> dict[str, tuple[int, ...]]:
+    """Worker → checkpoints, of the tokens that the confirmation page carried; what is no token is left out."""
+    found = {}
+    for token in tokens:
+        worker_id, _, owned = token.partition(":")
+        numbers = [part for part in owned.split(",") if part]
+        if all(part.isascii() and part.isdigit() and len(part) < 19 for part in numbers):
+            found[worker_id] = tuple(map(int, numbers))
+    return found
+
+
 @admin.register(models.Worker)
 class WorkerAdmin(ConfirmingAdmin):
     list_display = ("worker_id", "group_id", "slot", "hostname", "process_id", "state", "heartbeat_at", "records")
@@ -140,11 +154,24 @@ class WorkerAdmin(ConfirmingAdmin):
         def preview(ids: tuple[str, ...]) -> list[str]:
             return [eviction.preview(worker_id, actor).text for worker_id in ids]
 
+        def seen(ids: tuple[str, ...]) -> list[str]:
+            """What each owns: another assignment than the one that was shown is not evicted."""
+            shown = (eviction.preview(worker_id, actor) for worker_id in ids)
+            return [f"{one.worker_id}:{','.join(map(str, one.owned))}" for one in shown]
+
         def apply(ids: tuple[str, ...], reason: str) -> str:
             evicted = []
+            owned = _owned_when_shown(request.POST.getlist("seen"))
             for worker_id in ids:
                 try:
-                    eviction.apply(worker_id, actor=actor, reason=reason, source=Source.ADMIN)
+                    eviction.apply(
+                        worker_id,
+                        actor=actor,
+                        reason=reason,
+                        source=Source.ADMIN,
+                        # Without a token nothing was shown: only a worker that owns nothing is as it was seen then.
+                        owned=owned.get(worker_id, ()),
+                    )
                     evicted.append(worker_id)
                 except OffsetsError as error:
                     self.message_user(request, str(error), messages.ERROR)
@@ -153,7 +180,7 @@ class WorkerAdmin(ConfirmingAdmin):
             return f"Evicted: {', '.join(evicted)}."
 
         ids = tuple(queryset.order_by("pk").values_list("pk", flat=True)[: MAX_SELECTED + 1])
-        return self.confirm_or_apply(request, eviction.KIND, ids, preview, apply)
+        return self.confirm_or_apply(request, eviction.KIND, ids, preview, apply, seen)
 
     @admin.display(description="partitions")
     def checkpoints_link(self, worker: models.Worker) -> SafeString:

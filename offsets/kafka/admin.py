@@ -46,6 +46,8 @@ class KafkaAdmin:
     def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._client = AdminClient(client_config())
         self._timeout = timeout_seconds
+        #: Whether it was asked for a topic that is gone: then it is made sure first which are there.
+        self._careful = False
 
     def describe_topics(
         self, topics: Iterable[str], *, timeout_seconds: float | None = None
@@ -84,6 +86,23 @@ class KafkaAdmin:
         """Bounds of each partition that exists; those that do not (or have no leader) are left out."""
         wanted = sorted(set(partitions))
         timeout = timeout_seconds or self._timeout
+        if self._careful:
+            wanted = self._existing(wanted, timeout)
+        try:
+            return self._bounds(wanted, timeout)
+        except ServiceUnavailableError:
+            # One topic that is gone can make the whole question time out.
+            known = self._existing(wanted, timeout)
+            self._careful = len(known) < len(wanted)
+            if not self._careful:
+                raise
+            return self._bounds(known, timeout)
+
+    def _existing(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        described = self.describe_topics({tp.topic for tp in wanted}, timeout_seconds=timeout)
+        return [tp for tp in wanted if tp.topic in described and tp.partition in described[tp.topic].partitions]
+
+    def _bounds(self, wanted: list[TopicPartition], timeout: float) -> dict[TopicPartition, LogBounds]:
         starts = self._offsets(wanted, OffsetSpec.earliest(), timeout)
         ends = self._offsets(wanted, OffsetSpec.latest(), timeout)
         return {tp: LogBounds(starts[tp], ends[tp]) for tp in wanted if tp in starts and tp in ends}

@@ -364,9 +364,11 @@ class RecoveryManager:
         ]
         if not wanted:
             return
+        logs = replays.logs_for(wanted[:MAX_RANGES])
         with self._writing(token):
             replay = replays.begin(
                 wanted[:MAX_RANGES],
+                logs=logs,
                 actor=automatic.MANAGER,
                 reason="failed ranges are due",
                 source=Source.AUTOMATIC,

@@ -63,9 +63,11 @@ def begin(
     source: Source,
     records_per_second: int | None = None,
     automatic: bool = False,
+    logs: Mapping[int, Log] | None = None,
 ) -> Replay:
     """Record a replay of all of it, or of nothing; it is queued, and runs when somebody takes it. An automatic one
-    leaves out what is refused, as long as anything is left: one broken partition may not hold up the others.
+    leaves out what is refused, as long as anything is left: one broken partition may not hold up the others. `logs`
+    are those of `logs_for`, where the caller has a transaction already, in which nobody may wait for Kafka.
 
     Raises RefusedError, having audited the refusal; ServiceUnavailableError while Kafka does not answer.
     """
@@ -77,7 +79,7 @@ def begin(
         _check_wanted(wanted)
         if records_per_second is not None and not 1 <= records_per_second <= MAX_RATE:
             raise RefusedError(f"A replay reads from 1 to {MAX_RATE:,} records a second, not {records_per_second:,}.")
-        logs = _logs_of(PartitionCheckpoint.objects.filter(pk__in={one.checkpoint_id for one in wanted}))
+        logs = logs_for(wanted) if logs is None else logs
         with transaction.atomic(), bounded_wait():
             plans = _Plans(wanted, ledger.lock_checkpoints([one.checkpoint_id for one in wanted]), logs)
             kept: list[tuple[Wanted, ReplayPlan]] = []
@@ -121,6 +123,11 @@ def _check_wanted(wanted: Sequence[Wanted]) -> None:
             raise RefusedError(
                 f"The ranges {before[1]} and {after[1]} of one partition overlap; name each offset once."
             )
+
+
+def logs_for(wanted: Sequence[Wanted]) -> dict[int, Log]:
+    """What Kafka holds of the partitions named, by checkpoint. Raises ServiceUnavailableError."""
+    return _logs_of(PartitionCheckpoint.objects.filter(pk__in={one.checkpoint_id for one in wanted}))
 
 
 def _logs_of(rows: Iterable[PartitionCheckpoint]) -> dict[int, Log]:

@@ -74,21 +74,29 @@ def apply(
     undone: Sequence[OperatorAction], *, actor: Actor, reason: str, source: Source, seen: Seen | None = None
 ) -> list[OperatorAction]:
     """Undo all of them or nothing. Raises RefusedError, audited."""
-    if all(action.kind in _SEEKS for action in undone):
-        back = [_seek_back(action, seen) for action in undone]
-        return moves.apply(MoveKind.SEEK, back, actor=actor, reason=reason, source=source)
-    if len(undone) == 1 and undone[0].kind in _INVERSE and undone[0].checkpoint_id is not None:
-        kind = _INVERSE[ActionKind(undone[0].kind)]
-        now = actions.preview(kind, undone[0].checkpoint_id, actor).seen
-        inverse = actions.apply(
-            *(kind, undone[0].checkpoint_id),
+    first = undone[0]
+    try:
+        check_allowed(UNDO, actor)
+        seeks = all(action.kind in _SEEKS for action in undone)
+        back = [_seek_back(action, seen) for action in undone] if seeks else []
+        inverse = _INVERSE.get(first.kind) if len(undone) == 1 else None  # type: ignore[call-overload]
+        now = actions.preview(inverse, first.checkpoint_id or 0, actor).seen if inverse else None
+    except RefusedError as error:
+        # What is refused further on is audited there.
+        audit.refused(
+            *(UNDO, first.checkpoint_id),
+            target=f"{first.kind} {first.target}",
             actor=actor,
             reason=reason,
             source=source,
-            seen=seen or now,
-            undoes=undone[0],
+            detail=str(error),
         )
-        return [inverse]
+        raise
+    if seeks:
+        return moves.apply(MoveKind.SEEK, back, actor=actor, reason=reason, source=source)
+    if inverse and now:
+        at = first.checkpoint_id or 0
+        return [actions.apply(inverse, at, actor=actor, reason=reason, source=source, seen=seen or now, undoes=first)]
     if len(undone) == 1 and undone[0].kind == letters.DISCARD:
         ids = _discarded(undone[0]).ids
         done = letters.apply(letters.REOPEN, ids, actor=actor, reason=reason, source=source, undoes=undone[0])

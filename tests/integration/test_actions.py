@@ -1,13 +1,15 @@
 import threading
+from datetime import timedelta
 from unittest import mock
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group
 from django.db import connection, transaction
+from django.utils import timezone
 
 from offsets import ledger
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
-from offsets.models import DatabaseTime, JournalEntry, OperatorAction, PartitionCheckpoint
+from offsets.models import DatabaseTime, JournalEntry, LagSample, OperatorAction, PartitionCheckpoint
 from offsets.recovery import actions
 from offsets.recovery.actions import ActionKind, Actor, ReasonError, Seen, Source, UnknownPartitionError
 from tests.page_rows import make_checkpoint, make_sample, make_user, make_worker
@@ -202,8 +204,13 @@ def test_it_does_not_wait_for_a_worker_that_was_stopped_in_mid_transaction(setti
 
 def test_it_previews_a_pause_in_words_with_the_rate_at_which_lag_will_grow():
     checkpoint = make_checkpoint(3, owner=make_worker("w-7f2"))
+    now = timezone.now()
     make_sample(checkpoint, 10, 1000, 900)
     make_sample(checkpoint, 0, 32_000, 1000)
+    # Exactly ten seconds apart, however long the rows took to write.
+    first, second = LagSample.objects.order_by("log_end_offset")
+    LagSample.objects.filter(pk=first.pk).update(sampled_at=now - timedelta(seconds=10))
+    LagSample.objects.filter(pk=second.pk).update(sampled_at=now)
 
     preview = actions.preview(ActionKind.PAUSE, checkpoint.pk, OPERATOR)
 

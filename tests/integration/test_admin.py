@@ -277,8 +277,8 @@ def test_an_operator_evicts_a_worker_and_a_viewer_may_not(rows):
 
     assert b"Evict w-7f2" not in viewer.post(workers, token, follow=True).content
     assert b"Evict w-7f2: engagement-3 are fenced at once" in client.post(workers, token).content
-    client.post(workers, token | {"confirmed": "1", "reason": "a test"})
     worker, checkpoint = rows[models.Worker], rows[PartitionCheckpoint]
+    client.post(workers, token | {"confirmed": "1", "reason": "a test", "seen": f"w-7f2:{checkpoint.pk}"})
     worker.refresh_from_db()
     checkpoint.refresh_from_db()
     assert worker.evicted_at is not None

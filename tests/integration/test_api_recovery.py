@@ -647,7 +647,7 @@ def staff(name: str, *groups: str) -> Client:
     return client_of(name, *groups, is_staff=True)
 
 
-def chosen(kind: str, *ids: Any, **fields: str) -> dict[str, Any]:
+def chosen(kind: str, *ids: Any, **fields: Any) -> dict[str, Any]:
     return {"action": kind, "_selected_action": list(ids), "index": "0"} | fields
 
 
@@ -726,3 +726,38 @@ def test_the_admin_opens_a_replay_and_an_incident_with_all_that_belongs_to_them(
         assert number in page
     for query in ({}, {"closed_at__isempty": "1"}, {"kind__exact": "worker_dead"}, {"q": "w-1"}):
         assert client.get("/admin/offsets/incident/", query).context["cl"].result_count == 1
+
+
+def test_the_admin_evicts_no_worker_that_owns_other_partitions_than_were_shown() -> None:
+    worker = make_worker("w-1")
+    client = staff("omar", "operator")
+    page = client.post(WORKERS, chosen("evict", "w-1")).content.decode()
+    assert 'name="seen" value="w-1:"' in page
+    checkpoint = make_checkpoint(owner=worker)
+    client.post(WORKERS, chosen("evict", "w-1", confirmed="1", reason="r", seen=["w-1:", "nonsense", ":x"]))
+    assert outcomes() == [("evict", "refused", "omar", "admin")]
+    token = f"w-1:{checkpoint.pk}"
+    assert token in client.post(WORKERS, chosen("evict", "w-1")).content.decode()
+    client.post(WORKERS, chosen("evict", "w-1", confirmed="1", reason="r", seen=[token]))
+    assert Worker.objects.get().evicted_at is not None
+
+
+def test_an_undo_that_is_refused_leaves_a_trace(viewer: Client) -> None:
+    checkpoint = make_checkpoint(owner=make_worker())
+    done = OperatorAction.objects.create(
+        kind="pause", checkpoint=checkpoint, username="olga", target="t", source="api", reason="r", outcome="applied"
+    )
+    assert post(viewer, f"/api/actions/{done.pk}/undo/", {"reason": "r"}).status_code == 403
+    assert outcomes()[-1] == ("undo", "refused", "victor", "api")
+
+
+def test_a_reason_that_is_no_text_is_refused(operator: Client) -> None:
+    checkpoint = make_checkpoint(owner=make_worker())
+    seen = {"epoch": 3, "owner": "w-1", "desired_state": "running"}
+    answer = operator.post(
+        f"/api/partitions/{checkpoint.pk}/pause/",
+        json.dumps({"seen": seen}).replace("{", '{"reason": "\\ud800", ', 1),
+        content_type="application/json",
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "`reason` must be text."
