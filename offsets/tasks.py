@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -163,9 +164,19 @@ def _keep(token: leases.LeaseToken, ttl_seconds: float) -> Callable[[], bool]:
     return keep
 
 
-def stop_node(node: str) -> None:
-    """Ask the slots of a Celery node to finish the batch in hand and end. Called in the parent process."""
+def stop_node(node: str) -> threading.Thread:
+    """Ask the slots of a Celery node to finish the batch in hand and end. Called in the parent process.
+
+    Also by a signal's handler, which may interrupt this very thread in the middle of a statement, or of the handling of
+    the signal before it: so the database is told by another thread, which is returned.
+    """
     _shutting_down[0] = 1
+    telling = threading.Thread(target=_tell_that_it_stops, args=(node,), name="stop-node", daemon=True)
+    telling.start()
+    return telling
+
+
+def _tell_that_it_stops(node: str) -> None:
     try:
         workers.request_stop(node=node)  # so that the page shows it
     except DATABASE_LOST as error:

@@ -5,6 +5,7 @@ A slot runs for as long as its worker lives; on a shared queue a few of them wou
 
 import logging
 import os
+import threading
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -36,16 +37,19 @@ app.conf.beat_schedule = {
     "purge": {"task": "analytics.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 
+#: How long the end of a worker waits for the database to hear of it; the slots hear without it.
+TELLING_SECONDS = 5.0
+
 # Each tick would say that it was received and that it succeeded: five lines a second, and the others drown.
 for _name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-def _ask_slots_to_stop(node: str) -> None:
+def _ask_slots_to_stop(node: str) -> threading.Thread:
     """Only the parent process hears of a shutdown; the slots in its children are told here."""
     from offsets.tasks import stop_node
 
-    stop_node(node)
+    return stop_node(node)
 
 
 @worker_shutting_down.connect
@@ -63,7 +67,7 @@ class SlotsStop(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def stop(self, parent: Any) -> None:
-        _ask_slots_to_stop(str(parent.hostname))
+        _ask_slots_to_stop(str(parent.hostname)).join(TELLING_SECONDS)
 
 
 app.steps["worker"].add(SlotsStop)

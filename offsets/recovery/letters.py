@@ -344,26 +344,17 @@ def counted_before_rebuild(group_id: str) -> list[int]:
 
 def listed(rows: "QuerySet[DeadLetter]", limit: int) -> list[dict[str, Any]]:
     """Dead letters as lists show them: the first bytes of key and value, as text. `as_json` has one whole."""
-    found = rows.select_related("checkpoint").defer(*BYTES)
     heads = [Substr(F(name), 1, 4 * PREVIEW_CHARACTERS + 1, output_field=BinaryField()) for name in ("key", "value")]
-    shown = found.annotate(head_key=heads[0], head_value=heads[1], value_bytes=Length("value"))
+    found = rows.select_related("checkpoint").defer(*BYTES)
+    shown = found.annotate(head_key=heads[0], head_value=heads[1], value_bytes=Length("value"))[:limit]
     return [
-        {
-            "id": letter.pk,
-            "checkpoint_id": letter.checkpoint_id,
-            "topic": letter.checkpoint.topic,
-            "partition": letter.checkpoint.partition,
-            "offset": letter.offset,
-            "status": letter.status,
-            "error_code": letter.error_code,
-            "error_detail": letter.error_detail,
+        _about(letter)
+        | {
             "key": _preview(letter.head_key),
             "value": _preview(letter.head_value),
             "value_bytes": letter.value_bytes,
-            "record_timestamp": letter.record_timestamp,
-            "created_at": letter.created_at,
         }
-        for letter in shown[:limit]
+        for letter in shown
     ]
 
 
@@ -374,6 +365,19 @@ def _preview(head: Any) -> str | None:
 def as_json(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter whole: decoded where it is text, and raw in base64."""
     value, key = (None if part is None else bytes(part) for part in (letter.value, letter.key))
+    return _about(letter) | {
+        "key": _text(key),
+        "value": _text(value),
+        "value_base64": None if value is None else base64.b64encode(value).decode(),
+        "key_base64": None if key is None else base64.b64encode(key).decode(),
+        "headers": [[name, _text(content)] for name, content in StoredRecord(letter).headers()],
+        "value_bytes": None if value is None else len(value),
+        "resolved_at": letter.resolved_at,
+    }
+
+
+def _about(letter: DeadLetter) -> dict[str, Any]:
+    """All but its bytes."""
     return {
         "id": letter.pk,
         "checkpoint_id": letter.checkpoint_id,
@@ -383,15 +387,8 @@ def as_json(letter: DeadLetter) -> dict[str, Any]:
         "status": letter.status,
         "error_code": letter.error_code,
         "error_detail": letter.error_detail,
-        "key": _text(key),
-        "value": _text(value),
-        "value_base64": None if value is None else base64.b64encode(value).decode(),
-        "key_base64": None if key is None else base64.b64encode(key).decode(),
-        "headers": [[name, _text(content)] for name, content in StoredRecord(letter).headers()],
-        "value_bytes": None if value is None else len(value),
         "record_timestamp": letter.record_timestamp,
         "created_at": letter.created_at,
-        "resolved_at": letter.resolved_at,
     }
 
 

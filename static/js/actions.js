@@ -44,6 +44,7 @@ export class Actions {
     byId("action-reason").value = "";
     this.#inputs = plan.fields.map(input);
     byId("action-fields").replaceChildren(...this.#inputs.map(({ root }) => root));
+    setHidden(byId("action-fields"), !this.#inputs.length);
     setText(byId("action-title"), plan.title);
     setText(byId("action-apply"), plan.button);
     setHidden(byId("action-change"), true);

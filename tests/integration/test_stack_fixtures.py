@@ -11,13 +11,16 @@ from django.db import connection
 from streamsocial.environment import BASE_DIR
 from streamsocial.stack import Stack
 
+#: Runs beside each other have a stack each, and a database of their own name.
+DATABASE = "_".join(filter(None, ["test_streamsocial", os.environ.get("PYTEST_XDIST_WORKER")]))
+
 
 @pytest.mark.django_db
 def test_a_database_test_works_on_the_stack_of_this_run() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_database(), current_setting('port'), current_setting('synchronous_commit')")
         database, port, synchronous = cursor.fetchone()
-    assert database == "test_streamsocial"
+    assert database == DATABASE
     assert int(port) == settings.DATABASES["default"]["PORT"]
     assert synchronous == "on"
 
@@ -41,4 +44,4 @@ def test_a_subprocess_sees_the_test_database(service_env: dict[str, str]) -> Non
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=BASE_DIR, env=service_env, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.strip() == "test_streamsocial", done.stderr
+    assert done.stdout.strip() == DATABASE, done.stderr

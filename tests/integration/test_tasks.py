@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -170,13 +171,13 @@ def test_a_slot_that_starts_without_a_database_ends_with_one_line(monkeypatch, w
 # --- Shutdown -------------------------------------------------------------------------------------------------
 
 
-def test_a_shutdown_stops_the_slots_of_its_node_and_no_others(monkeypatch):
-    monkeypatch.setattr(connection, "close", lambda: None)
+@pytest.mark.django_db(transaction=True)
+def test_a_shutdown_stops_the_slots_of_its_node_and_no_others():
     mine, other = make_worker("w-1", node="slots@here"), make_worker("w-2", node="slots@there")
     should_stop = tasks._stop_flag()
     assert not should_stop()
 
-    tasks.stop_node("slots@here")
+    tasks.stop_node("slots@here").join(10)
 
     assert Worker.objects.get(pk=mine.pk).stop_requested
     assert not Worker.objects.get(pk=other.pk).stop_requested
@@ -188,10 +189,30 @@ def test_a_shutdown_reaches_the_slots_without_a_database(monkeypatch, caplog):
     monkeypatch.setattr(workers, "request_stop", lambda **_: fail_with(OperationalError("away"))(None, None))
     should_stop = tasks._stop_flag()
 
-    tasks.stop_node("slots@here")
+    tasks.stop_node("slots@here").join(10)
 
     assert should_stop()
     assert "slots@here" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.timeout(60)
+def test_a_signal_in_the_middle_of_a_statement_stops_the_slots_all_the_same():
+    """Two signals at once, as from an impatient operator: the second came while the first used the connection."""
+    mine = make_worker("w-1", node="slots@here")
+    telling = []
+    before = signal.signal(signal.SIGALRM, lambda *_: telling.append(tasks.stop_node("slots@here")))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1)")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    for thread in telling:
+        thread.join(10)
+    assert len(telling) > 1
+    assert Worker.objects.get(pk=mine.pk).stop_requested
 
 
 def test_a_slot_whose_celery_parent_is_gone_stops(monkeypatch):
