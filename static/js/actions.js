@@ -49,7 +49,7 @@ export class Actions {
     setText(byId("action-apply"), plan.button);
     setHidden(byId("action-change"), true);
     byId("action").showModal();
-    (this.#inputs[0]?.box ?? byId("action-reason")).focus();
+    (this.#inputs.find(({ field }) => !field.optional)?.box ?? byId("action-reason")).focus();
     this.#look();
   }
 
@@ -77,7 +77,7 @@ export class Actions {
     const values = this.#values();
     current.token = null;
     this.#step("loading", "");
-    const empty = this.#inputs.find(({ field }) => !values[field.name]);
+    const empty = this.#inputs.find(({ field }) => !field.optional && !values[field.name]);
     if (empty) {
       setText(byId("action-text"), empty.field.missing);
       return;
@@ -128,7 +128,8 @@ export class Actions {
     // What was seen is no longer true, or was never known: only a new look leads on. Otherwise it may be tried again.
     const lookFirst = !this.#current.token || error.status === 409 || error.status === 0;
     this.#step(lookFirst ? "refused" : "ready", error.message, "error");
-    if (lookFirst) byId("action-again").focus();
+    // Not out of the hands of somebody who is still typing where to.
+    if (lookFirst && !this.#inputs.some(({ box }) => box === document.activeElement)) byId("action-again").focus();
   }
 
   #step(step, note, level) {

@@ -1,6 +1,6 @@
 // Below a partition's row, on demand: what its status means, the strip at full width, and every range exactly.
 import { make, setAttribute, setHidden, setText } from "./dom.js";
-import { count, exact, moment, percent, UNKNOWN } from "./format.js";
+import { count, duration, exact, moment, percent, UNKNOWN } from "./format.js";
 import { nameOf } from "./statuses.js";
 import { drawStrip, extent, inWords } from "./strip.js";
 
@@ -9,6 +9,8 @@ const HEADS = ["What became of them", "From offset", "To before", "Offsets", "Re
 
 const FACTS = {
   state: "Wanted state",
+  since: "Status since",
+  eta: "Caught up in",
   committed: "Last commit",
   letters: "Dead letters waiting",
   read: "Read of the log",
@@ -72,6 +74,8 @@ export class PartitionDetails {
     setText(this.from, `log starts at ${exact(partition.log_start_offset)}`);
     setText(this.to, `ends at ${exact(partition.log_end_offset)}`);
     setText(this.facts.state, partition.desired_state + (partition.halt_reason ? `, halted (${partition.halt_reason})` : ""));
+    setText(this.facts.since, partition.status_since ? moment(partition.status_since) : UNKNOWN);
+    setText(this.facts.eta, partition.lag === 0 ? "it is" : duration(partition.eta_seconds));
     setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
     setAttribute(this.facts.committed, "title", partition.committed_at);
     setText(this.facts.letters, exact(partition.dead_letters));

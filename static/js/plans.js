@@ -2,7 +2,7 @@
 //
 // { title, button, fields, preview(values) -> { text, before, after, token (null: nothing to apply) }, apply(reason, token, values) -> answer,
 //   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
-import { read, send } from "./action-api.js";
+import { ActionError, read, send } from "./action-api.js";
 import { clock, count, duration, exact, rate } from "./format.js";
 import { nameOf } from "./statuses.js";
 
@@ -68,6 +68,8 @@ export function reconcile(partition, store) {
 const START = { name: "start", label: "From offset", missing: "Say which offsets: from the first, to before the last." };
 const END = { name: "end", label: "To before offset", hint: "The end is exclusive. What is counted already is left out.", missing: START.missing };
 
+const RATE = { name: "rate", label: "Records a second at most", hint: "Empty: as fast as it goes.", optional: true };
+
 export function howFar({ done_offsets: done, total_offsets: total, offsets_per_second: speed, eta_seconds: eta }) {
   const parts = [`${exact(done)} of ${count(total, "offset")}`];
   if (speed !== null) parts.push(`${rate(speed)} a second`);
@@ -81,14 +83,15 @@ export function replay(id, name, ranges = null) {
   return {
     title: `Replay offsets of ${name}`,
     button: `Replay ${name}`,
-    fields: ranges ? [] : [START, END],
-    async preview({ start, end }) {
+    fields: ranges ? [RATE] : [START, END, RATE],
+    async preview({ start, end, rate: limit }) {
+      if (limit && !(Number(limit) >= 1)) throw new ActionError("The rate must be a whole number above 0, or empty.", 400);
       const wanted = ranges ? given : [{ start, end }];
       const plans = await Promise.all(wanted.map((one) => read("/api/replays/preview/", { checkpoint_id: id, start: one.start, end: one.end })));
       const token = plans.map((plan) => ({ checkpoint_id: id, start: plan.start, end: plan.end, to_count: plan.to_count }));
       return { text: plans.map((plan) => plan.text).join(" "), token };
     },
-    apply: (reason, token) => send("/api/replays/", { reason, ranges: token }),
+    apply: (reason, token, { rate: limit }) => send("/api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
     progress(answer, { recovery }) {
       const one = recovery.replays.find((each) => each.id === answer.replay_id);
       return one ? { value: one.done_offsets, max: one.total_offsets, text: howFar(one) } : null;

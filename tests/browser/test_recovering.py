@@ -132,10 +132,15 @@ def test_it_replays_a_range_that_the_operator_names_and_refuses_nonsense(group, 
     expect(dialog.get_by_role("alert")).to_contain_text("is no range of offsets")
     dialog.get_by_label("From offset").fill("10")
     dialog.get_by_label("To before offset").fill("40")
+    dialog.get_by_label("Records a second at most").fill("none")
+    expect(dialog.get_by_role("alert")).to_contain_text("The rate must be a whole number above 0")
+    dialog.get_by_label("Records a second at most").fill("5000")
     expect(dialog).to_contain_text("20 offsets are counted (10 failed, 10 skipped); 10 are left out")
     give_reason(page)
     expect(dialog.get_by_role("alert")).to_contain_text("It goes on without this page")
-    replaying.run(Replay.objects.get().pk)
+    replay = Replay.objects.get()
+    assert replay.records_per_second == 5000
+    replaying.run(replay.pk)
     expect(dialog.get_by_role("alert")).to_contain_text("20 events counted")
     forget_refusals(visits)
 
