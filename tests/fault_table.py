@@ -456,6 +456,7 @@ def records_deleted(scene: Scene) -> Row:
     row = scene.rows().get(partition=2)
     arguments = ("--group", scene.group, "--topic", f"{scene.topic}:2", "--execute", "--reason", "a test")
     manage_json(scene.env, "pause_partitions", *arguments)
+    scene.produce(2_000)  # what the stream still brings may be too little to overtake
     for producer in scene._producers:
         producer.process.wait(DEADLINE)
     row.refresh_from_db()
