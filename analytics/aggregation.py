@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from analytics.events import EVENT_TYPES, InvalidRecordError, decode_columns, decode_record, minutes
+from analytics.dimensions import DIMENSIONS, EVENT_TYPES
+from analytics.events import InvalidRecordError, decode_columns, decode_record, minutes
 from offsets.failures import failure_of
 from offsets.types import BatchStats, DecodedBatch, KafkaRecord, PartitionCommit, RecordBatch, RecordFailure
-
-#: Stored numbers of the dimensions (analytics.models.Dimension) and the event field each counts by.
-DIMENSIONS = {"content": (1, "content_id"), "user": (2, "user_id")}
 
 _COLUMNS = {
     "offset": pl.Int64,

@@ -7,7 +7,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
-from analytics.processor import refused_dimensions
+from analytics.dimensions import refused_dimensions
 
 
 @register("analytics")

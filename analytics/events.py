@@ -15,7 +15,8 @@ from typing import NamedTuple
 import orjson
 import polars as pl
 
-EVENT_TYPES = ("view", "like", "comment", "share")
+from analytics.dimensions import EVENT_TYPES
+
 _TYPE_CODES = {name: code for code, name in enumerate(EVENT_TYPES)}
 _NUMBERS = ("user_id", "content_id", "occurred_at")
 _KEYS = ("event_type", *_NUMBERS)

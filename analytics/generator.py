@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analytics.events import EVENT_TYPES
+from analytics.dimensions import EVENT_TYPES
 
 #: How often each type of EVENT_TYPES occurs.
 TYPE_SHARES = (0.80, 0.13, 0.04, 0.03)

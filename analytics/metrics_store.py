@@ -6,14 +6,16 @@ once (R17).
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.db import connection as default_connection
 
-from analytics.aggregation import DIMENSIONS, EngagementWork
-from analytics.events import EVENT_TYPES
+from analytics.dimensions import DIMENSIONS, EVENT_TYPES
 from offsets.errors import LedgerConflictError
 from offsets.types import PartitionCommit
+
+if TYPE_CHECKING:  # polars: readers of metrics start without it
+    from analytics.aggregation import EngagementWork
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"

@@ -6,17 +6,11 @@ from typing import Any
 from django.conf import settings
 
 from analytics import aggregation
-from analytics.aggregation import DIMENSIONS, DecodingOptions
+from analytics.aggregation import DecodingOptions
+from analytics.dimensions import refused_dimensions
 from analytics.metrics_store import MetricsStore
 from offsets.errors import RefusedError
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
-
-
-def refused_dimensions(names: Sequence[str]) -> str:
-    """Why these dimensions cannot be kept; empty when they can."""
-    if set(names) <= set(DIMENSIONS) and len(set(names)) == len(names):
-        return ""
-    return f"ENGAGEMENT_DIMENSIONS is {', '.join(names)}; it may name each of {', '.join(DIMENSIONS)} once."
 
 
 class EngagementProcessor:

@@ -10,7 +10,8 @@ import pytest
 from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from analytics.events import EVENT_TYPES, InvalidRecordError, decode_record
+from analytics.dimensions import EVENT_TYPES
+from analytics.events import InvalidRecordError, decode_record
 from tests.harness import background, manage, manage_json, wait_for
 
 Produce = Callable[..., list[str]]

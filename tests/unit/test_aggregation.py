@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics.aggregation import DecodingOptions, combine, decode
-from analytics.events import EVENT_TYPES
+from analytics.dimensions import EVENT_TYPES
 from offsets.types import Claim, PartitionCommit, RecordBatch
 
 OPTIONS = DecodingOptions(max_bytes=1024, time_tolerance_seconds=3600)

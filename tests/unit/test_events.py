@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from analytics.events import EVENT_TYPES, Event, InvalidRecordError, decode_columns, decode_record, minutes
+from analytics.dimensions import EVENT_TYPES
+from analytics.events import Event, InvalidRecordError, decode_columns, decode_record, minutes
 
 LIMIT = 4096
 GOOD = b'{"event_id":"e","event_type":"view","user_id":7,"content_id":8,"occurred_at":9}'

@@ -4,7 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from analytics.events import EVENT_TYPES, InvalidRecordError, decode_record
+from analytics.dimensions import EVENT_TYPES
+from analytics.events import InvalidRecordError, decode_record
 from analytics.generator import CHUNK, OVERSIZED_EVERY, Recipe, Truth, chunks
 
 NOW = 1_700_000_000_000
