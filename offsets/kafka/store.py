@@ -34,7 +34,6 @@ class KafkaStore:
     )
 
     def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        self._client = AdminClient(client_config())
         self._timeout = timeout_seconds
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
@@ -72,7 +71,10 @@ class KafkaStore:
             KafkaTopicPartition(tp.topic, tp.partition, one.next_offset, metadata=metadata_of(one))
             for tp, one in offsets.items()
         ]
-        futures = self._client.alter_consumer_group_offsets(
+        # A client of its own each time: one that had lived through a restart of its broker was seen not to find the
+        # group's coordinator again for a minute (librdkafka 2.16). Only operators write from outside, now and then.
+        client = AdminClient(client_config())  # kept by its name: with it its answers would go
+        futures = client.alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group_id, wanted)], request_timeout=self._timeout
         )
         try:
