@@ -8,14 +8,15 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from analytics.dashboard import dashboard_of
-from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, storable
+from offsets.database import DATABASE_LOST
+from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.permissions import can_view
 from offsets.recovery import actions, moves, undo
@@ -23,6 +24,7 @@ from offsets.recovery.actions import ActionKind, Actor, ReasonError, Seen, Sourc
 from offsets.recovery.eviction import UnknownWorkerError
 from offsets.recovery.moves import Move, MovePreview
 from offsets.recovery.plans import MoveKind
+from offsets.text import postgres_text
 
 View = Callable[..., HttpResponseBase]
 MAX_INTEGER = 2**63 - 1
@@ -73,7 +75,7 @@ def api_view(*methods: str) -> Callable[[View], View]:
                 return error_response(405, f"Use {' or '.join(methods)} here.")
             try:
                 return _checked_for_csrf(request) or _refused_reader(request) or view(request, *args, **kwargs)
-            except (OperationalError, InterfaceError):
+            except DATABASE_LOST:
                 return error_response(503, "The database does not answer. Nothing is known to have changed; try again.")
             except tuple(kind for kind, _ in _STATUS) as error:
                 return error_response(next(status for kind, status in _STATUS if isinstance(error, kind)), str(error))
@@ -164,7 +166,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except (OperationalError, InterfaceError):
+    except DATABASE_LOST:
         return JsonResponse({"status": "error", "database": "unavailable"}, status=503)
     return JsonResponse({"status": "ok", "database": "ok"})
 
@@ -243,7 +245,7 @@ def _outcome(action: OperatorAction) -> dict[str, Any]:
 
 def reason_of(body: dict[str, Any]) -> str:
     reason = body.get("reason", "")
-    if not isinstance(reason, str) or storable(reason) != reason.replace("\x00", "\\0"):
+    if not isinstance(reason, str) or postgres_text(reason) != reason.replace("\x00", "\\0"):
         raise BadInputError("`reason` must be text.")
     return reason
 

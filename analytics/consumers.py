@@ -14,10 +14,10 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 
 from analytics.feed import feed_of
+from offsets.database import DATABASE_LOST
 from offsets.permissions import can_view
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         """A task of a connection must not die unseen: the browser would wait for ever."""
         try:
             await work
-        except (OperationalError, InterfaceError) as error:
+        except DATABASE_LOST as error:
             logger.warning("A page's socket waits for the database: %s", " ".join(str(error).split()))
             await self.close(TRY_AGAIN_LATER)
         except Exception:

@@ -13,9 +13,9 @@ from analytics.snapshot import (
     ReplaySnapshot,
     UncountedSnapshot,
 )
-from offsets.payloads import preview_text
 from offsets.recovery import undo
 from offsets.recovery.replays import rates
+from offsets.text import preview_text
 
 #: Rows of each list; the admin and the commands have the rest.
 SHOWN = 30

@@ -14,7 +14,7 @@ from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.recovery import incidents, replays
-from offsets.tasks import only_one, survives_outage
+from offsets.ticks import only_one, survives_outage
 
 logger = logging.getLogger(__name__)
 

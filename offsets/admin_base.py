@@ -11,7 +11,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from offsets.payloads import preview_text
+from offsets.text import preview_text
 
 COUNTED_AT_MOST = 10_000
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from django.db import connection, connections
 
 from offsets.committer import CommittedTransaction
-from offsets.errors import told
 from offsets.signals import Committed, CommittedBatch, batch_committed
+from offsets.text import describe_error
 from offsets.types import Semantics
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ class Announcer:
     def _send(self, committed: Committed) -> None:
         # Django logs what a receiver raised, with its traceback.
         answers = batch_committed.send_robust(sender=Announcer, committed=committed)
-        troubles = [f"{_name(who)}: {told(answer)}" for who, answer in answers if isinstance(answer, Exception)]
+        troubles = [
+            f"{_name(who)}: {describe_error(answer)}" for who, answer in answers if isinstance(answer, Exception)
+        ]
         if _discard_open_transaction():
             troubles.append("a receiver left a transaction open; it was rolled back")
             logger.error("A receiver of batch_committed left a transaction open on the worker's connection.")

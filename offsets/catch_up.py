@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from offsets import ledger
 from offsets.clock import monotonic
 from offsets.coordinator import OffsetCoordinator
+from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.ledger import Standing
-from offsets.sessions import DATABASE_LOST
 from offsets.types import TopicPartition
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from datetime import date, datetime
 from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import InterfaceError, OperationalError
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 
 EXIT_AIM_NOT_MET = 1
@@ -34,7 +34,7 @@ def errors_as_exit_status() -> Iterator[None]:
         yield
     except OffsetsError as error:
         raise CommandError(str(error), returncode=error.exit_status) from error
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_LOST as error:
         raise CommandError(
             f"PostgreSQL is not available: {' '.join(str(error).split())}. Check DATABASE_URL, or run "
             "`manage.py stack up`.",

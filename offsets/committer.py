@@ -5,19 +5,15 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from django.db import DataError, IntegrityError
-
 from offsets import ledger
 from offsets.clock import Backoff, monotonic
+from offsets.database import DATA_ERRORS, DATABASE_LOST, WorkerSession
 from offsets.delivery import LedgerOnly, QuarantineError, Step, WorkerStore, steps_of
-from offsets.errors import FencedError, ServiceUnavailableError, told
-from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.errors import FencedError, ServiceUnavailableError
+from offsets.text import describe_error
 from offsets.types import BatchHandler, PartitionCommit, Semantics
 
 logger = logging.getLogger(__name__)
-
-#: What says that the data is at fault, and nothing around it: the database refuses it, or the handler chokes on it.
-UNFIT_DATA = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError, LookupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +98,13 @@ class BatchCommitter:
                     outcome.transactions.append(CommittedTransaction(batch_id, counted, seconds))
             except FencedError as error:
                 outcome.fenced |= error.misses
-            except (QuarantineError, *UNFIT_DATA) as error:
+            except (QuarantineError, *DATA_ERRORS) as error:
                 if len(remaining) > 1:
                     self._each_alone(remaining, outcome)
                 elif unfit:
                     outcome.refused[remaining[0].claim.checkpoint_id] = unfit
                 else:
-                    unfit = told(error)
+                    unfit = describe_error(error)
             except DATABASE_LOST as error:
                 in_doubt = remaining
                 self._on_trouble(f"database: {' '.join(str(error).split())}")
@@ -147,11 +143,11 @@ class BatchCommitter:
         while commits and not self._closed():
             try:
                 refused = step(commits)
-            except UNFIT_DATA as error:
+            except DATA_ERRORS as error:
                 if len(commits) > 1:
                     return [one for commit in commits for one in self._do(step, [commit], outcome)]
                 refused = {}
-                outcome.refused[commits[0].claim.checkpoint_id] = told(error)
+                outcome.refused[commits[0].claim.checkpoint_id] = describe_error(error)
                 commits = []
             except (ServiceUnavailableError, *DATABASE_LOST) as error:
                 self._on_trouble(f"database or store: {' '.join(str(error).split())}")

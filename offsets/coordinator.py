@@ -13,13 +13,12 @@ from django.conf import settings
 
 from offsets import journal, ledger, workers
 from offsets.clock import Deadline, monotonic
+from offsets.database import DATABASE_LOST, WorkerSession
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import Baseline, ControlState
-from offsets.sessions import DATABASE_LOST, WorkerSession
-from offsets.stores.base import StoredOffset
-from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
+from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, StoredOffset, TopicPartition
 from offsets.worker_store import POSTGRES, StoreLink
 
 logger = logging.getLogger(__name__)

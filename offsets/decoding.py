@@ -7,12 +7,12 @@ from dataclasses import replace
 from django.conf import settings
 
 from offsets.clock import monotonic
+from offsets.database import DATABASE_LOST, WorkerSession
 from offsets.dedup import BatchPiece, LedgerCutter
 from offsets.errors import OffsetsError
 from offsets.failures import decode_apart
 from offsets.pipeline import Event, Pending, Pipeline, Unit, failure_bytes
 from offsets.policies import CommitPolicy, Progress
-from offsets.sessions import DATABASE_LOST, WorkerSession
 from offsets.stages import Stages
 from offsets.types import (
     BatchHandler,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from offsets import ledger
 from offsets.clock import Backoff
+from offsets.database import DATABASE_LOST, WorkerSession
 from offsets.ranges import KnownRange, OffsetRange, cut
-from offsets.sessions import DATABASE_LOST, WorkerSession
 from offsets.types import RangeKind, RecordBatch, Semantics
 
 

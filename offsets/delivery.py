@@ -15,9 +15,9 @@ from django.conf import settings
 from django.db import connection
 
 from offsets import ledger
+from offsets.database import WorkerSession
 from offsets.errors import OffsetsError
 from offsets.failpoints import failpoint
-from offsets.sessions import WorkerSession
 from offsets.types import BatchHandler, Claim, HaltReason, PartitionCommit, Semantics
 
 

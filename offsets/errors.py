@@ -1,17 +1,5 @@
 """One tree of exceptions. A docstring says what happened; the message says what to do."""
 
-import traceback
-
-
-def told(error: BaseException) -> str:
-    """Somebody else's error in one line, `Type: text`; also one that cannot be printed, or that quotes a record."""
-    return storable(" ".join(traceback.format_exception_only(error)[-1].split()))
-
-
-def storable(text: str) -> str:
-    """A text that quotes what nobody has checked, without what PostgreSQL refuses in a text: NUL, half a character."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
-
 
 class OffsetsError(Exception):
     """Base of every error that this package raises on purpose."""

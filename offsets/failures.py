@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from offsets.errors import storable, told
+from offsets.text import describe_error, postgres_text
 from offsets.types import BatchStats, DecodedBatch, KafkaRecord, RecordBatch, RecordFailure
 
 #: The error code of a record on which the handler itself raised.
@@ -25,7 +25,7 @@ def failure_of(record: KafkaRecord, code: str, detail: str) -> RecordFailure:
     return RecordFailure(
         offset=record.offset(),
         error_code=code,
-        error_detail=storable(detail),
+        error_detail=postgres_text(detail),
         key=record.key(),
         value=record.value(),
         headers=json.dumps(shown, separators=(",", ":")).encode(),
@@ -68,7 +68,7 @@ def decode_apart(decode: Decode, batch: RecordBatch, never: tuple[type[Exception
         raise  # no record is to blame
     except Exception as error:
         if len(batch.records) < 2:
-            yield set_apart(decode, batch, HANDLER_FAILED, told(error))
+            yield set_apart(decode, batch, HANDLER_FAILED, describe_error(error))
             return
         for half in halves(batch):
             yield from decode_apart(decode, half, never)

@@ -21,6 +21,7 @@ from offsets.health_window import (
     span_seconds,
     work_in,
 )
+from offsets.text import counted, duration
 from offsets.types import DesiredState, HaltReason
 
 #: Watermarks older than this say nothing about the lag of now. Twice a missed tick at the slowest rate.
@@ -121,21 +122,6 @@ def longest_or_none(values: Sequence[float | None]) -> float | None:
 
 
 # --- Words ----------------------------------------------------------------------------------------
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `38 s`, `4 min`, `2 h`, `3 d`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    for limit, unit, name in ((99.5, 1, "s"), (5970, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{seconds / 86_400:.0f} d"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 record`, `1,204 records`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 # --- Status of one partition ----------------------------------------------------------------------

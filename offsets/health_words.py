@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from offsets.health import START_A_WORKER, Status, Verdict, counted, duration
+from offsets.health import START_A_WORKER, Status, Verdict
+from offsets.text import counted, duration
 
 #: An invariant report older than this is quoted with its age.
 INVARIANTS_FRESH_SECONDS = 60.0

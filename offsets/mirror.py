@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from offsets.clock import Backoff, monotonic
 from offsets.errors import OffsetsError
-from offsets.stores.base import OffsetStore, StoredOffset
-from offsets.types import Claim, TopicPartition
+from offsets.stores.base import OffsetStore
+from offsets.types import Claim, StoredOffset, TopicPartition
 
 
 class Outbox:

@@ -20,6 +20,7 @@ from offsets.catch_up import CatchUp
 from offsets.clock import Backoff, Deadline, monotonic
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.coordinator import LocalPartition, OffsetCoordinator
+from offsets.database import DATABASE_LOST, WorkerSession
 from offsets.decoding import Decoder
 from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
@@ -27,7 +28,6 @@ from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
 from offsets.mirror import Mirrors
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
-from offsets.sessions import DATABASE_LOST, WorkerSession
 from offsets.stages import Stages, stack_of
 from offsets.stores import open_beside, open_store
 from offsets.strategy import GuardedPolicy, load_policy

@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from offsets.errors import told
 from offsets.policies import ByBytes, ByCount, ByTime, CommitPolicy, Progress, answer
+from offsets.text import describe_error
 from offsets.types import BatchStats
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,9 @@ def load_policy() -> CommitPolicy:
         made = isinstance(found, type) or not hasattr(found, "due")
         policy = found() if made and callable(found) else found
     except Exception as error:
-        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} cannot be loaded: {told(error).rstrip('.')}.") from error
+        raise ImproperPolicyError(
+            f"COMMIT_POLICY {path!r} cannot be loaded: {describe_error(error).rstrip('.')}."
+        ) from error
     reason = _unfit(policy)
     if reason:
         raise ImproperPolicyError(f"COMMIT_POLICY {path!r} is no commit policy: {reason}.")
@@ -83,7 +85,7 @@ class GuardedPolicy:
             wanted = answer(self._policy, progress)
         except Exception as error:
             logger.exception("The commit policy failed; the default one is used until this worker ends.")
-            self._on_trouble(f"the commit policy failed, the default one is used: {told(error)}")
+            self._on_trouble(f"the commit policy failed, the default one is used: {describe_error(error)}")
             self._policy = default_policy()
             wanted = self._policy.due(progress)
         return wanted or self._bounds.due(progress)

@@ -7,8 +7,8 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -21,12 +21,13 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from offsets import drift, invariants, journal, lag, leases, workers
 from offsets.clock import monotonic
+from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry
 from offsets.recovery import notifications, replaying
 from offsets.recovery.manager import RecoveryManager
-from offsets.sessions import DATABASE_LOST
 from offsets.stores import open_store
+from offsets.ticks import only_one, survives_outage
 from offsets.worker import LeftBehindError, WorkerOptions, run_worker
 
 logger = logging.getLogger(__name__)
@@ -52,27 +53,6 @@ def slot_name(group_id: str, slot: int) -> str:
 
 def _start_name(slot: str) -> str:
     return f"start:{slot}"
-
-
-@contextmanager
-def survives_outage(what: str) -> Iterator[None]:
-    """A tick that meets a lost database says so in one line; the next tick goes on by itself."""
-    try:
-        yield
-    except DATABASE_LOST as error:
-        logger.warning("%s failed for want of a database: %s", what, " ".join(str(error).split()))
-        connection.close()
-
-
-@contextmanager
-def only_one(name: str, ttl_seconds: float) -> Iterator[bool]:
-    """Whether this tick is the one that may work; two ticks of the same kind never overlap."""
-    token = leases.acquire(name, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}", ttl_seconds)
-    try:
-        yield token is not None
-    finally:
-        if token is not None:
-            leases.release(token)
 
 
 @shared_task(bind=True, name="offsets.tasks.run_slot")

@@ -5,9 +5,9 @@ import logging
 from django.conf import settings
 
 from offsets.breaker import Breaker, BreakerLimits
+from offsets.database import DATABASE_LOST
 from offsets.models import PartitionCheckpoint
 from offsets.recovery import automatic
-from offsets.sessions import DATABASE_LOST
 from offsets.types import Claim, DesiredState, PartitionCommit, TopicPartition
 
 logger = logging.getLogger(__name__)

@@ -305,3 +305,36 @@ class BatchHandler(Protocol):
     def counted_by_time_sql(self) -> str:
         """A SELECT of `(checkpoint_id bigint, events numeric)`: minute buckets and their carry (I4)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOffset:
+    """The next offset to read, and who stored it under which epoch. Epoch 0 and no worker: somebody else's tool."""
+
+    next_offset: int
+    epoch: int = 0
+    worker_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCommit:
+    """Move one partition from `expected` (None: nothing is stored yet) to `next_offset`."""
+
+    topic_partition: TopicPartition
+    expected: int | None
+    next_offset: int
+    epoch: int
+    worker_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCapabilities:
+    """What may be built on a store; semantics and the contract suite go by these."""
+
+    #: Offsets move in the transaction that writes the metrics.
+    transactional: bool
+    #: A commit is refused unless the store holds what its writer expects.
+    compare_and_set: bool
+    #: Others may write to it while workers run.
+    writable_from_outside: bool
+    several_workers: bool

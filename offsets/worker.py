@@ -11,12 +11,13 @@ from django.utils.module_loading import import_string
 
 from offsets import journal, workers
 from offsets.clock import monotonic
-from offsets.errors import OffsetsError, told
+from offsets.configuration import misconfiguration, refusal, refuse, refused_mirrors
+from offsets.database import DATABASE_LOST
+from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.processor import ProcessorOptions, StreamProcessor
-from offsets.semantics import misconfiguration, refusal, refuse, refused_mirrors
-from offsets.sessions import DATABASE_LOST
 from offsets.strategy import refused_policy
+from offsets.text import describe_error
 from offsets.types import BatchHandler, Semantics
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def run_worker(
     try:
         met = processor.run()
     except Exception as error:
-        _refuse_remains(processor, worker_id, told(error))
+        _refuse_remains(processor, worker_id, describe_error(error))
         raise
     finally:
         _sign_off(processor, options, worker_id)

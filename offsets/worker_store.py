@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from offsets import ledger
+from offsets.database import WorkerSession
 from offsets.delivery import Resume, resume_at
-from offsets.sessions import WorkerSession
-from offsets.stores.base import OffsetStore, StoreCommit, StoredOffset
-from offsets.types import Claim, HaltReason, PartitionCommit, TopicPartition
+from offsets.stores.base import OffsetStore
+from offsets.types import Claim, HaltReason, PartitionCommit, StoreCommit, StoredOffset, TopicPartition
 
 #: The checkpoint itself; everything else is a store beside it.
 POSTGRES = "postgres"

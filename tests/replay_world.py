@@ -19,6 +19,7 @@ from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import invariants, ledger, workers
 from offsets.committer import BatchCommitter
+from offsets.database import WorkerSession
 from offsets.dedup import LedgerCutter
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.config import client_config
@@ -29,7 +30,6 @@ from offsets.ranges import OffsetRange
 from offsets.recovery import replays
 from offsets.recovery.guards import Actor, Source
 from offsets.recovery.replays import Wanted
-from offsets.sessions import WorkerSession
 from offsets.types import Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from tests.harness import wait_for
 from tests.unit.test_aggregation import Record, event

@@ -13,8 +13,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.kafka.config import consumer_config
 from offsets.kafka.metadata import metadata_of
-from offsets.stores.base import StoredOffset
-from offsets.types import KafkaRecord, TopicPartition
+from offsets.types import KafkaRecord, StoredOffset, TopicPartition
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from offsets.kafka.config import client_config
 from offsets.kafka.errors import translated
 from offsets.kafka.metadata import stored_offset
-from offsets.stores.base import StoredOffset
-from offsets.types import TopicPartition
+from offsets.types import StoredOffset, TopicPartition
 
 
 def committed_offsets(

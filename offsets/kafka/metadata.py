@@ -2,7 +2,7 @@
 
 import json
 
-from offsets.stores.base import StoredOffset
+from offsets.types import StoredOffset
 
 
 def metadata_of(stored: StoredOffset) -> str:

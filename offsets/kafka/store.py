@@ -7,13 +7,14 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
 
+from offsets.configuration import CAPABILITIES
 from offsets.errors import RefusedError, ServiceUnavailableError
 from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS, KafkaAdmin
 from offsets.kafka.config import client_config
 from offsets.kafka.group_offsets import committed_offsets
 from offsets.kafka.metadata import metadata_of
-from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset, refusal
-from offsets.types import TopicPartition
+from offsets.stores.base import refusal
+from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 _ACTIVE = (
     "The group is active: only its members may commit to Kafka. Its workers mirror the ledger there; stop them to "
@@ -29,9 +30,7 @@ class KafkaStore:
     """
 
     name = "kafka"
-    capabilities = StoreCapabilities(
-        transactional=False, compare_and_set=False, writable_from_outside=False, several_workers=True
-    )
+    capabilities = CAPABILITIES["kafka"]
 
     def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._timeout = timeout_seconds

@@ -12,8 +12,7 @@ from offsets.errors import LedgerConflictError
 from offsets.ledger import pieces
 from offsets.models import LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange, gaps, offset_range
-from offsets.stores.base import StoreCommit
-from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind, TopicPartition
+from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind, StoreCommit, TopicPartition
 
 
 def lock_checkpoint(checkpoint_id: int) -> PartitionCheckpoint | None:

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 
 from offsets import journal, ledger
 from offsets.errors import RefusedError, StalePreviewError
-from offsets.health import duration, per_second
+from offsets.health import per_second
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.recovery import audit
 from offsets.recovery.guards import (
@@ -30,6 +30,7 @@ from offsets.recovery.guards import (
     live,
     name_of,
 )
+from offsets.text import duration
 from offsets.types import DesiredState
 
 __all__ = [

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from offsets.health import Status, Verdict, duration
+from offsets.health import Status, Verdict
+from offsets.text import duration
 
 
 class AffectedRange(NamedTuple):

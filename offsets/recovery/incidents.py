@@ -7,10 +7,10 @@ from typing import Any
 from django.db.models import Value
 
 from offsets import journal
-from offsets.health import duration
 from offsets.models import DatabaseTime, Incident, IncidentEvent
 from offsets.recovery import notifications
 from offsets.recovery.findings import Finding
+from offsets.text import duration
 
 #: Ranges that an incident names; what is beyond them is in the ledger.
 MAX_RANGES = 100

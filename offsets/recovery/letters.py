@@ -16,13 +16,13 @@ from django.db.models.functions import Length, Substr
 from django.utils.module_loading import import_string
 
 from offsets import journal, ledger
-from offsets.committer import UNFIT_DATA
-from offsets.errors import LedgerConflictError, RefusedError, StalePreviewError, told
+from offsets.database import DATA_ERRORS
+from offsets.errors import LedgerConflictError, RefusedError, StalePreviewError
 from offsets.failures import decode_apart
 from offsets.models import DeadLetter, OperatorAction
-from offsets.payloads import PREVIEW_CHARACTERS, preview_text
 from offsets.recovery import audit
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason
+from offsets.text import PREVIEW_CHARACTERS, describe_error, preview_text
 from offsets.types import BatchHandler, Claim, DeadLetterStatus, DecodedBatch, RecordBatch
 
 REQUEUE = "requeue"
@@ -277,9 +277,9 @@ def _count(handler: BatchHandler, letters: Sequence[DeadLetter], action: Operato
             handler.insert([commit], connection)
             handler.update([commit], connection)
             _settle([letter.pk for letter in good], DeadLetterStatus.COUNTED, action)
-    except UNFIT_DATA as error:
+    except DATA_ERRORS as error:
         if len(good) == 1:
-            return failing | {good[0].pk: told(error)}
+            return failing | {good[0].pk: describe_error(error)}
         middle = len(good) // 2
         return failing | _count(handler, good[:middle], action) | _count(handler, good[middle:], action)
     return failing

@@ -16,7 +16,8 @@ from django.db import connection, transaction
 
 from offsets import journal, leases, ledger, workers
 from offsets.clock import monotonic
-from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError, told
+from offsets.database import DATABASE_LOST
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DeadLetter, Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange
@@ -26,7 +27,7 @@ from offsets.recovery.guards import Source, bounded_wait
 from offsets.recovery.replay_plans import MAX_RANGES
 from offsets.recovery.replays import Wanted
 from offsets.recovery.watch import ServiceWatch
-from offsets.sessions import DATABASE_LOST
+from offsets.text import describe_error
 from offsets.types import RangeKind
 
 logger = logging.getLogger(__name__)
@@ -79,13 +80,13 @@ class RecoveryManager:
             return self._tick()
         except DATABASE_LOST as error:
             if _is_contention(error):
-                logger.warning("The recovery manager looks again: %s", told(error))
-                return Tick(leading=False, trouble=told(error))
+                logger.warning("The recovery manager looks again: %s", describe_error(error))
+                return Tick(leading=False, trouble=describe_error(error))
             if self._database_missed is None:
                 self._database_missed = (monotonic(), " ".join(str(error).split()))
                 logger.warning("The recovery manager waits for its database: %s", self._database_missed[1])
             connection.close()
-            return Tick(leading=False, trouble=told(error))
+            return Tick(leading=False, trouble=describe_error(error))
         except LostLeadershipError:
             logger.warning("%s does not lead any more.", self.holder)
             return Tick(leading=False)

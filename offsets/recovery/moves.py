@@ -14,7 +14,6 @@ from django.db import transaction
 
 from offsets import journal, ledger
 from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
-from offsets.health import duration
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange
@@ -31,6 +30,7 @@ from offsets.recovery.guards import (
     name_of,
 )
 from offsets.recovery.plans import Bounds, MoveKind, MovePlan, Standing
+from offsets.text import duration
 from offsets.types import HaltReason, Semantics, TopicPartition
 
 MAX_PARTITIONS = 10_000

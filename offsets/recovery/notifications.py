@@ -21,8 +21,8 @@ from django.db.models import Value
 from urllib3.exceptions import HTTPError
 
 from offsets import journal
-from offsets.errors import told
 from offsets.models import DatabaseTime, Incident, Notification
+from offsets.text import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -307,9 +307,9 @@ def _mail(message: Notification, suppressed: int) -> None:
     try:
         email.send()
     except OSError as error:  # smtplib's errors are, too
-        raise SendError(told(error)) from error
+        raise SendError(describe_error(error)) from error
     except ValueError as error:  # an address or a header that cannot be written; it will not get better
-        raise SendError(told(error), permanent=True) from error
+        raise SendError(describe_error(error), permanent=True) from error
 
 
 _SENDERS = {WEBHOOK: _post, EMAIL: _mail}

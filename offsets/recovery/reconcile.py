@@ -14,8 +14,8 @@ from offsets.recovery import audit
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
 from offsets.recovery.moves import Move
 from offsets.stores import open_store
-from offsets.stores.base import OffsetStore, StoredOffset
-from offsets.types import TopicPartition
+from offsets.stores.base import OffsetStore
+from offsets.types import StoredOffset, TopicPartition
 
 KIND = "reconcile"
 

@@ -21,9 +21,9 @@ from django.utils.module_loading import import_string
 
 from offsets import leases, ledger
 from offsets.clock import Backoff, monotonic
-from offsets.committer import UNFIT_DATA
+from offsets.database import DATA_ERRORS, DATABASE_LOST, WorkerSession
 from offsets.dedup import BatchPiece, split
-from offsets.errors import OffsetsError, ServiceUnavailableError, told
+from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.failpoints import failpoint
 from offsets.failures import REFUSED_BY_DATABASE, decode_apart, halves, set_apart
 from offsets.kafka.admin import KafkaAdmin
@@ -35,7 +35,7 @@ from offsets.ranges import OffsetRange, cut
 from offsets.recovery import replays
 from offsets.recovery.replay_plans import retry_seconds
 from offsets.recovery.replays import Step, TakenOverError, lease_seconds
-from offsets.sessions import DATABASE_LOST, WorkerSession
+from offsets.text import describe_error
 from offsets.types import BatchHandler, Claim, PartitionCommit, RangeKind, RecordBatch, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class _Replayer:
             except Exception as error:
                 # Left to itself it would be begun again and again; a range that is refused is tried ever less often.
                 logger.exception("Replay %d: %s failed.", self._replay.pk, _place(one))
-                self._refused(one, told(error))
+                self._refused(one, describe_error(error))
         return True
 
     def _cancelled(self) -> bool:
@@ -201,7 +201,7 @@ class _Replayer:
                 # Only the records that a halving has isolated are set apart without being tried.
                 commit, dropped = self._decoded(pieces)
                 done = self._commit(one, commit, dropped)
-            except UNFIT_DATA as error:
+            except DATA_ERRORS as error:
                 done = self._isolate(one, batch, pieces, error)
             else:
                 self._refused_in_a_row = 0
@@ -217,16 +217,18 @@ class _Replayer:
             return True
         self._refused_in_a_row += 1
         if self._refused_in_a_row > MAX_REFUSED_IN_A_ROW:
-            raise RangeRefusedError(f"{self._refused_in_a_row} records in a row were refused: {told(error)}") from error
+            raise RangeRefusedError(
+                f"{self._refused_in_a_row} records in a row were refused: {describe_error(error)}"
+            ) from error
         apart = [
-            (set_apart(self._handler.decode, piece.batch, REFUSED_BY_DATABASE, told(error)), piece.found)
+            (set_apart(self._handler.decode, piece.batch, REFUSED_BY_DATABASE, describe_error(error)), piece.found)
             for piece in pieces
         ]
         try:
             dropped = sum(piece.dropped for piece in pieces)
             return self._commit(one, self._combined(_claim(one), batch, apart), dropped)
-        except UNFIT_DATA as again:
-            raise RangeRefusedError(f"it is refused without any record, too: {told(again)}") from again
+        except DATA_ERRORS as again:
+            raise RangeRefusedError(f"it is refused without any record, too: {describe_error(again)}") from again
 
     def _pieces(self, batch: RecordBatch) -> list[BatchPiece]:
         """What the ledger has as processed is read and left out, and so is what it has never heard of."""
@@ -253,7 +255,7 @@ class _Replayer:
         except never:
             raise
         except Exception as error:
-            raise RangeRefusedError(f"the handler failed without any data: {told(error)}") from error
+            raise RangeRefusedError(f"the handler failed without any data: {describe_error(error)}") from error
         batch = pieces[0].batch
         whole = RecordBatch(batch.claim, batch.start, pieces[-1].batch.end, [], 0)
         return self._combined(batch.claim, whole, decoded), sum(piece.dropped for piece in pieces)

@@ -9,10 +9,11 @@ from redis.exceptions import RedisError
 
 from offsets import lag
 from offsets.clock import monotonic
-from offsets.errors import OffsetsError, told
+from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import PartitionCheckpoint
 from offsets.recovery import assessments
+from offsets.text import describe_error
 from offsets.types import TopicPartition
 
 KAFKA_SECONDS = 3.0
@@ -52,7 +53,7 @@ class ServiceWatch:
             self._redis.ping()
             self.services.pop("redis", None)
         except (RedisError, OSError) as error:
-            self._missing("redis", f"{told(error)}.")
+            self._missing("redis", f"{describe_error(error)}.")
 
     def _ask_retention(self, admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> None:
         """How long Kafka keeps records, and up to where it deletes them soon, by the records' own times: our samples

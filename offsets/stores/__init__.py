@@ -1,20 +1,8 @@
 """Offset stores: PostgreSQL (the ledger itself), Kafka, Redis, and a file."""
 
+from offsets.configuration import unknown_store
 from offsets.errors import RefusedError
-from offsets.stores.base import OffsetStore, StoreCapabilities, StoreCommit, StoredOffset
-
-NAMES = ("postgres", "kafka", "redis", "file")
-
-__all__ = [
-    "NAMES",
-    "OffsetStore",
-    "StoreCapabilities",
-    "StoreCommit",
-    "StoredOffset",
-    "capabilities_of",
-    "open_beside",
-    "open_store",
-]
+from offsets.stores.base import OffsetStore
 
 
 def _class_of(name: str) -> type[OffsetStore]:
@@ -35,17 +23,12 @@ def _class_of(name: str) -> type[OffsetStore]:
         from offsets.stores.file import FileStore
 
         return FileStore
-    raise RefusedError(f"There is no offset store {name!r}; use one of: {', '.join(NAMES)}.")
+    raise RefusedError(unknown_store(name))
 
 
 def open_store(name: str) -> OffsetStore:
     """The store of this name, set up from the settings. Raises RefusedError for an unknown one."""
     return _class_of(name)()
-
-
-def capabilities_of(name: str) -> StoreCapabilities:
-    """What the store of this name can do. Raises RefusedError for an unknown one."""
-    return _class_of(name).capabilities
 
 
 def open_beside(name: str) -> OffsetStore | None:

@@ -1,43 +1,9 @@
 """What an offset store is, and what each of them can do. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from offsets.types import TopicPartition
-
-
-@dataclass(frozen=True, slots=True)
-class StoredOffset:
-    """The next offset to read, and who stored it under which epoch. Epoch 0 and no worker: somebody else's tool."""
-
-    next_offset: int
-    epoch: int = 0
-    worker_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreCommit:
-    """Move one partition from `expected` (None: nothing is stored yet) to `next_offset`."""
-
-    topic_partition: TopicPartition
-    expected: int | None
-    next_offset: int
-    epoch: int
-    worker_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreCapabilities:
-    """What may be built on a store; semantics and the contract suite go by these."""
-
-    #: Offsets move in the transaction that writes the metrics.
-    transactional: bool
-    #: A commit is refused unless the store holds what its writer expects.
-    compare_and_set: bool
-    #: Others may write to it while workers run.
-    writable_from_outside: bool
-    several_workers: bool
+from offsets.types import StoreCapabilities, StoreCommit, StoredOffset, TopicPartition
 
 
 def refusal(store: str, commit: StoreCommit, held: StoredOffset | None) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 from django.conf import settings
 
 from offsets.clock import monotonic
+from offsets.configuration import CAPABILITIES
 from offsets.errors import CorruptStoreError, RefusedError, ServiceUnavailableError
-from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset, refusal
-from offsets.types import TopicPartition
+from offsets.stores.base import refusal
+from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 FORMAT = "streamsocial-offsets-1"
 #: How long an operation waits for another that has the lock. One takes milliseconds, unless its process is stopped.
@@ -33,9 +34,7 @@ class FileStore:
     """
 
     name = "file"
-    capabilities = StoreCapabilities(
-        transactional=False, compare_and_set=True, writable_from_outside=True, several_workers=False
-    )
+    capabilities = CAPABILITIES["file"]
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or Path(settings.OFFSET_FILE_DIR)

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 
 from offsets import ledger
+from offsets.configuration import CAPABILITIES
+from offsets.database import DATABASE_LOST
 from offsets.errors import RefusedError, ServiceUnavailableError
 from offsets.models import PartitionCheckpoint
-from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
-from offsets.types import TopicPartition
+from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 
 class PostgresStore:
@@ -18,9 +19,7 @@ class PostgresStore:
     """
 
     name = "postgres"
-    capabilities = StoreCapabilities(
-        transactional=True, compare_and_set=True, writable_from_outside=False, several_workers=True
-    )
+    capabilities = CAPABILITIES["postgres"]
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = set(partitions)
@@ -62,6 +61,6 @@ class _errors_sorted:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OperationalError | InterfaceError):
+        if isinstance(error, DATABASE_LOST):
             connection.close_if_unusable_or_obsolete()
             raise ServiceUnavailableError(f"PostgreSQL is not available: {' '.join(str(error).split())}") from error

@@ -8,9 +8,9 @@ import redis
 from django.conf import settings
 from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
+from offsets.configuration import CAPABILITIES
 from offsets.errors import CorruptStoreError, OffsetsError, RefusedError, ServiceUnavailableError
-from offsets.stores.base import StoreCapabilities, StoreCommit, StoredOffset
-from offsets.types import TopicPartition
+from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 PREFIX = "streamsocial:offsets:"
 TIMEOUT_SECONDS = 5.0
@@ -54,9 +54,7 @@ class RedisStore:
     """Compare-and-set on the stored offset and epoch, in one script for all partitions of a call."""
 
     name = "redis"
-    capabilities = StoreCapabilities(
-        transactional=False, compare_and_set=True, writable_from_outside=True, several_workers=True
-    )
+    capabilities = CAPABILITIES["redis"]
 
     def __init__(self, url: str = "") -> None:
         self._client = redis.Redis.from_url(

@@ -26,16 +26,18 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from offsets.configuration import STORES, capabilities_of
 from offsets.errors import CorruptStoreError, RefusedError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.store import KafkaStore
 from offsets.models import PartitionCheckpoint, Worker
-from offsets.stores import NAMES, OffsetStore, StoreCommit, StoredOffset, capabilities_of, open_store
 from offsets.stores import file as file_module
+from offsets.stores import open_store
 from offsets.stores import redis as redis_module
+from offsets.stores.base import OffsetStore
 from offsets.stores.file import FileStore
 from offsets.stores.redis import RedisStore
-from offsets.types import TopicPartition
+from offsets.types import StoreCommit, StoredOffset, TopicPartition
 from streamsocial.environment import BASE_DIR
 from streamsocial.stack import Stack
 from tests.harness import wait_for
@@ -101,7 +103,7 @@ class Shelf:
 _DATABASE = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(params=[pytest.param(name, marks=_DATABASE if name == "postgres" else ()) for name in NAMES])
+@pytest.fixture(params=[pytest.param(name, marks=_DATABASE if name == "postgres" else ()) for name in STORES])
 def shelf(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> Iterator[Shelf]:
     made = Shelf(request.param, tmp_path / "offsets")
     if made.name == "kafka":
@@ -379,8 +381,8 @@ def _read(store: OffsetStore, shelf: Shelf) -> dict[TopicPartition, StoredOffset
 
 
 def test_what_each_store_declares_is_what_the_modes_build_on() -> None:
-    assert {name for name in NAMES if capabilities_of(name).transactional} == {"postgres"}
-    assert {name for name in NAMES if not capabilities_of(name).several_workers} == {"file"}
+    assert {name for name in STORES if capabilities_of(name).transactional} == {"postgres"}
+    assert {name for name in STORES if not capabilities_of(name).several_workers} == {"file"}
     with pytest.raises(RefusedError, match="postgres, kafka, redis, file"):
         open_store("stone")
 

@@ -19,13 +19,12 @@ from analytics.models import EngagementDelta
 from analytics.processor import EngagementProcessor
 from offsets import failpoints, invariants, ledger, workers
 from offsets.committer import BatchCommitter, CommitOutcome
+from offsets.database import WorkerSession
 from offsets.dedup import LedgerCutter
 from offsets.errors import FencedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.pipeline import Pending
-from offsets.sessions import WorkerSession
-from offsets.stores.base import StoreCommit
 from offsets.types import (
     Claim,
     DesiredState,
@@ -35,6 +34,7 @@ from offsets.types import (
     RecordBatch,
     Segment,
     Semantics,
+    StoreCommit,
     TopicPartition,
 )
 from tests.unit.test_aggregation import Record, event

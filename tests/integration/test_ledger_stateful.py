@@ -18,8 +18,7 @@ from analytics.metrics_store import MetricsStore
 from offsets import ledger
 from offsets.ledger import pieces
 from offsets.ranges import offset_range
-from offsets.stores.base import StoreCommit
-from offsets.types import RangeKind, Semantics, TopicPartition
+from offsets.types import RangeKind, Semantics, StoreCommit, TopicPartition
 from tests.ledger_hands import ACTS, FIRST_MINUTE, FIRST_SLOTS, TOPIC, WORKERS, breaking, pick
 from tests.ledger_truth import GOOD, HOLE, POISON
 from tests.ledger_world import LedgerWorld

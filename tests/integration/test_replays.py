@@ -13,6 +13,7 @@ from django.db import OperationalError, connection, transaction
 from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import failpoints, invariants, leases, ledger
+from offsets.database import WorkerSession
 from offsets.errors import NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.reader import OutOfRangeError, RangeReader
@@ -31,7 +32,6 @@ from offsets.recovery import replaying, replays
 from offsets.recovery.guards import Actor, ReasonError, Source, UnknownPartitionError
 from offsets.recovery.moves import logs_of
 from offsets.recovery.replays import Wanted
-from offsets.sessions import WorkerSession
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 from tests.cases import Case
 from tests.crash_matrix import counts_of

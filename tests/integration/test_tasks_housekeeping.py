@@ -10,8 +10,8 @@ from analytics.models import EngagementTotal
 from offsets import invariants, lag, leases, tasks
 from offsets.errors import ServiceUnavailableError
 from offsets.models import Lease, StoreOffset
-from offsets.stores import StoredOffset, open_store
-from offsets.types import TopicPartition
+from offsets.stores import open_store
+from offsets.types import StoredOffset, TopicPartition
 from tests.page_rows import GROUP, make_checkpoint
 
 PROMISE = invariants.Promise((), 0, 0)

@@ -2,8 +2,8 @@ import getpass
 
 import pytest
 
-from offsets.payloads import preview_text
 from offsets.recovery.actions import ActionKind, Actor
+from offsets.text import preview_text
 
 
 @pytest.mark.parametrize(("kind", "state", "done"), [("pause", "paused", "paused"), ("resume", "running", "resumed")])

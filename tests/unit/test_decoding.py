@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 from pytest_django import Settings
 
+from offsets.database import WorkerSession
 from offsets.decoding import Decoder
 from offsets.pipeline import Pipeline
 from offsets.policies import Progress
-from offsets.sessions import WorkerSession
 from offsets.types import (
     BatchHandler,
     BatchStats,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from offsets.delivery import resume_at
 from offsets.kafka.metadata import metadata_of, stored_offset
-from offsets.stores.base import StoreCommit, StoredOffset, refusal
-from offsets.types import Claim, HaltReason, TopicPartition
+from offsets.stores.base import refusal
+from offsets.types import Claim, HaltReason, StoreCommit, StoredOffset, TopicPartition
 
 NUMBERS = st.integers(0, 2**63 - 1)
 

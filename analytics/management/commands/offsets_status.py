@@ -9,12 +9,13 @@ from rich.table import Table
 
 from analytics.dashboard import dashboard_of
 from analytics.snapshot import PartitionSnapshot, Snapshot
-from offsets import health, lag
+from offsets import lag
 from offsets.commands import EXIT_UNAVAILABLE, OperatorCommand
 from offsets.errors import ServiceUnavailableError
 from offsets.health import Status
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.commands.verify_offsets import refuse_unknown
+from offsets.text import duration
 from offsets.types import TopicPartition
 
 _COLOURS = {
@@ -84,7 +85,7 @@ def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapsh
     for name in ("Epoch", "Next offset", "Log end", "Lag", "Behind"):
         table.add_column(name, justify="right")
     for one in partitions:
-        behind = "–" if one["lag_seconds"] is None else health.duration(one["lag_seconds"])
+        behind = "–" if one["lag_seconds"] is None else duration(one["lag_seconds"])
         table.add_row(
             f"{one['topic']}-{one['partition']}",
             f"[{_COLOURS.get(Status.of_label(one['status']), 'bold red')}]{one['status']}[/]",

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from offsets.commands import OperatorCommand, positive
-from offsets.health import duration
 from offsets.models import Incident
 from offsets.recovery.incidents import as_json
+from offsets.text import duration
 
 
 class Command(OperatorCommand):

@@ -16,10 +16,10 @@ from django.core.management.base import CommandParser
 from django.db import connection
 
 from offsets.commands import OperatorCommand
+from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.recovery import notifications, replaying
 from offsets.recovery.manager import RecoveryManager, Tick
-from offsets.sessions import DATABASE_LOST
 from offsets.tasks import dispatch_replay
 
 logger = logging.getLogger(__name__)

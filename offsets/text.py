@@ -1,6 +1,7 @@
 """Bytes that somebody else wrote, made safe to show. Pure."""
 
 import base64
+import traceback
 
 PREVIEW_CHARACTERS = 200
 
@@ -22,3 +23,28 @@ def preview_text(payload: bytes | None, limit: int = PREVIEW_CHARACTERS) -> str 
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def describe_error(error: BaseException) -> str:
+    """Somebody else's error in one line, `Type: text`; also one that cannot be printed, or that quotes a record."""
+    return postgres_text(" ".join(traceback.format_exception_only(error)[-1].split()))
+
+
+def postgres_text(text: str) -> str:
+    """A text that quotes what nobody has checked, without what PostgreSQL refuses in a text: NUL, half a character."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `38 s`, `4 min`, `2 h`, `3 d`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    for limit, unit, name in ((99.5, 1, "s"), (5970, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `1,204 records`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,23 +1,38 @@
 """Which promise a group is given, and which combinations can keep it (design §6)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from offsets import stores
 from offsets.errors import RefusedError
-from offsets.types import Semantics
+from offsets.types import Semantics, StoreCapabilities
 
 SEMANTICS = tuple(mode.value for mode in Semantics)
 GROUP_PROTOCOLS = ("classic", "consumer")
 BASELINES = ("earliest", "latest", "group")
+#: What each offset store can do; semantics and the contract suite go by it.
+CAPABILITIES: Mapping[str, StoreCapabilities] = {
+    "postgres": StoreCapabilities(
+        transactional=True, compare_and_set=True, writable_from_outside=False, several_workers=True
+    ),
+    "kafka": StoreCapabilities(
+        transactional=False, compare_and_set=False, writable_from_outside=False, several_workers=True
+    ),
+    "redis": StoreCapabilities(
+        transactional=False, compare_and_set=True, writable_from_outside=True, several_workers=True
+    ),
+    "file": StoreCapabilities(
+        transactional=False, compare_and_set=True, writable_from_outside=True, several_workers=False
+    ),
+}
+STORES = tuple(CAPABILITIES)
 
 
 def refusal(semantics: str, store: str) -> str:
     """Why this combination cannot keep its promise; empty when it can. Pure."""
     if semantics not in SEMANTICS:
         return f"There are no processing semantics {semantics!r}; use one of: {', '.join(SEMANTICS)}."
-    if store not in stores.NAMES:
-        return f"There is no offset store {store!r}; use one of: {', '.join(stores.NAMES)}."
-    if semantics == Semantics.EXACTLY_ONCE and not stores.capabilities_of(store).transactional:
+    if store not in STORES:
+        return unknown_store(store)
+    if semantics == Semantics.EXACTLY_ONCE and not capabilities_of(store).transactional:
         return (
             f"Offset store {store!r} cannot keep exactly_once: metrics and offsets must move in one transaction, which "
             "only the postgres store can. Use it, or choose at_least_once or at_most_once."
@@ -28,8 +43,8 @@ def refusal(semantics: str, store: str) -> str:
 def refused_mirrors(mirrors: Sequence[str], store: str) -> str:
     """Why the offsets cannot be mirrored so; empty when they can. Pure."""
     for name in mirrors:
-        if name not in stores.NAMES or name == "postgres":
-            others = ", ".join(one for one in stores.NAMES if one != "postgres")
+        if name not in STORES or name == "postgres":
+            others = ", ".join(one for one in STORES if one != "postgres")
             return f"OFFSET_MIRRORS names {name!r}; it may name: {others}."
         if name == store and name != "kafka":
             return f"OFFSET_MIRRORS names {name!r}, which is the offset store itself. Leave it out."
@@ -38,7 +53,7 @@ def refused_mirrors(mirrors: Sequence[str], store: str) -> str:
 
 def refused_slots(store: str, slots: int) -> str:
     """Why so many slots cannot share the store; empty when they can. Pure."""
-    if slots > 1 and store in stores.NAMES and not stores.capabilities_of(store).several_workers:
+    if slots > 1 and store in STORES and not capabilities_of(store).several_workers:
         return f"Offset store {store!r} serves one worker; CONSUMER_SLOTS is {slots}. Set it to 1 or use another store."
     return ""
 
@@ -61,3 +76,15 @@ def refuse(*reasons: str) -> None:
     """Raises RefusedError with the first reason that there is."""
     for reason in filter(None, reasons):
         raise RefusedError(reason)
+
+
+def capabilities_of(store: str) -> StoreCapabilities:
+    """What the offset store of this name can do. Raises RefusedError for an unknown one."""
+    if store not in CAPABILITIES:
+        raise RefusedError(unknown_store(store))
+    return CAPABILITIES[store]
+
+
+def unknown_store(store: str) -> str:
+    """The error message for a store name that does not exist."""
+    return f"Unknown offset store {store!r}. Use one of: {', '.join(STORES)}."
