@@ -12,8 +12,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from analytics.api import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
 from offsets.errors import RefusedError
 from offsets.models import DeadLetter, Incident, Replay
+from offsets.monitoring import incidents
 from offsets.ranges import OffsetRange
-from offsets.recovery import eviction, failed, incidents, letters, replays
+from offsets.recovery import eviction, failed, letters, replays
 from offsets.recovery.eviction import UnknownWorkerError
 from offsets.recovery.failed import Accepted
 from offsets.recovery.guards import Actor, Source

@@ -25,9 +25,20 @@ from analytics.snapshot import (
     TypeCounts,
     WorkerSnapshot,
 )
-from offsets import clock, health, health_words
-from offsets.health import LagTime, Limits, LogEnd, PartitionFacts, Verdict
-from offsets.health_words import GroupFacts
+from offsets import clock
+from offsets.monitoring import headline, status
+from offsets.monitoring.headline import GroupFacts
+from offsets.monitoring.lag import (
+    SAMPLE_FRESH_SECONDS,
+    LagTime,
+    LogEnd,
+    lag_records,
+    lag_time,
+    longest_or_none,
+    per_second,
+    total_or_none,
+)
+from offsets.monitoring.status import Limits, PartitionFacts, Verdict
 from offsets.types import RangeKind
 
 VERSION = 1
@@ -90,8 +101,8 @@ class Dashboard:
             sequence=int(group.taken_at.timestamp() * 1000),
             taken_at=group.taken_at.isoformat(),
             group=self.group_id,
-            headline=health_words.headline(facts),
-            worst_status=health_words.group_status(facts).value,
+            headline=headline.headline(facts),
+            worst_status=headline.group_status(facts).value,
             lag=facts.lag,
             lag_seconds=facts.lag_seconds,
             events_per_second=_rate(partitions, worker_rows),
@@ -124,12 +135,12 @@ def _limits() -> Limits:
 
 
 def _fresh(row: PartitionRow) -> bool:
-    return row.sample_age is not None and row.sample_age <= health.SAMPLE_FRESH_SECONDS
+    return row.sample_age is not None and row.sample_age <= SAMPLE_FRESH_SECONDS
 
 
 def _lag(row: PartitionRow) -> tuple[int | None, LagTime]:
     """In records and in time. An old log end draws the strip; a lag made from it would pass for the lag of now."""
-    lag = health.lag_records(row.log_end, row.next_offset) if _fresh(row) else None
+    lag = lag_records(row.log_end, row.next_offset) if _fresh(row) else None
     return lag, _lag_time(row) if lag is not None else LagTime(None, 0.0)
 
 
@@ -137,9 +148,9 @@ def _verdict(row: PartitionRow) -> Verdict:
     """The recovery manager's while it watches: it knows the last minute. Otherwise what can be said from here."""
     if _watched(row):
         return Verdict(
-            health.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
+            status.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
         )
-    return health.assess(_facts(row, *_lag(row)), _limits())
+    return status.assess(_facts(row, *_lag(row)), _limits())
 
 
 def _watched(row: PartitionRow) -> bool:
@@ -204,9 +215,9 @@ def _facts(row: PartitionRow, lag: int | None, lag_time: LagTime) -> PartitionFa
         lag_time=lag_time,
         failed_ranges=int(row.failed_offsets > 0),
         failed_offsets=row.failed_offsets,
-        lag_growth_per_second=health.per_second(
-            _sample(row.before_at, health.lag_records(row.before_end, row.before_next or 0)),
-            _sample(row.sampled_at, health.lag_records(row.log_end, row.sampled_next or 0)),
+        lag_growth_per_second=per_second(
+            _sample(row.before_at, lag_records(row.before_end, row.before_next or 0)),
+            _sample(row.sampled_at, lag_records(row.log_end, row.sampled_next or 0)),
         ),
     )
 
@@ -231,14 +242,14 @@ def _known_ends(row: PartitionRow) -> list[LogEnd]:
 
 
 def _lag_time(row: PartitionRow) -> LagTime:
-    return health.lag_time(_known_ends(row), row.next_offset)
+    return lag_time(_known_ends(row), row.next_offset)
 
 
 def _progress(row: PartitionRow) -> float | None:
     """Offsets a second by which the partition moved lately; unknown across a backward seek."""
     if not _fresh(row):
         return None
-    rate = health.per_second(_sample(row.before_at, row.before_next), _sample(row.sampled_at, row.sampled_next))
+    rate = per_second(_sample(row.before_at, row.before_next), _sample(row.sampled_at, row.sampled_next))
     return rate if rate is not None and rate >= 0 else None
 
 
@@ -259,8 +270,8 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Ver
     invariants = _invariants(group)
     return GroupFacts(
         [(f"{one['topic']}-{one['partition']}", verdict) for one, verdict in zip(partitions, verdicts, strict=True)],
-        lag=health.total_or_none([one["lag"] for one in partitions]),
-        lag_seconds=health.longest_or_none([one["lag_seconds"] for one in partitions]),
+        lag=total_or_none([one["lag"] for one in partitions]),
+        lag_seconds=longest_or_none([one["lag_seconds"] for one in partitions]),
         invariants_ok=group.invariants_ok,
         invariants_age_seconds=group.invariants_age,
         violated=[name for name, one in sorted(invariants["invariants"].items()) if not one["ok"]]
@@ -345,13 +356,13 @@ def _series(rows: Sequence[PartitionRow]) -> SeriesSnapshot:
         behind = []
         for sample in samples:
             ends[sample.checkpoint_id].append(LogEnd(at, sample.log_end))
-            behind.append(health.lag_time(ends[sample.checkpoint_id], sample.next_offset).seconds)
+            behind.append(lag_time(ends[sample.checkpoint_id], sample.next_offset).seconds)
         whole = len(samples) == len(rows)
         progress = (at, sum(sample.next_offset for sample in samples)) if whole else None
-        rate = health.per_second(before, progress)
+        rate = per_second(before, progress)
         before = progress
         series["at"].append(int(at))
         series["lag"].append(sum(max(0, s.log_end - s.next_offset) for s in samples) if whole else None)
-        series["lag_seconds"].append(_rounded(health.longest_or_none(behind)) if whole else None)
+        series["lag_seconds"].append(_rounded(longest_or_none(behind)) if whole else None)
         series["events_per_second"].append(_rounded(rate) if rate is not None and rate >= 0 else None)
     return series

@@ -28,7 +28,7 @@ class PartitionSnapshot(TypedDict):
     checkpoint_id: int
     topic: str
     partition: int
-    status: str  # a word of offsets.health.Status; STUCK says where: "STUCK AT OFFSET 812,400"
+    status: str  # a word of offsets.monitoring.status.Status; STUCK says where: "STUCK AT OFFSET 812,400"
     status_detail: str  # one sentence: what it means here, and what to do
     owner: str | None
     owner_heartbeat_age_seconds: float | None

@@ -9,11 +9,12 @@ from django.conf import settings
 
 from analytics.broadcast import send_snapshot
 from analytics.metrics_store import MetricsStore
-from offsets import journal, lag, workers
+from offsets import journal, workers
 from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.recovery import incidents, replays
+from offsets.monitoring import incidents, lag_samples
+from offsets.recovery import replays
 from offsets.ticks import only_one, survives_outage
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def monitor() -> None:
         if not mine:
             return
         try:
-            lag.sample_group(group_id, "monitor", _admin())
+            lag_samples.sample_group(group_id, "monitor", _admin())
         except OffsetsError as error:
             logger.warning("Log ends are unknown: %s", error)
         send_snapshot(group_id)

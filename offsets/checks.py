@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 
 from offsets.configuration import misconfiguration, refusal, refused_mirrors, refused_slots
-from offsets.recovery.notifications import refused_setup
+from offsets.monitoring.notifications import refused_setup
 from offsets.strategy import refused_policy
 
 

@@ -265,7 +265,7 @@ class OperatorAction(models.Model):
 
 
 class LagSample(models.Model):
-    """Log bounds and next offset of one partition at one moment. Written by `offsets.lag`.
+    """Log bounds and next offset of one partition at one moment. Written by `offsets.monitoring.lag_samples`.
 
     One a second for five minutes, then the first of each minute for a day.
     """
@@ -290,7 +290,7 @@ class LagSample(models.Model):
 
 class StoreOffset(models.Model):
     """What an offset store other than the ledger held for a partition when it was last asked. Written by
-    `offsets.drift`.
+    `offsets.stores.drift`.
     """
 
     checkpoint = models.ForeignKey(PartitionCheckpoint, on_delete=models.CASCADE, related_name="store_offsets")
@@ -339,7 +339,7 @@ class JournalEntry(models.Model):
 
 
 class InvariantReport(models.Model):
-    """The last check of I1 to I6 for a group. Written by `offsets.invariants`."""
+    """The last check of I1 to I6 for a group. Written by `offsets.monitoring.invariants`."""
 
     group_id = models.CharField(primary_key=True, max_length=255)
     ok = models.BooleanField()
@@ -452,7 +452,7 @@ class ReplayRange(models.Model):
 
 
 class Incident(models.Model):
-    """Something that went wrong, from the first bad tick until it was well. Written by `offsets.recovery.incidents`."""
+    """A problem, from the first bad tick until it is resolved. Written by `offsets.monitoring.incidents`."""
 
     class Severity(models.TextChoices):
         WARNING = "warning"
@@ -493,7 +493,7 @@ class Incident(models.Model):
 
 
 class IncidentEvent(models.Model):
-    """One step in an incident's timeline. Written by `offsets.recovery.incidents`."""
+    """One step in an incident's timeline. Written by `offsets.monitoring.incidents`."""
 
     class Source(models.TextChoices):
         MANAGER = "manager"
@@ -509,7 +509,7 @@ class IncidentEvent(models.Model):
 
 
 class Notification(models.Model):
-    """A message about an incident, to be sent once to one channel. Written by `offsets.recovery.notifications`."""
+    """A message about an incident, to be sent once to one channel. Written by `offsets.monitoring.notifications`."""
 
     class Status(models.TextChoices):
         PENDING = "pending"

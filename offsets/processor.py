@@ -14,7 +14,7 @@ import psutil
 from django.conf import settings
 from django.db import connection
 
-from offsets import journal, lag, ledger, workers
+from offsets import journal, ledger, workers
 from offsets.announcing import Announcer
 from offsets.catch_up import CatchUp
 from offsets.clock import Backoff, Deadline, monotonic
@@ -26,10 +26,11 @@ from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailable
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
-from offsets.mirror import Mirrors
+from offsets.monitoring import lag_samples
 from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
 from offsets.stages import Stages, stack_of
 from offsets.stores import open_beside, open_store
+from offsets.stores.mirrors import Mirrors
 from offsets.strategy import GuardedPolicy, load_policy
 from offsets.tripping import CircuitBreakers
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
@@ -495,7 +496,7 @@ class StreamProcessor:
             try:
                 self._watch()
                 with session.transaction():
-                    lag.sample_group(self.options.group_id, self.options.worker_id, self._admin)
+                    lag_samples.sample_group(self.options.group_id, self.options.worker_id, self._admin)
                 self._trouble("kafka", "")
             except OffsetsError as error:
                 self._trouble("kafka", str(error))

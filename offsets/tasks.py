@@ -19,14 +19,15 @@ from django.db import connection
 from django.db.models import Value
 from kombu.exceptions import OperationalError as BrokerError
 
-from offsets import drift, invariants, journal, lag, leases, workers
+from offsets import journal, leases, workers
 from offsets.clock import monotonic
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry
-from offsets.recovery import notifications, replaying
+from offsets.monitoring import invariants, lag_samples, notifications
+from offsets.recovery import replaying
 from offsets.recovery.manager import RecoveryManager
-from offsets.stores import open_store
+from offsets.stores import drift, open_store
 from offsets.ticks import only_one, survives_outage
 from offsets.worker import LeftBehindError, WorkerOptions, run_worker
 
@@ -262,4 +263,4 @@ def compare_stores() -> None:
 def thin() -> None:
     """Thin lag samples: one a second for five minutes, one a minute for a day."""
     with survives_outage("Thinning lag samples"):
-        lag.thin()
+        lag_samples.thin()

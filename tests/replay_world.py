@@ -17,7 +17,7 @@ from django.db import connection, transaction
 
 from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
-from offsets import invariants, ledger, workers
+from offsets import ledger, workers
 from offsets.committer import BatchCommitter
 from offsets.database import WorkerSession
 from offsets.dedup import LedgerCutter
@@ -25,6 +25,7 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.config import client_config
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Replay
+from offsets.monitoring import invariants
 from offsets.pipeline import Pending
 from offsets.ranges import OffsetRange
 from offsets.recovery import replays

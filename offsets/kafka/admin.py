@@ -1,7 +1,6 @@
 """Questions to the cluster: topics, their ids, and log bounds, each for all partitions in one request."""
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.config import client_config
-from offsets.kafka.errors import code_of, translated
+from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
 from offsets.types import TopicPartition
 
@@ -61,7 +60,7 @@ class KafkaAdmin:
         found = {}
         for name, future in futures.items():
             try:
-                description = self.result(future, timeout)
+                description = result_of(future, timeout)
             except TopicNotFoundError:
                 continue
             partitions = tuple(sorted(p.id for p in description.partitions))
@@ -123,7 +122,7 @@ class KafkaAdmin:
         found = {}
         for resource, future in self._client.describe_configs(wanted, request_timeout=self._timeout).items():
             try:
-                entries = self.result(future, self._timeout)
+                entries = result_of(future, self._timeout)
             except (TopicNotFoundError, RefusedError):
                 continue
             retention = int(entries["retention.ms"].value)
@@ -141,7 +140,7 @@ class KafkaAdmin:
         new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
         future = self._client.create_topics([new], request_timeout=self._timeout)[topic]
         try:
-            self.result(future, self._timeout)
+            result_of(future, self._timeout)
         except RefusedError as error:
             if isinstance(error.__cause__, KafkaException) and code_of(error.__cause__) == (
                 KafkaError.TOPIC_ALREADY_EXISTS
@@ -161,17 +160,7 @@ class KafkaAdmin:
         found = {}
         for tp, future in futures.items():
             try:
-                found[TopicPartition(tp.topic, tp.partition)] = self.result(future, timeout).offset
+                found[TopicPartition(tp.topic, tp.partition)] = result_of(future, timeout).offset
             except (TopicNotFoundError, RefusedError):
                 continue
         return found
-
-    @staticmethod
-    def result(future: "Future[Any]", timeout: float) -> Any:
-        """The future's value, with Kafka's errors sorted into ours."""
-        try:
-            return future.result(timeout=timeout + 1)
-        except TimeoutError as error:
-            raise ServiceUnavailableError(f"Kafka did not answer within {timeout:.0f} s.") from error
-        except KafkaException as error:
-            raise translated(error) from error

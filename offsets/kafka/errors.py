@@ -1,5 +1,8 @@
 """Kafka's errors, sorted into ours."""
 
+from concurrent.futures import Future
+from typing import Any
+
 from confluent_kafka import KafkaError, KafkaException
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
@@ -28,3 +31,13 @@ def translated(error: KafkaException) -> Exception:
     if detail.code() in _UNAVAILABLE or detail.retriable():
         return ServiceUnavailableError(f"Kafka is not available: {detail.str()}.")
     return RefusedError(f"Kafka refused: {detail.str()}")
+
+
+def result_of(future: "Future[Any]", timeout_seconds: float) -> Any:
+    """The future's value. Raises ServiceUnavailableError, RefusedError, TopicNotFoundError."""
+    try:
+        return future.result(timeout=timeout_seconds + 1)
+    except TimeoutError as error:
+        raise ServiceUnavailableError(f"Kafka did not answer within {timeout_seconds:.0f} s.") from error
+    except KafkaException as error:
+        raise translated(error) from error

@@ -1,14 +1,22 @@
-"""What a group has committed to Kafka, asked from outside of it."""
+"""A group's committed offsets in Kafka, read and written from outside the group."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient
 
+from offsets.errors import RefusedError, ServiceUnavailableError
 from offsets.kafka.config import client_config
-from offsets.kafka.errors import translated
-from offsets.kafka.metadata import stored_offset
+from offsets.kafka.errors import result_of, translated
+from offsets.kafka.metadata import metadata_of, stored_offset
 from offsets.types import StoredOffset, TopicPartition
+
+_MEMBERS_ONLY = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS)
+_ACTIVE = (
+    "The group is active: only its members may commit to Kafka. Its workers mirror the ledger there; stop them to "
+    "write from outside."
+)
 
 
 def committed_offsets(
@@ -36,3 +44,35 @@ def committed_offsets(
     return {
         TopicPartition(tp.topic, tp.partition): stored_offset(tp.offset, tp.metadata) for tp in answer if tp.offset >= 0
     }
+
+
+def alter_offsets(group_id: str, offsets: Mapping[TopicPartition, StoredOffset], timeout_seconds: float) -> None:
+    """Commit for a group from outside. Raises ServiceUnavailableError, and RefusedError while the group has members."""
+    if not offsets:
+        return
+    wanted = [
+        KafkaTopicPartition(tp.topic, tp.partition, stored.next_offset, metadata=metadata_of(stored))
+        for tp, stored in offsets.items()
+    ]
+    # A new client each time: one that outlived a restart of its broker did not find the group's coordinator for a
+    # minute (librdkafka 2.16). Only operators write from outside, so the cost does not matter.
+    client = AdminClient(client_config())  # the variable keeps the client alive: without it the futures never resolve
+    futures = client.alter_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group_id, wanted)], request_timeout=timeout_seconds
+    )
+    try:
+        answer = result_of(futures[group_id], timeout_seconds)
+    except RefusedError as error:
+        if isinstance(error.__cause__, KafkaException) and error.__cause__.args[0].code() in _MEMBERS_ONLY:
+            raise RefusedError(_ACTIVE) from error
+        raise
+    _raise_first(tp.error for tp in answer.topic_partitions if tp.error is not None)
+
+
+def _raise_first(errors: Iterable[KafkaError]) -> None:
+    for error in errors:
+        if error.code() in _MEMBERS_ONLY:
+            raise RefusedError(_ACTIVE)
+        if error.retriable():
+            raise ServiceUnavailableError(f"Kafka is not available: {error.str()}.")
+        raise RefusedError(f"Kafka refused: {error.str()}")

@@ -13,8 +13,8 @@ from django.db import connection, transaction
 
 from offsets import journal, ledger
 from offsets.errors import RefusedError, StalePreviewError
-from offsets.health import per_second
 from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.monitoring.lag import per_second
 from offsets.recovery import audit
 from offsets.recovery.guards import (
     MAX_REASON_LENGTH,

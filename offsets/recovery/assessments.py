@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import connection
 
-from offsets import health
-from offsets.health import LagTime, Limits, LogEnd, PartitionFacts
-from offsets.health_window import CommitPoint
+from offsets.monitoring.findings import FailedRange, PartitionState, WorkerState
+from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, per_second
+from offsets.monitoring.status import Limits, PartitionFacts, assess, eta_seconds
+from offsets.monitoring.window import CommitPoint
 from offsets.recovery import automatic
-from offsets.recovery.findings import FailedRange, PartitionState, WorkerState
 from offsets.types import TopicPartition
 
 WINDOW_SECONDS = 60
@@ -165,7 +165,7 @@ def _state(
     row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime, allowed: Limits
 ) -> PartitionState:
     facts = _facts(row, samples, failed, at)
-    verdict = health.assess(facts, allowed)
+    verdict = assess(facts, allowed)
     newest = samples.window[-1] if samples else None
     return PartitionState(
         checkpoint_id=row.checkpoint_id,
@@ -185,26 +185,26 @@ def _state(
         log_start_rate=_log_start_rate(row, samples),
         unread_seconds=facts.lag_time.at_least_seconds if facts.lag else None,
         failed=failed,
-        eta_seconds=health.eta_seconds(facts),
+        eta_seconds=eta_seconds(facts),
     )
 
 
 def _log_start_rate(row: _Row, samples: Samples | None) -> float | None:
     if samples is None or row.old_at is None or row.old_start is None:
         return None
-    rate = health.per_second((row.old_at, row.old_start), (samples.window[-1].at_seconds, samples.log_start))
+    rate = per_second((row.old_at, row.old_start), (samples.window[-1].at_seconds, samples.log_start))
     return rate if rate and rate > 0 else None
 
 
 def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime) -> PartitionFacts:
-    fresh = samples is not None and at.timestamp() - samples.window[-1].at_seconds <= health.SAMPLE_FRESH_SECONDS
+    fresh = samples is not None and at.timestamp() - samples.window[-1].at_seconds <= SAMPLE_FRESH_SECONDS
     lag: int | None = None
     lag_time = LagTime(None, 0.0)
     window: tuple[CommitPoint, ...] = ()
     if samples is not None and fresh:
-        lag = health.lag_records(samples.window[-1].log_end_offset, row.next_offset)
+        lag = lag_records(samples.window[-1].log_end_offset, row.next_offset)
         ends = [LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window]
-        lag_time = health.lag_time(ends, row.next_offset)
+        lag_time = lag_time(ends, row.next_offset)
         window = tuple(point for point in samples.window if point.at_seconds >= row.window_from)
     # A worker tells of one stage; it is this partition's where it names it.
     mine = f" {row.topic}-{row.partition} [" in row.stage

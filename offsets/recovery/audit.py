@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping
 
 from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.recovery import incidents
+from offsets.monitoring import incidents
 from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
 
 

@@ -9,7 +9,8 @@ from django.db import transaction
 from offsets import journal, leases, ledger, workers
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint, Worker
-from offsets.recovery import audit, incidents
+from offsets.monitoring import incidents
+from offsets.recovery import audit
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of
 
 KIND = "evict"

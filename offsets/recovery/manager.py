@@ -20,9 +20,10 @@ from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DeadLetter, Incident, InvariantReport, Lease, OperatorAction, PartitionCheckpoint
+from offsets.monitoring import findings, incidents
+from offsets.monitoring.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
 from offsets.ranges import OffsetRange
-from offsets.recovery import assessments, audit, automatic, eviction, findings, incidents, letters, replays
-from offsets.recovery.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
+from offsets.recovery import assessments, audit, automatic, eviction, letters, replays
 from offsets.recovery.guards import Source, bounded_wait
 from offsets.recovery.replay_plans import MAX_RANGES
 from offsets.recovery.replays import Wanted

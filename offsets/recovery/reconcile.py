@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from django.conf import settings
 from django.db import transaction
 
-from offsets import drift, journal, ledger
-from offsets.drift import Drift
+from offsets import journal, ledger
 from offsets.errors import RefusedError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.recovery import audit
 from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
 from offsets.recovery.moves import Move
-from offsets.stores import open_store
+from offsets.stores import drift, open_store
 from offsets.stores.base import OffsetStore
+from offsets.stores.drift import Drift
 from offsets.types import StoredOffset, TopicPartition
 
 KIND = "reconcile"

@@ -7,11 +7,11 @@ from django.conf import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
-from offsets import lag
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import PartitionCheckpoint
+from offsets.monitoring import lag_samples
 from offsets.recovery import assessments
 from offsets.text import describe_error
 from offsets.types import TopicPartition
@@ -41,7 +41,7 @@ class ServiceWatch:
         """Sample the log in one request for all partitions; see which services answer."""
         try:
             self._admin = self._admin or KafkaAdmin(timeout_seconds=KAFKA_SECONDS)
-            lag.sample_group(self.group_id, "monitor", self._admin)
+            lag_samples.sample_group(self.group_id, "monitor", self._admin)
             topics = self._topics()
             self.unclaimed = self._new_partitions(self._admin, topics)
             if monotonic() - self._asked_at >= RETENTION_ASK_SECONDS:

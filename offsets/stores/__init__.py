@@ -12,7 +12,7 @@ def _class_of(name: str) -> type[OffsetStore]:
 
         return PostgresStore
     if name == "kafka":
-        from offsets.kafka.store import KafkaStore
+        from offsets.stores.kafka import KafkaStore
 
         return KafkaStore
     if name == "redis":

@@ -12,8 +12,9 @@ from analytics.models import EngagementDelta
 from offsets import workers
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Replay, StoreOffset, Worker
-from offsets.recovery import incidents, replaying
-from offsets.recovery.findings import AffectedRange, Finding
+from offsets.monitoring import incidents
+from offsets.monitoring.findings import AffectedRange, Finding
+from offsets.recovery import replaying
 from tests.harness import wait_for
 from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
 

@@ -29,13 +29,13 @@ from hypothesis import strategies as st
 from offsets.configuration import STORES, capabilities_of
 from offsets.errors import CorruptStoreError, RefusedError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.kafka.store import KafkaStore
 from offsets.models import PartitionCheckpoint, Worker
 from offsets.stores import file as file_module
 from offsets.stores import open_store
 from offsets.stores import redis as redis_module
 from offsets.stores.base import OffsetStore
 from offsets.stores.file import FileStore
+from offsets.stores.kafka import KafkaStore
 from offsets.stores.redis import RedisStore
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
 from streamsocial.environment import BASE_DIR

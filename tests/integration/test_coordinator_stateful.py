@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from offsets import invariants, ledger, workers
+from offsets import ledger, workers
 from offsets.clock import Deadline
 from offsets.committer import BatchCommitter
 from offsets.coordinator import BELIEVER_RETRY_SECONDS, LocalPartition, OffsetCoordinator
@@ -29,6 +29,7 @@ from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import ControlState
 from offsets.models import JournalEntry, OperatorAction, PartitionCheckpoint, Worker
+from offsets.monitoring import invariants
 from offsets.pipeline import Pending
 from offsets.types import Claim, DesiredState, RecordBatch, Semantics, TopicPartition
 from tests.ledger_hands import HANDLER, SESSION

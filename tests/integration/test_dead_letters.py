@@ -18,10 +18,11 @@ from django.test import override_settings
 from analytics.metrics_store import MetricsStore
 from analytics.models import EngagementMinute
 from analytics.processor import EngagementProcessor
-from offsets import invariants, leases, ledger
+from offsets import leases, ledger
 from offsets.errors import LedgerConflictError, NotAllowedError, RefusedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, JournalEntry, OperatorAction, PartitionCheckpoint
+from offsets.monitoring import invariants
 from offsets.recovery import audit, letters, undo
 from offsets.recovery.guards import Actor, ReasonError, Source
 from offsets.recovery.letters import LetterFilter, LettersOutcome

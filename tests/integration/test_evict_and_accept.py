@@ -30,8 +30,9 @@ from offsets.models import (
     ReplayRange,
     Worker,
 )
+from offsets.monitoring import incidents
 from offsets.ranges import OffsetRange
-from offsets.recovery import eviction, failed, incidents
+from offsets.recovery import eviction, failed
 from offsets.recovery.eviction import UnknownWorkerError
 from offsets.recovery.failed import Accepted
 from offsets.recovery.guards import Actor, ReasonError, Source, UnknownPartitionError

@@ -3,9 +3,10 @@ import logging
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from offsets import journal, lag
+from offsets import journal
 from offsets.kafka.admin import LogBounds
 from offsets.models import DatabaseTime, JournalEntry, LagSample
+from offsets.monitoring import lag_samples
 from offsets.types import TopicPartition
 from tests.page_rows import GROUP, ago, make_checkpoint, make_sample
 
@@ -20,7 +21,7 @@ def test_it_samples_every_live_checkpoint_of_the_group_in_one_statement(django_a
     watermarks = {TopicPartition("engagement", number): LogBounds(5, 100 + number) for number in (0, 1, 3, 9)}
 
     with django_assert_num_queries(1):
-        assert lag.sample(GROUP, watermarks) == 2
+        assert lag_samples.sample(GROUP, watermarks) == 2
 
     rows = LagSample.objects.values_list("checkpoint_id", "log_start_offset", "log_end_offset", "next_offset")
     assert list(rows.order_by("checkpoint_id")) == [(first.pk, 5, 100, 10), (second.pk, 5, 101, 20)]
@@ -31,7 +32,7 @@ def test_it_samples_every_live_checkpoint_of_the_group_in_one_statement(django_a
 def test_it_samples_nothing_without_watermarks():
     make_checkpoint()
 
-    assert lag.sample(GROUP, {}) == 0
+    assert lag_samples.sample(GROUP, {}) == 0
 
 
 def ages(checkpoint):
@@ -61,14 +62,14 @@ def test_it_thins_to_the_first_sample_of_each_minute_and_forgets_after_a_day():
     make_sample(checkpoint, 86_390, 1, 1)
     make_sample(checkpoint, 86_410, 1, 1)
 
-    assert lag.thin() == 2 * 113 + 1
+    assert lag_samples.thin() == 2 * 113 + 1
 
     # 5 s past the one minute is its first sample, 0 s (the 60th) past the next one is that one's.
     kept = LagSample.objects.filter(checkpoint=checkpoint, sampled_at__lt=ago(300), sampled_at__gt=ago(3600))
     assert list(kept.order_by("sampled_at").values_list("log_end_offset", flat=True)) == [5, 60]
     assert LagSample.objects.filter(checkpoint=other).count() == 2
     assert len(ages(checkpoint)) == 4 + 2 + 1
-    assert lag.thin() == 0
+    assert lag_samples.thin() == 0
 
 
 def test_it_journals_in_the_table_and_in_the_log(caplog):

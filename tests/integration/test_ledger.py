@@ -17,13 +17,14 @@ from django.db import DataError, IntegrityError, OperationalError, connection, t
 from analytics.metrics_store import MetricsStore
 from analytics.models import EngagementDelta
 from analytics.processor import EngagementProcessor
-from offsets import failpoints, invariants, ledger, workers
+from offsets import failpoints, ledger, workers
 from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.database import WorkerSession
 from offsets.dedup import LedgerCutter
 from offsets.errors import FencedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint
+from offsets.monitoring import invariants
 from offsets.pipeline import Pending
 from offsets.types import (
     Claim,

@@ -18,7 +18,7 @@ from django.db import connection
 from django.utils import timezone
 
 from offsets.models import Incident, JournalEntry, Notification
-from offsets.recovery import notifications
+from offsets.monitoring import notifications
 from tests.page_rows import GROUP
 
 SECRET = "a secret of the test"

@@ -34,7 +34,8 @@ from offsets.models import (
     ReplayRange,
     Worker,
 )
-from offsets.recovery import actions, assessments, automatic, eviction, findings, incidents, letters, watch
+from offsets.monitoring import findings, incidents
+from offsets.recovery import actions, assessments, automatic, eviction, letters, watch
 from offsets.recovery import manager as manager_module
 from offsets.recovery.actions import ActionKind
 from offsets.recovery.guards import Actor, Seen, Source

@@ -12,7 +12,7 @@ from django.db import OperationalError, connection, transaction
 
 from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
-from offsets import failpoints, invariants, leases, ledger
+from offsets import failpoints, leases, ledger
 from offsets.database import WorkerSession
 from offsets.errors import NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
@@ -27,6 +27,7 @@ from offsets.models import (
     Replay,
     ReplayRange,
 )
+from offsets.monitoring import invariants
 from offsets.ranges import OffsetRange
 from offsets.recovery import replaying, replays
 from offsets.recovery.guards import Actor, ReasonError, Source, UnknownPartitionError

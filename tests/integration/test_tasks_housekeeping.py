@@ -7,9 +7,10 @@ from django.db import OperationalError, connection
 
 from analytics import tasks as control
 from analytics.models import EngagementTotal
-from offsets import invariants, lag, leases, tasks
+from offsets import leases, tasks
 from offsets.errors import ServiceUnavailableError
 from offsets.models import Lease, StoreOffset
+from offsets.monitoring import invariants, lag_samples
 from offsets.stores import open_store
 from offsets.types import StoredOffset, TopicPartition
 from tests.page_rows import GROUP, make_checkpoint
@@ -74,7 +75,7 @@ def test_the_real_fold_has_nothing_to_do_without_deltas():
 
 def test_the_monitor_sends_a_snapshot_even_while_kafka_is_away(monkeypatch, caplog):
     monkeypatch.setattr(control, "_admin", lambda: None)
-    monkeypatch.setattr(lag, "sample_group", fail_with(ServiceUnavailableError("no Kafka")))
+    monkeypatch.setattr(lag_samples, "sample_group", fail_with(ServiceUnavailableError("no Kafka")))
     told: list[str] = []
     monkeypatch.setattr(control, "send_snapshot", told.append)
 

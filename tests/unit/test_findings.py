@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from offsets.health import Status, Verdict
-from offsets.recovery.findings import (
+from offsets.monitoring.findings import (
     AffectedRange,
     DeathState,
     FailedRange,
@@ -18,6 +17,7 @@ from offsets.recovery.findings import (
     WorkerState,
     find,
 )
+from offsets.monitoring.status import Status, Verdict
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LIMITS = FindingLimits(heartbeat_timeout_seconds=10, stuck_seconds=30, retention_warn_seconds=3600)

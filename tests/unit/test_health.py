@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsets.health import LagTime, Limits, PartitionFacts, Status, Verdict, assess, eta_seconds
-from offsets.health_window import CommitPoint
-from offsets.health_words import GroupFacts, group_status, headline, worst
+from offsets.monitoring.headline import GroupFacts, group_status, headline, worst
+from offsets.monitoring.lag import LagTime
+from offsets.monitoring.status import Limits, PartitionFacts, Status, Verdict, assess, eta_seconds
+from offsets.monitoring.window import CommitPoint
 from offsets.text import duration
 
 LIMITS = Limits(heartbeat_timeout_seconds=10, allowed_lag_seconds=10)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsets.health import LagTime, LogEnd, lag_records, lag_time, longest_or_none, per_second, total_or_none
+from offsets.monitoring.lag import LagTime, LogEnd, lag_records, lag_time, longest_or_none, per_second, total_or_none
 
 STEADY = [LogEnd(100.0 + second, 1000 + 10 * second) for second in range(61)]
 

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from analytics.dashboard import dashboard_of
 from analytics.snapshot import PartitionSnapshot, Snapshot
-from offsets import lag
 from offsets.commands import EXIT_UNAVAILABLE, OperatorCommand
 from offsets.errors import ServiceUnavailableError
-from offsets.health import Status
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.commands.verify_offsets import refuse_unknown
+from offsets.monitoring import lag_samples
+from offsets.monitoring.status import Status
 from offsets.text import duration
 from offsets.types import TopicPartition
 
@@ -62,7 +62,7 @@ class Command(OperatorCommand):
             bounds = KafkaAdmin().log_bounds(
                 TopicPartition(p["topic"], p["partition"]) for p in dashboard_of(group).snapshot()["partitions"]
             )
-            lag.sample(group, bounds)
+            lag_samples.sample(group, bounds)
         except ServiceUnavailableError as error:
             self.stderr.write(f"{error} Log ends and lag are unknown.")
             status = EXIT_UNAVAILABLE

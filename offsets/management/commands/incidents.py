@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from offsets.commands import OperatorCommand, positive
 from offsets.models import Incident
-from offsets.recovery.incidents import as_json
+from offsets.monitoring.incidents import as_json
 from offsets.text import duration
 
 

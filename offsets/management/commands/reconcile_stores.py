@@ -7,12 +7,12 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from offsets.drift import Drift
 from offsets.management.commands._moves import MoveCommand
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.recovery import reconcile
 from offsets.recovery.guards import Actor, Source
 from offsets.recovery.plans import MoveKind
+from offsets.stores.drift import Drift
 
 
 class Command(MoveCommand):

@@ -18,7 +18,8 @@ from django.db import connection
 from offsets.commands import OperatorCommand
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
-from offsets.recovery import notifications, replaying
+from offsets.monitoring import notifications
+from offsets.recovery import replaying
 from offsets.recovery.manager import RecoveryManager, Tick
 from offsets.tasks import dispatch_replay
 

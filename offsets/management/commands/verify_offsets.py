@@ -8,10 +8,10 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from offsets import invariants
 from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand
 from offsets.errors import RefusedError
 from offsets.models import PartitionCheckpoint
+from offsets.monitoring import invariants
 
 
 class Command(OperatorCommand):

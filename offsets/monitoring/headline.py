@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from offsets.health import START_A_WORKER, Status, Verdict
+from offsets.monitoring.status import START_A_WORKER, Status, Verdict
 from offsets.text import counted, duration
 
 #: An invariant report older than this is quoted with its age.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from offsets.health import Status, Verdict
+from offsets.monitoring.status import Status, Verdict
 from offsets.text import duration
 
 

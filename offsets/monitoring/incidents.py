@@ -8,8 +8,8 @@ from django.db.models import Value
 
 from offsets import journal
 from offsets.models import DatabaseTime, Incident, IncidentEvent
-from offsets.recovery import notifications
-from offsets.recovery.findings import Finding
+from offsets.monitoring import notifications
+from offsets.monitoring.findings import Finding
 from offsets.text import duration
 
 #: Ranges that an incident names; what is beyond them is in the ledger.

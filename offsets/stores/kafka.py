@@ -1,25 +1,14 @@
 """Kafka's own offsets as a store, seen from outside of the group."""
 
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
-
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
-from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient
+from collections.abc import Collection, Mapping, Sequence
 
 from offsets.configuration import CAPABILITIES
-from offsets.errors import RefusedError, ServiceUnavailableError
-from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS, KafkaAdmin
-from offsets.kafka.config import client_config
-from offsets.kafka.group_offsets import committed_offsets
-from offsets.kafka.metadata import metadata_of
+from offsets.errors import RefusedError
+from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS
+from offsets.kafka.group_offsets import alter_offsets, committed_offsets
 from offsets.stores.base import refusal
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
-
-_ACTIVE = (
-    "The group is active: only its members may commit to Kafka. Its workers mirror the ledger there; stop them to "
-    "write from outside."
-)
 
 
 class KafkaStore:
@@ -43,13 +32,14 @@ class KafkaStore:
         held = self.read(group_id, [c.topic_partition for c in commits])
         reasons = {c.topic_partition: refusal(self.name, c, held.get(c.topic_partition)) for c in commits}
         refused = {tp: reason for tp, reason in reasons.items() if reason}
-        self._alter(
+        alter_offsets(
             group_id,
             {
                 c.topic_partition: StoredOffset(c.next_offset, c.epoch, c.worker_id)
                 for c in commits
                 if c.topic_partition not in refused
             },
+            self._timeout,
         )
         return refused
 
@@ -60,29 +50,8 @@ class KafkaStore:
             for tp, one in offsets.items()
             if tp in held and held[tp].epoch > one.epoch
         }
-        self._alter(group_id, {tp: one for tp, one in offsets.items() if tp not in refused})
+        alter_offsets(group_id, {tp: one for tp, one in offsets.items() if tp not in refused}, self._timeout)
         return refused
-
-    def _alter(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> None:
-        if not offsets:
-            return
-        wanted = [
-            KafkaTopicPartition(tp.topic, tp.partition, one.next_offset, metadata=metadata_of(one))
-            for tp, one in offsets.items()
-        ]
-        # A client of its own each time: one that had lived through a restart of its broker was seen not to find the
-        # group's coordinator again for a minute (librdkafka 2.16). Only operators write from outside, now and then.
-        client = AdminClient(client_config())  # kept by its name: with it its answers would go
-        futures = client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group_id, wanted)], request_timeout=self._timeout
-        )
-        try:
-            answer = KafkaAdmin.result(futures[group_id], self._timeout)
-        except RefusedError as error:
-            if isinstance(error.__cause__, KafkaException) and error.__cause__.args[0].code() in _MEMBERS_ONLY:
-                raise RefusedError(_ACTIVE) from error
-            raise
-        _raise_first(tp.error for tp in answer.topic_partitions if tp.error is not None)
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
         """Kafka lets offsets of single partitions go only with the whole group, through this client."""
@@ -98,9 +67,6 @@ class KafkaStore:
         """The client ends with the object."""
 
 
-_MEMBERS_ONLY = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS)
-
-
 def _check(group_id: str) -> None:
     """librdkafka takes leading white space off a consumer's `group.id`, and not off the group of an admin request.
 
@@ -110,12 +76,3 @@ def _check(group_id: str) -> None:
         raise RefusedError(
             f"Kafka's client cannot name the group {group_id!r}: begin its name with a visible character."
         )
-
-
-def _raise_first(errors: Iterable[KafkaError]) -> None:
-    for error in errors:
-        if error.code() in _MEMBERS_ONLY:
-            raise RefusedError(_ACTIVE)
-        if error.retriable():
-            raise ServiceUnavailableError(f"Kafka is not available: {error.str()}.")
-        raise RefusedError(f"Kafka refused: {error.str()}")
