@@ -15,15 +15,16 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from analytics.dashboard import dashboard_of
+from offsets.actions import moves, pause, undo
+from offsets.actions.eviction import UnknownWorkerError
+from offsets.actions.guards import Actor, ReasonError, Seen, Source, UnknownPartitionError
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move, MovePreview
+from offsets.actions.pause import ActionKind
 from offsets.database import DATABASE_LOST
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.permissions import can_view
-from offsets.recovery import actions, moves, undo
-from offsets.recovery.actions import ActionKind, Actor, ReasonError, Seen, Source, UnknownPartitionError
-from offsets.recovery.eviction import UnknownWorkerError
-from offsets.recovery.moves import Move, MovePreview
-from offsets.recovery.plans import MoveKind
 from offsets.text import postgres_text
 
 View = Callable[..., HttpResponseBase]
@@ -107,7 +108,7 @@ def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse
     """What an action would do, in words, and the `seen` that the POST must repeat."""
     if kind in _MOVES:
         return JsonResponse(_shown(_preview_move(request, checkpoint_id, MoveKind(kind))))
-    shown = actions.preview(_kind(kind), _known_id(checkpoint_id), Actor.of_user(request.user))
+    shown = pause.preview(_kind(kind), _known_id(checkpoint_id), Actor.of_user(request.user))
     return JsonResponse(
         {
             "kind": shown.kind.value,
@@ -132,7 +133,7 @@ def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     reason = reason_of(body)
     if kind in _MOVES:
         return JsonResponse(_outcome(_apply_move(request, checkpoint_id, MoveKind(kind), body, reason)))
-    action = actions.apply(
+    action = pause.set_paused(
         _kind(kind),
         _known_id(checkpoint_id),
         actor=Actor.of_user(request.user),
@@ -150,7 +151,7 @@ def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
     undone = undo.find(str(action_id))
     if request.method != "POST":
         return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, actor)})
-    done = undo.apply(undone, actor=actor, reason=reason_of(body_of(request)), source=Source.API)
+    done = undo.undo(undone, actor=actor, reason=reason_of(body_of(request)), source=Source.API)
     return JsonResponse(_outcome(done[0]))
 
 
@@ -194,7 +195,7 @@ def _apply_move(
         raise BadInputError("`seen` must hold next_offset, as the preview gave it.")
     move = Move(_known_id(checkpoint_id), _target(kind, checkpoint_id, str(target)), seen)
     actor = Actor.of_user(request.user)
-    return moves.apply(kind, [move], actor=actor, reason=reason, source=Source.API)[0]
+    return moves.move_partitions(kind, [move], actor=actor, reason=reason, source=Source.API)[0]
 
 
 def _target(kind: MoveKind, checkpoint_id: int, text: str) -> int:

@@ -4,9 +4,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from analytics.api import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
+from offsets.actions import reconcile
+from offsets.actions.guards import Actor, Source, UnknownPartitionError, check_allowed
 from offsets.errors import RefusedError, StalePreviewError
-from offsets.recovery import reconcile
-from offsets.recovery.guards import Actor, Source, UnknownPartitionError, check_allowed
 from offsets.stores.drift import Drift
 
 _STORES = ("kafka", "redis", "file")

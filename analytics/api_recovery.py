@@ -10,22 +10,23 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from analytics.api import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
+from offsets.actions import dead_letters, eviction
+from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.eviction import UnknownWorkerError
+from offsets.actions.guards import Actor, Source
 from offsets.errors import RefusedError
 from offsets.models import DeadLetter, Incident, Replay
 from offsets.monitoring import incidents
 from offsets.ranges import OffsetRange
-from offsets.recovery import eviction, failed, letters, replays
-from offsets.recovery.eviction import UnknownWorkerError
+from offsets.recovery import failed, replays
 from offsets.recovery.failed import Accepted
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.letters import LetterFilter
 from offsets.recovery.replay_plans import checked_range
 from offsets.recovery.replays import Wanted
 from offsets.tasks import dispatch_replay
 from offsets.types import DeadLetterStatus
 
 MAX_LISTED = 200
-_KINDS = (letters.REQUEUE, letters.DISCARD, letters.REOPEN)
+_KINDS = (dead_letters.REQUEUE, dead_letters.DISCARD, dead_letters.REOPEN)
 
 
 # --- Replays --------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def accept_failed(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"kind": failed.KIND, "target": shown.target, "text": shown.text, "failed": shown.failed})
     body = body_of(request)
     wanted = _accepted(body.get, _number("failed", body.get("failed")))
-    action = failed.apply([wanted], actor=actor, reason=reason_of(body), source=Source.API)[0]
+    action = failed.accept_failed([wanted], actor=actor, reason=reason_of(body), source=Source.API)[0]
     return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})
 
 
@@ -155,7 +156,7 @@ def letter_list(request: HttpRequest) -> HttpResponse:
     rows = chosen.rows().order_by("-pk")
     if before := request.GET.get("before"):
         rows = rows.filter(pk__lt=_number("before", before))
-    return JsonResponse({"count": chosen.rows().count(), "items": letters.listed(rows, MAX_LISTED)})
+    return JsonResponse({"count": chosen.rows().count(), "items": dead_letters.listed(rows, MAX_LISTED)})
 
 
 @api_view("GET", "HEAD")
@@ -163,7 +164,7 @@ def letter_detail(request: HttpRequest, letter_id: int) -> HttpResponse:
     row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(letter_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"There is no dead letter {letter_id}.")
-    return JsonResponse(letters.as_json(row))
+    return JsonResponse(dead_letters.as_json(row))
 
 
 @api_view("GET", "HEAD", "POST")
@@ -177,7 +178,7 @@ def letters_act(request: HttpRequest, kind: str) -> HttpResponse:
         )
     actor = Actor.of_user(request.user)
     if request.method != "POST":
-        shown = letters.preview(kind, _filter(request.GET.get, reopen=kind == letters.REOPEN), actor)
+        shown = dead_letters.preview(kind, _filter(request.GET.get, reopen=kind == dead_letters.REOPEN), actor)
         return JsonResponse(
             {
                 "kind": kind,
@@ -192,7 +193,7 @@ def letters_act(request: HttpRequest, kind: str) -> HttpResponse:
     ids = body.get("ids")
     if not isinstance(ids, list) or not ids or not all(type(one) is int and 0 < one <= MAX_INTEGER for one in ids):
         raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
-    done = letters.apply(kind, tuple(ids), actor=actor, reason=reason_of(body), source=Source.API)
+    done = dead_letters.resolve(kind, tuple(ids), actor=actor, reason=reason_of(body), source=Source.API)
     return JsonResponse(
         {
             "outcome": "applied",
@@ -204,13 +205,13 @@ def letters_act(request: HttpRequest, kind: str) -> HttpResponse:
     )
 
 
-def _filter(get: Callable[[str], Any], *, reopen: bool = False) -> LetterFilter:
+def _filter(get: Callable[[str], Any], *, reopen: bool = False) -> DeadLetterFilter:
     partition = get("partition")
     ids = [_number("ids", part) for part in (get("ids") or "").split(",") if part]
     status = get("status") or (DeadLetterStatus.DISCARDED if reopen else DeadLetterStatus.PENDING)
     if status not in [*DeadLetterStatus, "all"]:
         raise BadInputError(f"`status` must be one of: {', '.join(DeadLetterStatus)}, all.")
-    return LetterFilter(
+    return DeadLetterFilter(
         settings.ENGAGEMENT_GROUP,
         _word("topic", get("topic")),
         None if partition in (None, "") else min(_number("partition", partition), 2**31 - 1),
@@ -239,7 +240,7 @@ def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
     owned = seen.get("owned") if isinstance(seen, dict) else None
     if not isinstance(owned, list) or not all(type(one) is int for one in owned):
         raise BadInputError("`seen` must hold owned, as the preview gave it.")
-    action = eviction.apply(worker_id, actor=actor, reason=reason_of(body), source=Source.API, owned=owned)
+    action = eviction.evict(worker_id, actor=actor, reason=reason_of(body), source=Source.API, owned=owned)
     return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})
 
 

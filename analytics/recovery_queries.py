@@ -13,7 +13,7 @@ from analytics.snapshot import (
     ReplaySnapshot,
     UncountedSnapshot,
 )
-from offsets.recovery import undo
+from offsets.actions import undo
 from offsets.recovery.replays import rates
 from offsets.text import preview_text
 

@@ -10,13 +10,13 @@ from offsets import (
     admin_recovery,  # noqa: F401 - registers what recovery writes
     models,
 )
+from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
+from offsets.actions.pause import ActionKind, preview, set_paused
 from offsets.admin_base import ReadOnlyAdmin, link, link_to_list
 from offsets.admin_seek import SeekAdmin
 from offsets.errors import OffsetsError, RefusedError
 from offsets.models import PartitionCheckpoint
 from offsets.permissions import can_operate
-from offsets.recovery import actions
-from offsets.recovery.actions import ActionKind, Actor, Seen, Source
 
 #: Partitions in one admin action; more belong to `manage.py pause_partitions`.
 MAX_SELECTED = 500
@@ -87,7 +87,7 @@ class PartitionCheckpointAdmin(SeekAdmin):
         previews, refused = [], []
         for checkpoint in selected:
             try:
-                previews.append(actions.preview(kind, checkpoint.pk, Actor.of_user(request.user)))
+                previews.append(preview(kind, checkpoint.pk, Actor.of_user(request.user)))
             except RefusedError as error:
                 refused.append(str(error))
         context = {
@@ -98,7 +98,7 @@ class PartitionCheckpointAdmin(SeekAdmin):
             "previews": previews,
             "refused": refused,
             "asked_without_reason": "confirmed" in request.POST,
-            "max_reason_length": actions.MAX_REASON_LENGTH,
+            "max_reason_length": MAX_REASON_LENGTH,
         }
         return TemplateResponse(request, "admin/offsets/partitioncheckpoint/confirm_action.html", context)
 
@@ -106,7 +106,7 @@ class PartitionCheckpointAdmin(SeekAdmin):
         """Act on exactly those rows, as they were shown on the page; each succeeds or is refused by itself."""
         for checkpoint_id, seen in _shown_rows(request):
             try:
-                action = actions.apply(
+                action = set_paused(
                     kind,
                     checkpoint_id,
                     actor=Actor.of_user(request.user),

@@ -10,12 +10,12 @@ from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
 from offsets import models
+from offsets.actions import dead_letters, eviction
+from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Source
 from offsets.admin_base import ReadOnlyAdmin, decoded, link, link_to_list
 from offsets.errors import OffsetsError, RefusedError
 from offsets.permissions import can_operate
-from offsets.recovery import eviction, letters
-from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
-from offsets.recovery.letters import LetterFilter
 
 #: Rows in one admin action; more belong to the commands.
 MAX_SELECTED = 500
@@ -80,15 +80,15 @@ class DeadLetterAdmin(ConfirmingAdmin):
 
     @admin.action(description="Requeue the selected dead letters", permissions=["operate"])
     def requeue(self, request: HttpRequest, queryset: Letters) -> HttpResponse | None:
-        return self._act(request, queryset, letters.REQUEUE)
+        return self._act(request, queryset, dead_letters.REQUEUE)
 
     @admin.action(description="Discard the selected dead letters", permissions=["operate"])
     def discard(self, request: HttpRequest, queryset: Letters) -> HttpResponse | None:
-        return self._act(request, queryset, letters.DISCARD)
+        return self._act(request, queryset, dead_letters.DISCARD)
 
     @admin.action(description="Reopen the selected dead letters", permissions=["operate"])
     def reopen(self, request: HttpRequest, queryset: Letters) -> HttpResponse | None:
-        return self._act(request, queryset, letters.REOPEN)
+        return self._act(request, queryset, dead_letters.REOPEN)
 
     def _act(self, request: HttpRequest, queryset: Letters, kind: str) -> HttpResponse | None:
         actor = Actor.of_user(request.user)
@@ -96,11 +96,11 @@ class DeadLetterAdmin(ConfirmingAdmin):
         def preview(ids: tuple[int, ...]) -> list[str]:
             # An action is of one group, as everything is that an operator does.
             group = models.DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
-            shown = letters.preview(kind, LetterFilter(group, ids=ids), actor)
+            shown = dead_letters.preview(kind, DeadLetterFilter(group, ids=ids), actor)
             return [shown.text, *(f"Fails again: {reason}" for reason in shown.reasons)]
 
         def apply(ids: tuple[int, ...], reason: str) -> str:
-            done = letters.apply(kind, ids, actor=actor, reason=reason, source=Source.ADMIN)
+            done = dead_letters.resolve(kind, ids, actor=actor, reason=reason, source=Source.ADMIN)
             return f"{done.changed:,} changed, {done.still_fail:,} left as they are."
 
         ids = tuple(queryset.order_by("checkpoint_id", "offset").values_list("pk", flat=True)[: MAX_SELECTED + 1])
@@ -164,7 +164,7 @@ class WorkerAdmin(ConfirmingAdmin):
             owned = _owned_when_shown(request.POST.getlist("seen"))
             for worker_id in ids:
                 try:
-                    eviction.apply(
+                    eviction.evict(
                         worker_id,
                         actor=actor,
                         reason=reason,

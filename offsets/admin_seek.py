@@ -8,14 +8,14 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from offsets.actions import moves
+from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move, MovePreview
 from offsets.admin_base import ReadOnlyAdmin
 from offsets.errors import OffsetsError
 from offsets.models import PartitionCheckpoint
 from offsets.permissions import can_operate
-from offsets.recovery import moves
-from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Seen, Source
-from offsets.recovery.moves import Move, MovePreview
-from offsets.recovery.plans import MoveKind
 
 _MAX_OFFSET = 2**63 - 1
 
@@ -88,7 +88,7 @@ class SeekAdmin(ReadOnlyAdmin):
     ) -> HttpResponse | None:
         """Strict: exactly what the form showed, or nothing. None leads to another look."""
         try:
-            [action] = moves.apply(
+            [action] = moves.move_partitions(
                 MoveKind.SEEK,
                 [Move(checkpoint.pk, form.cleaned_data["next_offset"], seen)],
                 actor=Actor.of_user(request.user),

@@ -232,7 +232,7 @@ class Lease(models.Model):
 
 
 class OperatorAction(models.Model):
-    """The audit row of something a person did or tried to do. Written by `offsets.recovery.audit`."""
+    """The audit row of something a person did or tried to do. Written by `offsets.actions.audit`."""
 
     class Outcome(models.TextChoices):
         APPLIED = "applied"

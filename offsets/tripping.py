@@ -4,10 +4,10 @@ import logging
 
 from django.conf import settings
 
+from offsets.actions import automatic
 from offsets.breaker import Breaker, BreakerLimits
 from offsets.database import DATABASE_LOST
 from offsets.models import PartitionCheckpoint
-from offsets.recovery import automatic
 from offsets.types import Claim, DesiredState, PartitionCommit, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ class CircuitBreakers:
         if not why:
             return
         try:
-            if automatic.pause(claim.checkpoint_id, why, epoch=claim.epoch) or _is_paused(claim.checkpoint_id):
+            if automatic.pause_automatically(claim.checkpoint_id, why, epoch=claim.epoch) or _is_paused(
+                claim.checkpoint_id
+            ):
                 del self._breakers[claim.topic_partition]
             # Otherwise something held the row in this moment: the next failure asks again.
         except DATABASE_LOST as error:

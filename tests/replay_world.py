@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import ledger, workers
+from offsets.actions.guards import Actor, Source
 from offsets.committer import BatchCommitter
 from offsets.database import WorkerSession
 from offsets.dedup import LedgerCutter
@@ -29,7 +30,6 @@ from offsets.monitoring import invariants
 from offsets.pipeline import Pending
 from offsets.ranges import OffsetRange
 from offsets.recovery import replays
-from offsets.recovery.guards import Actor, Source
 from offsets.recovery.replays import Wanted
 from offsets.types import Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from tests.harness import wait_for

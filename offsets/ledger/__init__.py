@@ -45,12 +45,12 @@ from offsets.ledger.moves import (
 from offsets.ledger.pieces import known_ranges
 from offsets.ledger.replays import (
     fence,
-    lock_letters,
+    lock_dead_letters,
     pass_failed,
     record_replayed,
     replay_miss,
     retry_failed_later,
-    settle_letters,
+    settle_dead_letters,
 )
 
 __all__ = [
@@ -72,8 +72,8 @@ __all__ = [
     "known_ranges",
     "lock_checkpoint",
     "lock_checkpoints",
+    "lock_dead_letters",
     "lock_for_commit",
-    "lock_letters",
     "move_within",
     "pass_failed",
     "probe_commit",
@@ -88,7 +88,7 @@ __all__ = [
     "seek",
     "set_desired_state",
     "settle_claimed",
-    "settle_letters",
+    "settle_dead_letters",
     "standings",
     "swap_back",
     "uncovered",

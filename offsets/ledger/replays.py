@@ -81,7 +81,7 @@ def retry_failed_later(checkpoint_id: int, within: OffsetRange, seconds: float |
 # --- Dead letters ---------------------------------------------------------------------------------
 
 
-def lock_letters(letter_ids: Sequence[int]) -> list[DeadLetter]:
+def lock_dead_letters(letter_ids: Sequence[int]) -> list[DeadLetter]:
     """Lock the checkpoints, in id order as commits do, then the letters; those that exist, in offset order.
 
     Without their bytes: a thousand letters may be a gigabyte.
@@ -93,7 +93,7 @@ def lock_letters(letter_ids: Sequence[int]) -> list[DeadLetter]:
     return list(locked.select_for_update(of=("self",)))
 
 
-def settle_letters(letter_ids: Sequence[int], status: DeadLetterStatus, action: OperatorAction | None) -> int:
+def settle_dead_letters(letter_ids: Sequence[int], status: DeadLetterStatus, action: OperatorAction | None) -> int:
     """Make pending letters counted or discarded, or discarded ones pending again. Returns how many were changed."""
     was = DeadLetterStatus.DISCARDED if status is DeadLetterStatus.PENDING else DeadLetterStatus.PENDING
     return DeadLetter.objects.filter(pk__in=letter_ids, status=was).update(

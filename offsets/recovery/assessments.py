@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import connection
 
+from offsets.actions import automatic
 from offsets.monitoring.findings import FailedRange, PartitionState, WorkerState
-from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, per_second
+from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time, per_second
 from offsets.monitoring.status import Limits, PartitionFacts, assess, eta_seconds
 from offsets.monitoring.window import CommitPoint
-from offsets.recovery import automatic
 from offsets.types import TopicPartition
 
 WINDOW_SECONDS = 60
@@ -199,12 +199,12 @@ def _log_start_rate(row: _Row, samples: Samples | None) -> float | None:
 def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime) -> PartitionFacts:
     fresh = samples is not None and at.timestamp() - samples.window[-1].at_seconds <= SAMPLE_FRESH_SECONDS
     lag: int | None = None
-    lag_time = LagTime(None, 0.0)
+    behind = LagTime(None, 0.0)
     window: tuple[CommitPoint, ...] = ()
     if samples is not None and fresh:
         lag = lag_records(samples.window[-1].log_end_offset, row.next_offset)
         ends = [LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window]
-        lag_time = lag_time(ends, row.next_offset)
+        behind = lag_time(ends, row.next_offset)
         window = tuple(point for point in samples.window if point.at_seconds >= row.window_from)
     # A worker tells of one stage; it is this partition's where it names it.
     mine = f" {row.topic}-{row.partition} [" in row.stage
@@ -219,7 +219,7 @@ def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at
         halt_reason=row.halt_reason,
         halt_detail=row.halt_detail,
         lag=lag,
-        lag_time=lag_time,
+        lag_time=behind,
         window=window,
         seconds_since_commit=row.seconds_since_commit,
         stage=row.stage if mine else "",

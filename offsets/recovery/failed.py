@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from offsets import journal, ledger
+from offsets.actions import audit
+from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of, require_live
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange, cut
-from offsets.recovery import audit, replays
-from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
+from offsets.recovery import replays
 from offsets.recovery.replay_plans import refuse_overlap
 from offsets.types import RangeKind
 
@@ -40,7 +41,7 @@ def preview(wanted: Accepted, actor: Actor) -> AcceptPreview:
     """Say what `apply` would do now. Raises RefusedError where it would refuse; changes nothing."""
     check_allowed(KIND, actor)
     row = PartitionCheckpoint.objects.filter(pk=wanted.checkpoint_id).first()
-    return _preview(wanted, live(wanted.checkpoint_id, row))
+    return _preview(wanted, require_live(wanted.checkpoint_id, row))
 
 
 def _preview(wanted: Accepted, row: PartitionCheckpoint) -> AcceptPreview:
@@ -57,7 +58,7 @@ def _preview(wanted: Accepted, row: PartitionCheckpoint) -> AcceptPreview:
     return AcceptPreview(row.pk, name_of(row), wanted.offsets, failed, text)
 
 
-def apply(wanted: Sequence[Accepted], *, actor: Actor, reason: str, source: Source) -> list[OperatorAction]:
+def accept_failed(wanted: Sequence[Accepted], *, actor: Actor, reason: str, source: Source) -> list[OperatorAction]:
     """All of it or nothing. Raises RefusedError, having audited the refusal."""
     reason = reason.replace("\x00", "").strip()
     at = wanted[0].checkpoint_id if wanted else 0
@@ -70,7 +71,7 @@ def apply(wanted: Sequence[Accepted], *, actor: Actor, reason: str, source: Sour
             done = []
             for one in wanted:
                 at = one.checkpoint_id
-                done.append(_apply(one, live(at, locked.get(at)), actor, reason, source, change_id))
+                done.append(_apply(one, require_live(at, locked.get(at)), actor, reason, source, change_id))
             return done
     except RefusedError as error:
         audit.refused(KIND, at, actor=actor, reason=reason, source=source, detail=str(error))

@@ -15,6 +15,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from offsets import journal, leases, ledger, workers
+from offsets.actions import audit, automatic, dead_letters, eviction
+from offsets.actions.guards import Source, bounded_wait
 from offsets.clock import monotonic
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
@@ -23,8 +25,7 @@ from offsets.models import DeadLetter, Incident, InvariantReport, Lease, Operato
 from offsets.monitoring import findings, incidents
 from offsets.monitoring.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
 from offsets.ranges import OffsetRange
-from offsets.recovery import assessments, audit, automatic, eviction, letters, replays
-from offsets.recovery.guards import Source, bounded_wait
+from offsets.recovery import assessments, replays
 from offsets.recovery.replay_plans import MAX_RANGES
 from offsets.recovery.replays import Wanted
 from offsets.recovery.watch import ServiceWatch
@@ -281,10 +282,10 @@ class RecoveryManager:
         try:
             with self._writing(token):
                 places = self._too_often_stuck_at(worker)
-                eviction.apply(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+                eviction.evict(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
                 # Now that nothing of the worker holds their rows any more.
                 for checkpoint_id, times in places.items():
-                    automatic.pause(checkpoint_id, f"{times} workers got stuck there: {worker.stage}")
+                    automatic.pause_automatically(checkpoint_id, f"{times} workers got stuck there: {worker.stage}")
         except RefusedError as error:
             logger.debug("%s is not evicted: %s", worker.worker_id, error)
 
@@ -330,20 +331,22 @@ class RecoveryManager:
         """A letter that was requeued before a rebuild, and that the rebuild has set apart again, counts again (R14)."""
         if leases.acquire(f"count-again:{self.group_id}", secrets.token_hex(8), COUNT_AGAIN_SECONDS) is None:
             return
-        ids = letters.counted_before_rebuild(self.group_id)
+        ids = dead_letters.counted_before_rebuild(self.group_id)
         if not ids:
             return
         reason = "it was counted before the partition was rebuilt"
         try:
             with self._writing(token):
-                letters.apply(letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+                dead_letters.resolve(
+                    dead_letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC
+                )
         except StalePreviewError as error:
             logger.info("Somebody else acted on these dead letters in this moment: %s", error)
         except RefusedError as error:
             # Its own audit row went with the transaction; without one it would be tried for ever.
             with self._writing(token):
                 audit.refused(
-                    *(letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
+                    *(dead_letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
                     actor=automatic.MANAGER,
                     reason=reason,
                     source=Source.AUTOMATIC,

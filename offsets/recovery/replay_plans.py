@@ -7,9 +7,9 @@ offsets that the live worker has not come to yet are its own, and what Kafka del
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from offsets.actions.move_plans import Bounds
 from offsets.errors import RefusedError
 from offsets.ranges import KnownRange, OffsetRange, cut
-from offsets.recovery.plans import Bounds
 from offsets.types import RangeKind
 
 MAX_RANGES = 10_000

@@ -13,14 +13,14 @@ from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
 from offsets import journal, ledger
+from offsets.actions import audit
+from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of, require_live
+from offsets.actions.move_plans import Bounds
+from offsets.actions.moves import Log, logs_of
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint, Replay, ReplayRange
 from offsets.ranges import KnownRange, OffsetRange
-from offsets.recovery import audit
-from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
-from offsets.recovery.moves import Log, logs_of
-from offsets.recovery.plans import Bounds
 from offsets.recovery.replay_plans import MAX_RANGES, ReplayPlan, checked_range, plan_replay, refuse_overlap
 
 KIND = "replay"
@@ -177,7 +177,7 @@ class _Plans:
         return plan
 
     def _plan(self, one: Wanted) -> ReplayPlan:
-        row = live(one.checkpoint_id, self.rows.get(one.checkpoint_id))
+        row = require_live(one.checkpoint_id, self.rows.get(one.checkpoint_id))
         log = self._logs.get(row.pk)
         if log is None:
             raise ServiceUnavailableError(

@@ -8,10 +8,11 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from offsets import ledger
+from offsets.actions import pause
+from offsets.actions.guards import Actor, ReasonError, Seen, Source, UnknownPartitionError
+from offsets.actions.pause import ActionKind
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import DatabaseTime, JournalEntry, LagSample, OperatorAction, PartitionCheckpoint
-from offsets.recovery import actions
-from offsets.recovery.actions import ActionKind, Actor, ReasonError, Seen, Source, UnknownPartitionError
 from tests.page_rows import make_checkpoint, make_sample, make_user, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -21,7 +22,7 @@ VIEWER = Actor("victor", allowed=False)
 
 
 def apply(kind, checkpoint, *, actor=OPERATOR, reason="Deploying", seen=None):
-    return actions.apply(
+    return pause.set_paused(
         kind, checkpoint.pk, actor=actor, reason=reason, source=Source.API, seen=seen or Seen.of(checkpoint)
     )
 
@@ -127,7 +128,7 @@ def test_it_refuses_when_the_partition_is_not_as_it_was_seen(seen, detail):
 
 def test_it_refuses_and_audits_an_unknown_checkpoint():
     with pytest.raises(UnknownPartitionError, match="no checkpoint 987654"):
-        actions.apply(
+        pause.set_paused(
             ActionKind.PAUSE,
             987654,
             actor=OPERATOR,
@@ -212,7 +213,7 @@ def test_it_previews_a_pause_in_words_with_the_rate_at_which_lag_will_grow():
     LagSample.objects.filter(pk=first.pk).update(sampled_at=now - timedelta(seconds=10))
     LagSample.objects.filter(pk=second.pk).update(sampled_at=now)
 
-    preview = actions.preview(ActionKind.PAUSE, checkpoint.pk, OPERATOR)
+    preview = pause.preview(ActionKind.PAUSE, checkpoint.pk, OPERATOR)
 
     assert preview.text == (
         "Pause engagement-3 at offset 1,000: its worker w-7f2 stops within 1.0 s; "
@@ -227,7 +228,7 @@ def test_it_previews_a_resume_with_what_waits():
     checkpoint = make_checkpoint(desired_state="paused")
     make_sample(checkpoint, 1, 12_118, 1000)
 
-    text = actions.preview(ActionKind.RESUME, checkpoint.pk, OPERATOR).text
+    text = pause.preview(ActionKind.RESUME, checkpoint.pk, OPERATOR).text
 
     assert text == (
         "Resume engagement-0 at offset 1,000: no worker owns it; it goes on when one does; 11,118 records wait."
@@ -237,12 +238,12 @@ def test_it_previews_a_resume_with_what_waits():
 def test_it_says_that_resuming_does_not_end_a_halt():
     checkpoint = make_checkpoint(desired_state="paused", halt_reason="expired")
 
-    assert "it stays halted (expired)" in actions.preview(ActionKind.RESUME, checkpoint.pk, OPERATOR).text
+    assert "it stays halted (expired)" in pause.preview(ActionKind.RESUME, checkpoint.pk, OPERATOR).text
 
 
 def test_it_applies_exactly_what_was_previewed():
     checkpoint = make_checkpoint(owner=make_worker())
-    preview = actions.preview(ActionKind.PAUSE, checkpoint.pk, OPERATOR)
+    preview = pause.preview(ActionKind.PAUSE, checkpoint.pk, OPERATOR)
 
     action = apply(ActionKind.PAUSE, checkpoint, seen=preview.seen)
 
@@ -261,7 +262,7 @@ def test_it_previews_a_refusal_as_a_refusal(fields, actor, error):
     checkpoint = make_checkpoint(**fields)
 
     with pytest.raises(error):
-        actions.preview(ActionKind.PAUSE, checkpoint.pk, actor)
+        pause.preview(ActionKind.PAUSE, checkpoint.pk, actor)
 
 
 def test_it_takes_permission_from_the_operator_group_alone():

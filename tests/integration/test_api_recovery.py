@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from analytics import api_recovery, recovery_queries
 from analytics.processor import EngagementProcessor
+from offsets.actions import dead_letters
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import (
     DeadLetter,
@@ -25,7 +26,6 @@ from offsets.models import (
     ReplayRange,
     Worker,
 )
-from offsets.recovery import letters
 from tests.harness import wait_for
 from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
 from tests.unit.test_aggregation import event
@@ -417,7 +417,7 @@ def test_letters_that_are_no_letters_are_refused(operator: Client, ids: Any) -> 
 
 
 def test_too_many_letters_at_once_are_refused(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letters, "MAX_LETTERS", 3)
+    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 3)
     answer = post(operator, "/api/dead-letters/discard/", {"ids": [1, 2, 3, 4], "reason": "r"})
     assert answer.status_code == 409
     assert "At most 3" in answer.json()["error"]

@@ -19,13 +19,13 @@ from analytics.metrics_store import MetricsStore
 from analytics.models import EngagementMinute
 from analytics.processor import EngagementProcessor
 from offsets import leases, ledger
+from offsets.actions import audit, dead_letters, undo
+from offsets.actions.dead_letters import DeadLetterFilter, LettersOutcome
+from offsets.actions.guards import Actor, ReasonError, Source
 from offsets.errors import LedgerConflictError, NotAllowedError, RefusedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, JournalEntry, OperatorAction, PartitionCheckpoint
 from offsets.monitoring import invariants
-from offsets.recovery import audit, letters, undo
-from offsets.recovery.guards import Actor, ReasonError, Source
-from offsets.recovery.letters import LetterFilter, LettersOutcome
 from offsets.recovery.manager import RecoveryManager
 from offsets.types import Claim, RecordBatch
 from tests.page_rows import GROUP, ago
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.django_db
 OPERATOR = Actor("olga", allowed=True)
 VIEWER = Actor("victor", allowed=False)
 LIMIT = 200
-PENDING = LetterFilter(GROUP)
+PENDING = DeadLetterFilter(GROUP)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def read(values: Sequence[bytes | None], number: int = 0, **record: Any) -> list
 def act(
     kind: str, ids: Sequence[int], *, actor: Actor = OPERATOR, reason: str = "the limit is raised"
 ) -> LettersOutcome:
-    return letters.apply(kind, ids, actor=actor, reason=reason, source=Source.API)
+    return dead_letters.resolve(kind, ids, actor=actor, reason=reason, source=Source.API)
 
 
 def totals() -> dict[str, int]:
@@ -104,7 +104,7 @@ def test_a_requeued_letter_is_counted_once_in_every_dimension() -> None:
     ids = read([event("view", 1, 5), big("share", 7, 9), event("view", 2, 5), big("like", 7, 5)])
     assert_whole(view=2)
 
-    done = act(letters.REQUEUE, ids)
+    done = act(dead_letters.REQUEUE, ids)
 
     assert_whole(view=2, share=1, like=1)
     store = MetricsStore()
@@ -130,7 +130,7 @@ def test_a_letter_is_counted_and_marked_in_one_transaction(monkeypatch: pytest.M
     monkeypatch.setattr(ledger, "settle_letters", lambda *_: 0)
 
     with pytest.raises(LedgerConflictError):
-        act(letters.REQUEUE, ids)
+        act(dead_letters.REQUEUE, ids)
 
     assert_whole(view=1)
     assert statuses() == {1: "pending"}
@@ -143,7 +143,7 @@ def test_it_counts_the_bytes_and_the_time_that_were_kept() -> None:
     ids = read([big("share", 7, 9, at=wild)], time=20 * HOUR)
     DeadLetter.objects.update(value=event("comment", 8, 11, wild))
 
-    act(letters.REQUEUE, ids)
+    act(dead_letters.REQUEUE, ids)
 
     assert_whole(comment=1)
     minute = EngagementMinute.objects.get().minute
@@ -153,7 +153,7 @@ def test_it_counts_the_bytes_and_the_time_that_were_kept() -> None:
 @partitions
 def test_letters_of_several_partitions_are_requeued_together() -> None:
     ids = read([big()], 1) + read([event("view", 1, 1), big(), big("like")], 0)
-    done = act(letters.REQUEUE, ids)
+    done = act(dead_letters.REQUEUE, ids)
     assert_whole(view=1, share=2, like=1)
     assert done.action.checkpoint_id is None
     assert done.action.target == "3 dead letters"
@@ -163,7 +163,7 @@ def test_letters_of_several_partitions_are_requeued_together() -> None:
 def test_what_still_cannot_be_decoded_stays_pending_and_is_told() -> None:
     ids = read([big(), b"nonsense", big("like"), None])
 
-    shown = letters.preview(letters.REQUEUE, PENDING, OPERATOR)
+    shown = dead_letters.preview(dead_letters.REQUEUE, PENDING, OPERATOR)
 
     assert (shown.ids, shown.will_change, shown.still_fail) == (tuple(ids), 2, 2)
     assert "Requeue 2 dead letters: counted now" in shown.text
@@ -173,7 +173,7 @@ def test_what_still_cannot_be_decoded_stays_pending_and_is_told() -> None:
     assert not totals()
     assert not OperatorAction.objects.exists(), "a preview changes nothing"
 
-    done = act(letters.REQUEUE, shown.ids)
+    done = act(dead_letters.REQUEUE, shown.ids)
 
     assert_whole(share=1, like=1)
     assert statuses() == {0: "counted", 1: "pending", 2: "counted", 3: "pending"}
@@ -188,7 +188,7 @@ def test_it_is_refused_where_nothing_of_it_can_be_counted() -> None:
     ids = read([b"nonsense", event("view", 1, 1)])
 
     with pytest.raises(RefusedError, match=r"It still cannot be counted: .* Nothing was changed"):
-        act(letters.REQUEUE, ids)
+        act(dead_letters.REQUEUE, ids)
 
     assert_whole(view=1)
     assert statuses() == {0: "pending"}
@@ -210,7 +210,7 @@ def test_what_the_database_refuses_is_found_by_halving(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(EngagementProcessor, "update", refuse)
 
-    done = act(letters.REQUEUE, ids)
+    done = act(dead_letters.REQUEUE, ids)
 
     assert_whole(share=8 - len(unfit))
     assert {offset for offset, status in statuses().items() if status == "pending"} == unfit
@@ -221,11 +221,11 @@ def test_what_the_database_refuses_is_found_by_halving(monkeypatch: pytest.Monke
 @partitions
 def test_what_was_requeued_is_not_requeued_again() -> None:
     ids = read([big(), big()])
-    act(letters.REQUEUE, ids[:1])
+    act(dead_letters.REQUEUE, ids[:1])
 
     for again in (ids[:1], ids):
         with pytest.raises(RefusedError, match=r"\(t-0 offset 0\) is counted already; nothing was changed"):
-            act(letters.REQUEUE, again)
+            act(dead_letters.REQUEUE, again)
 
     assert_whole(share=1)
     assert statuses() == {0: "counted", 1: "pending"}
@@ -244,7 +244,7 @@ def test_of_two_operators_who_requeue_the_same_one_counts_it() -> None:
     def requeue(name: str) -> None:
         try:
             barrier.wait()
-            act(letters.REQUEUE, ids, actor=Actor(name, allowed=True))
+            act(dead_letters.REQUEUE, ids, actor=Actor(name, allowed=True))
             outcomes.append("applied")
         except RefusedError:
             outcomes.append("refused")
@@ -267,39 +267,39 @@ def test_of_two_operators_who_requeue_the_same_one_counts_it() -> None:
 def test_a_discarded_letter_is_never_counted_and_can_be_reopened() -> None:
     ids = read([event("view", 1, 1), big()])
 
-    done = act(letters.DISCARD, ids)
+    done = act(dead_letters.DISCARD, ids)
 
     assert_whole(view=1)
     letter = DeadLetter.objects.get()
     assert (letter.status, letter.action_id) == ("discarded", done.action.pk)
     assert letter.resolved_at is not None
-    for kind in (letters.REQUEUE, letters.DISCARD):
+    for kind in (dead_letters.REQUEUE, dead_letters.DISCARD):
         with pytest.raises(RefusedError, match="is discarded already"):
             act(kind, ids)
-    act(letters.REOPEN, ids)
+    act(dead_letters.REOPEN, ids)
     assert statuses() == {1: "pending"}
     assert DeadLetter.objects.filter(action=None, resolved_at=None).exists()
     with pytest.raises(RefusedError, match="is pending already"):
-        act(letters.REOPEN, ids)
-    act(letters.REQUEUE, ids)
+        act(dead_letters.REOPEN, ids)
+    act(dead_letters.REQUEUE, ids)
     assert_whole(view=1, share=1)
 
 
 @partitions
 def test_a_discard_is_undone_for_what_it_discarded_and_nothing_else() -> None:
     ids = read([big(), big("like"), big("comment")])
-    mine, other = act(letters.DISCARD, ids[:2]), act(letters.DISCARD, ids[2:])
+    mine, other = act(dead_letters.DISCARD, ids[:2]), act(dead_letters.DISCARD, ids[2:])
     undone = undo.find(str(mine.action.pk))
     assert undo.texts(undone, OPERATOR) == ["Reopen 2 discarded dead letters: pending again."]
 
-    (action,) = undo.apply(undone, actor=OPERATOR, reason="too soon", source=Source.API)
+    (action,) = undo.undo(undone, actor=OPERATOR, reason="too soon", source=Source.API)
 
     assert statuses() == {0: "pending", 1: "pending", 2: "discarded"}
     assert (action.kind, action.undoes_id) == ("reopen", mine.action.pk)
     assert action.reason == "too soon"
     with pytest.raises(RefusedError, match="was undone already"):
         undo.find(str(mine.action.pk))
-    act(letters.REOPEN, ids[2:])
+    act(dead_letters.REOPEN, ids[2:])
     with pytest.raises(RefusedError, match="nothing is left to undo"):
         undo.texts(undo.find(str(other.action.pk)), OPERATOR)
     assert_whole()
@@ -307,18 +307,18 @@ def test_a_discard_is_undone_for_what_it_discarded_and_nothing_else() -> None:
 
 @partitions
 def test_a_requeue_cannot_be_undone() -> None:
-    done = act(letters.REQUEUE, read([big()]))
+    done = act(dead_letters.REQUEUE, read([big()]))
     with pytest.raises(RefusedError, match="cannot be undone"):
         undo.texts(undo.find(str(done.action.pk)), OPERATOR)
     with pytest.raises(RefusedError):
-        undo.apply(undo.find(str(done.action.pk)), actor=OPERATOR, reason="r", source=Source.API)
+        undo.undo(undo.find(str(done.action.pk)), actor=OPERATOR, reason="r", source=Source.API)
     assert_whole(share=1)
 
 
 # --- Which letters, by whom -----------------------------------------------------------------------
 
 
-def offsets_of(chosen: LetterFilter) -> list[tuple[int, int]]:
+def offsets_of(chosen: DeadLetterFilter) -> list[tuple[int, int]]:
     return list(chosen.rows().values_list("checkpoint__partition", "offset"))
 
 
@@ -328,54 +328,54 @@ def test_filters_choose_letters_in_offset_order() -> None:
     ledger.insert_baselines("another", "t", {0: Baseline("topic-id", 0, "earliest")}, ("content",))
     foreign = PartitionCheckpoint.objects.get(group_id="another")
     alien = DeadLetter.objects.create(checkpoint=foreign, offset=0, error_code="not_json", error_detail="d")
-    act(letters.DISCARD, ids[2:3])
+    act(dead_letters.DISCARD, ids[2:3])
     codes = dict(DeadLetter.objects.filter(pk__in=ids).values_list("pk", "error_code"))
 
     assert offsets_of(PENDING) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert offsets_of(LetterFilter(GROUP, status="")) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
-    assert offsets_of(LetterFilter(GROUP, status="discarded")) == [(0, 2)]
-    assert offsets_of(LetterFilter(GROUP, topic="t", partition=1)) == [(1, 0), (1, 1)]
-    assert offsets_of(LetterFilter(GROUP, partition=0)) == [(0, 0), (0, 1)]
-    assert offsets_of(LetterFilter(GROUP, topic="other")) == []
-    assert offsets_of(LetterFilter(GROUP, error_code=codes[ids[1]])) == [(0, 1), (1, 0)]
-    assert offsets_of(LetterFilter(GROUP, ids=(ids[4], ids[2]))) == [(0, 2), (1, 1)]
-    assert offsets_of(LetterFilter(GROUP, ids=(alien.pk,))) == []
+    assert offsets_of(DeadLetterFilter(GROUP, status="")) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert offsets_of(DeadLetterFilter(GROUP, status="discarded")) == [(0, 2)]
+    assert offsets_of(DeadLetterFilter(GROUP, topic="t", partition=1)) == [(1, 0), (1, 1)]
+    assert offsets_of(DeadLetterFilter(GROUP, partition=0)) == [(0, 0), (0, 1)]
+    assert offsets_of(DeadLetterFilter(GROUP, topic="other")) == []
+    assert offsets_of(DeadLetterFilter(GROUP, error_code=codes[ids[1]])) == [(0, 1), (1, 0)]
+    assert offsets_of(DeadLetterFilter(GROUP, ids=(ids[4], ids[2]))) == [(0, 2), (1, 1)]
+    assert offsets_of(DeadLetterFilter(GROUP, ids=(alien.pk,))) == []
 
 
 @partitions
 @pytest.mark.parametrize(
     ("chosen", "says"),
     [
-        (LetterFilter(GROUP, topic="none"), "No dead letter matches"),
-        (LetterFilter(GROUP, ids=(987654,)), "There is no dead letter 987654"),
-        (LetterFilter("another"), "No dead letter matches"),
+        (DeadLetterFilter(GROUP, topic="none"), "No dead letter matches"),
+        (DeadLetterFilter(GROUP, ids=(987654,)), "There is no dead letter 987654"),
+        (DeadLetterFilter("another"), "No dead letter matches"),
     ],
 )
-def test_it_says_where_nothing_matches(chosen: LetterFilter, says: str) -> None:
+def test_it_says_where_nothing_matches(chosen: DeadLetterFilter, says: str) -> None:
     read([big()])
     with pytest.raises(RefusedError, match=says):
-        letters.preview(letters.DISCARD, chosen, OPERATOR)
+        dead_letters.preview(dead_letters.DISCARD, chosen, OPERATOR)
 
 
 @partitions
 def test_so_many_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letters, "MAX_LETTERS", 2)
+    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 2)
     ids = read([big(), big(), big()])
     with pytest.raises(RefusedError, match="More than 2 dead letters match"):
-        letters.preview(letters.REQUEUE, PENDING, OPERATOR)
+        dead_letters.preview(dead_letters.REQUEUE, PENDING, OPERATOR)
     with pytest.raises(RefusedError, match="At most 2 dead letters at once, not 3"):
-        act(letters.REQUEUE, ids)
+        act(dead_letters.REQUEUE, ids)
     assert OperatorAction.objects.get().outcome == "refused"
     assert set(statuses().values()) == {"pending"}
-    assert act(letters.REQUEUE, ids[:2]).changed == 2
+    assert act(dead_letters.REQUEUE, ids[:2]).changed == 2
 
 
 @partitions
-@pytest.mark.parametrize("kind", [letters.REQUEUE, letters.DISCARD, letters.REOPEN])
+@pytest.mark.parametrize("kind", [dead_letters.REQUEUE, dead_letters.DISCARD, dead_letters.REOPEN])
 def test_a_viewer_may_not_and_the_attempt_is_audited(kind: str) -> None:
     ids = read([big()])
     with pytest.raises(NotAllowedError, match=f"victor may not {kind}"):
-        letters.preview(kind, PENDING, VIEWER)
+        dead_letters.preview(kind, PENDING, VIEWER)
     assert not OperatorAction.objects.exists()
     with pytest.raises(NotAllowedError):
         act(kind, ids, actor=VIEWER)
@@ -389,7 +389,7 @@ def test_a_viewer_may_not_and_the_attempt_is_audited(kind: str) -> None:
 def test_it_wants_to_know_why(reason: str) -> None:
     ids = read([big()])
     with pytest.raises(ReasonError):
-        act(letters.DISCARD, ids, reason=reason)
+        act(dead_letters.DISCARD, ids, reason=reason)
     assert statuses() == {0: "pending"}
     assert OperatorAction.objects.get().outcome == "refused"
 
@@ -412,9 +412,9 @@ def test_letters_whose_counts_a_rebuild_has_replaced_are_left_alone() -> None:
     ids = read([big()])
     rebuild()
 
-    assert offsets_of(LetterFilter(GROUP, ids=tuple(ids))) == []
+    assert offsets_of(DeadLetterFilter(GROUP, ids=tuple(ids))) == []
     with pytest.raises(RefusedError, match="counts that a rebuild has replaced"):
-        act(letters.REQUEUE, ids)
+        act(dead_letters.REQUEUE, ids)
 
     assert statuses() == {0: "pending"}
     assert_whole()
@@ -425,7 +425,7 @@ def test_letters_of_a_topic_that_was_there_before_can_still_be_counted() -> None
     ids = read([event("view", 1, 1), big()])
     rebuild(reason="topic_recreated")
     assert offsets_of(PENDING) == [(0, 1)]
-    act(letters.REQUEUE, ids)
+    act(dead_letters.REQUEUE, ids)
     assert_whole(view=1, share=1)
 
 
@@ -441,14 +441,14 @@ def tick_count_again() -> None:
 def test_a_letter_that_was_counted_before_a_rebuild_counts_again_after_it() -> None:
     values = [event("view", 1, 1), big(), b"nonsense", big("like")]
     ids = read(values)
-    act(letters.REQUEUE, [ids[0]])
+    act(dead_letters.REQUEUE, [ids[0]])
     assert_whole(view=1, share=1)
     rebuild()
     tick_count_again()
     assert_whole()
     again = read(values)
     assert_whole(view=1)
-    assert letters.counted_before_rebuild(GROUP) == [again[0]]
+    assert dead_letters.counted_before_rebuild(GROUP) == [again[0]]
 
     tick_count_again()
 
@@ -456,7 +456,7 @@ def test_a_letter_that_was_counted_before_a_rebuild_counts_again_after_it() -> N
     automatic = OperatorAction.objects.get(source="automatic")
     assert (automatic.kind, automatic.outcome, automatic.username) == ("requeue", "applied", "auto:recovery-manager")
     assert automatic.reason == "it was counted before the partition was rebuilt"
-    assert letters.counted_before_rebuild(GROUP) == []
+    assert dead_letters.counted_before_rebuild(GROUP) == []
     tick_count_again()
     assert_whole(view=1, share=1)
     assert OperatorAction.objects.filter(source="automatic").count() == 1
@@ -465,7 +465,7 @@ def test_a_letter_that_was_counted_before_a_rebuild_counts_again_after_it() -> N
 @partitions
 def test_what_cannot_count_again_is_tried_once_and_told() -> None:
     ids = read([big()])
-    act(letters.REQUEUE, ids)
+    act(dead_letters.REQUEUE, ids)
     rebuild()
     again = read([big()])
     DeadLetter.objects.filter(pk__in=again).update(value=b"nonsense")
@@ -482,15 +482,15 @@ def test_what_cannot_count_again_is_tried_once_and_told() -> None:
 
 @partitions
 def test_what_somebody_else_counted_in_this_moment_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    act(letters.REQUEUE, read([big(), big("like")]))
+    act(dead_letters.REQUEUE, read([big(), big("like")]))
     rebuild()
     again = read([big(), big("like")])
-    lock = ledger.lock_letters
+    lock = ledger.lock_dead_letters
     with monkeypatch.context() as patch:
 
         def too_late(ids: Sequence[int]) -> list[DeadLetter]:
             patch.setattr(ledger, "lock_letters", lock)
-            act(letters.REQUEUE, again[:1])
+            act(dead_letters.REQUEUE, again[:1])
             return lock(ids)
 
         patch.setattr(ledger, "lock_letters", too_late)
@@ -502,12 +502,12 @@ def test_what_somebody_else_counted_in_this_moment_holds_up_nothing(monkeypatch:
 
 @partitions
 def test_letters_of_another_topic_id_are_not_taken_for_the_same() -> None:
-    act(letters.REQUEUE, read([big()]))
+    act(dead_letters.REQUEUE, read([big()]))
     PartitionCheckpoint.objects.update(topic_id="the former topic")
     rebuild()
     PartitionCheckpoint.objects.filter(retired_at__isnull=True).update(topic_id="topic-id")
     read([big()])
-    assert letters.counted_before_rebuild(GROUP) == []
+    assert dead_letters.counted_before_rebuild(GROUP) == []
 
 
 # --- For readers ----------------------------------------------------------------------------------
@@ -516,7 +516,7 @@ def test_letters_of_another_topic_id_are_not_taken_for_the_same() -> None:
 @partitions
 def test_a_letter_is_shown_whole() -> None:
     (pk,) = read([b"\xff\x00not text"], named=[("trace", b"abc"), ("empty", None), ("raw", b"\xff")])
-    shown = letters.as_json(DeadLetter.objects.get(pk=pk))
+    shown = dead_letters.as_json(DeadLetter.objects.get(pk=pk))
     assert (shown["topic"], shown["partition"], shown["offset"], shown["status"]) == ("t", 0, 0, "pending")
     assert shown["value"] is None, "it is no text"
     assert base64.b64decode(shown["value_base64"]) == b"\xff\x00not text"
@@ -524,7 +524,7 @@ def test_a_letter_is_shown_whole() -> None:
     assert shown["key"] == "key"
     assert shown["headers"] == [["trace", "abc"], ["empty", None], ["raw", None]]
     DeadLetter.objects.update(value=None, headers=b"{broken")
-    shown = letters.as_json(DeadLetter.objects.get(pk=pk))
+    shown = dead_letters.as_json(DeadLetter.objects.get(pk=pk))
     assert (shown["value"], shown["value_base64"], shown["value_bytes"], shown["headers"]) == (None, None, None, [])
 
 
@@ -554,7 +554,7 @@ def refused(*arguments: str) -> str:
 def test_the_command_lists_newest_first_and_says_how_many_there_are() -> None:
     ids = read([big(), b"nonsense", big("like")])
     DeadLetter.objects.filter(pk=ids[0]).update(created_at=ago(-5))
-    act(letters.DISCARD, ids[2:])
+    act(dead_letters.DISCARD, ids[2:])
 
     data = run("--limit", "2")
 
@@ -637,24 +637,24 @@ def test_the_command_acts_in_one_way_at_a_time() -> None:
 @partitions
 def test_more_bytes_than_the_memory_should_hold_are_not_requeued_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = read([big(), big("like")])
-    monkeypatch.setattr(letters, "MAX_BYTES", 10)
+    monkeypatch.setattr(dead_letters, "MAX_BYTES", 10)
     with pytest.raises(RefusedError, match="are requeued at once; choose fewer"):
-        letters.preview(letters.REQUEUE, PENDING, OPERATOR)
+        dead_letters.preview(dead_letters.REQUEUE, PENDING, OPERATOR)
     with pytest.raises(RefusedError, match="are requeued at once; choose fewer"):
-        act(letters.REQUEUE, ids)
-    act(letters.DISCARD, ids)  # needs no bytes
+        act(dead_letters.REQUEUE, ids)
+    act(dead_letters.DISCARD, ids)  # needs no bytes
     assert set(DeadLetter.objects.values_list("status", flat=True)) == {"discarded"}
 
 
 @partitions
 def test_a_partition_whose_letters_cannot_count_again_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    act(letters.REQUEUE, read([big(), big("like")]))
+    act(dead_letters.REQUEUE, read([big(), big("like")]))
     rebuild()
     again = read([big(), big("like")])
     first = DeadLetter.objects.get(pk=again[0]).checkpoint_id
     other = live(1)
     OperatorAction.objects.create(
-        kind=letters.REQUEUE,
+        kind=dead_letters.REQUEUE,
         checkpoint=other,
         username="auto:recovery-manager",
         target="t",
@@ -663,6 +663,6 @@ def test_a_partition_whose_letters_cannot_count_again_holds_up_no_other(monkeypa
         outcome="refused",
         detail="It still cannot be counted.",
     )
-    assert letters.counted_before_rebuild(GROUP) == again
+    assert dead_letters.counted_before_rebuild(GROUP) == again
     OperatorAction.objects.update(checkpoint_id=first)
-    assert letters.counted_before_rebuild(GROUP) == []
+    assert dead_letters.counted_before_rebuild(GROUP) == []

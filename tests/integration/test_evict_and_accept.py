@@ -17,6 +17,9 @@ from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from offsets import leases, ledger, workers
+from offsets.actions import eviction
+from offsets.actions.eviction import UnknownWorkerError
+from offsets.actions.guards import Actor, ReasonError, Source, UnknownPartitionError
 from offsets.errors import FencedError, NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import (
@@ -32,10 +35,8 @@ from offsets.models import (
 )
 from offsets.monitoring import incidents
 from offsets.ranges import OffsetRange
-from offsets.recovery import eviction, failed
-from offsets.recovery.eviction import UnknownWorkerError
+from offsets.recovery import failed
 from offsets.recovery.failed import Accepted
-from offsets.recovery.guards import Actor, ReasonError, Source, UnknownPartitionError
 from offsets.types import BatchStats, Claim, PartitionCommit
 from tests.harness import wait_for
 from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_worker
@@ -49,7 +50,7 @@ VIEWER = Actor("victor", allowed=False)
 def evict(
     worker_id: str = "w-1", *, actor: Actor = OPERATOR, reason: str = "stuck", owned: Any = None
 ) -> OperatorAction:
-    return eviction.apply(worker_id, actor=actor, reason=reason, source=Source.API, owned=owned)
+    return eviction.evict(worker_id, actor=actor, reason=reason, source=Source.API, owned=owned)
 
 
 def run(command: str, *arguments: str) -> Any:
@@ -240,7 +241,7 @@ def checkpoint() -> PartitionCheckpoint:
 
 
 def accept(*wanted: Accepted, actor: Actor = OPERATOR, reason: str = "worthless") -> list[OperatorAction]:
-    return failed.apply(wanted, actor=actor, reason=reason, source=Source.API)
+    return failed.accept_failed(wanted, actor=actor, reason=reason, source=Source.API)
 
 
 def failed_of(row: PartitionCheckpoint) -> list[tuple[int, int]]:

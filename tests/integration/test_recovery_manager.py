@@ -19,6 +19,9 @@ from django.db import OperationalError, connection, transaction
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from offsets import leases, ledger, tasks, workers
+from offsets.actions import automatic, dead_letters, eviction, pause
+from offsets.actions.guards import Actor, Seen, Source
+from offsets.actions.pause import ActionKind
 from offsets.errors import FencedError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.models import (
@@ -35,10 +38,8 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import findings, incidents
-from offsets.recovery import actions, assessments, automatic, eviction, letters, watch
+from offsets.recovery import assessments, watch
 from offsets.recovery import manager as manager_module
-from offsets.recovery.actions import ActionKind
-from offsets.recovery.guards import Actor, Seen, Source
 from offsets.recovery.manager import RecoveryManager
 from offsets.types import BatchStats, Claim, PartitionCommit, TopicPartition
 from tests.harness import wait_for
@@ -267,7 +268,7 @@ def test_each_step_of_mending_compares_the_leaders_epoch(
     make_range(checkpoint, 990, 1000, "failed", retry_at=ago(1))
     make_worker("w-stuck", stage="decoding engagement-0 [1000, 1200)", stack=STACK)
     cluster.holds(0 if step == "_replay_failed" else 995, 2000)
-    monkeypatch.setattr(letters, "counted_before_rebuild", lambda _: [1])
+    monkeypatch.setattr(dead_letters, "counted_before_rebuild", lambda _: [1])
     deposed = leases.acquire(LEADS, "A", 5)
     assert deposed
     manager._watch.look()
@@ -414,7 +415,7 @@ def test_an_incidents_timeline_tells_what_changed_and_what_was_done_about_it(
     LedgerRange.objects.filter(kind="failed").update(retry_at=None)
 
     manager.tick()
-    actions.apply(
+    pause.set_paused(
         *(ActionKind.PAUSE, checkpoint.pk),
         actor=OPERATOR,
         reason="look at it",
@@ -827,9 +828,9 @@ def test_a_place_is_paused_although_its_stuck_worker_holds_the_row(manager: Reco
 
 def test_what_happens_by_itself_goes_through_the_same_door_and_never_raises() -> None:
     checkpoint = make_checkpoint()
-    assert automatic.pause(checkpoint.pk, "too many dead letters")
-    assert not automatic.pause(checkpoint.pk, "too many dead letters"), "it is paused already"
-    assert not automatic.pause(987654, "too many dead letters")
+    assert automatic.pause_automatically(checkpoint.pk, "too many dead letters")
+    assert not automatic.pause_automatically(checkpoint.pk, "too many dead letters"), "it is paused already"
+    assert not automatic.pause_automatically(987654, "too many dead letters")
     (done,) = OperatorAction.objects.filter(outcome="applied")
     assert (done.username, done.source, done.reason) == ("auto:circuit-breaker", "automatic", "too many dead letters")
     checkpoint.refresh_from_db()
@@ -1131,7 +1132,7 @@ def test_a_rebuilt_partition_is_still_paused_by_the_breaker(manager: RecoveryMan
     """Its incident must not be called over while it counts nothing."""
     worker = make_worker()
     old = make_checkpoint(owner=worker)
-    assert automatic.pause(old.pk, "10 of the last 10 records could not be counted")
+    assert automatic.pause_automatically(old.pk, "10 of the last 10 records could not be counted")
     assert manager.tick().opened == ["circuit_breaker engagement-0"]
     PartitionCheckpoint.objects.filter(pk=old.pk).update(retired_at=ago(0), retired_reason="rebuilt", owner=None)
     make_checkpoint(owner=worker, desired_state="paused", next_offset=0)

@@ -13,6 +13,8 @@ from django.db import OperationalError, connection, transaction
 from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import failpoints, leases, ledger
+from offsets.actions.guards import Actor, ReasonError, Source, UnknownPartitionError
+from offsets.actions.moves import logs_of
 from offsets.database import WorkerSession
 from offsets.errors import NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
@@ -30,8 +32,6 @@ from offsets.models import (
 from offsets.monitoring import invariants
 from offsets.ranges import OffsetRange
 from offsets.recovery import replaying, replays
-from offsets.recovery.guards import Actor, ReasonError, Source, UnknownPartitionError
-from offsets.recovery.moves import logs_of
 from offsets.recovery.replays import Wanted
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 from tests.cases import Case

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
+from offsets.actions import automatic
 from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.recovery import automatic
 from offsets.tripping import CircuitBreakers
 from offsets.types import BatchStats, Claim, PartitionCommit, RecordFailure
 from tests.page_rows import make_checkpoint

@@ -2,7 +2,8 @@ import getpass
 
 import pytest
 
-from offsets.recovery.actions import ActionKind, Actor
+from offsets.actions.guards import Actor
+from offsets.actions.pause import ActionKind
 from offsets.text import preview_text
 
 

@@ -17,7 +17,7 @@ WRITERS = {
     "offsets_deadletter": "offsets/ledger",
     "offsets_storeoffset": "offsets/stores/drift.py",
     "offsets_lease": "offsets/leases.py",
-    "offsets_operatoraction": "offsets/recovery/audit.py",
+    "offsets_operatoraction": "offsets/actions/audit.py",
     "offsets_lagsample": "offsets/monitoring/lag_samples.py",
     "offsets_journalentry": "offsets/journal.py",
     "offsets_invariantreport": "offsets/monitoring/invariants.py",

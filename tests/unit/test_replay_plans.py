@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offsets.actions.move_plans import Bounds
 from offsets.errors import RefusedError
 from offsets.ranges import KnownRange, OffsetRange
-from offsets.recovery.plans import Bounds
 from offsets.recovery.replay_plans import (
     ReplayPlan,
     checked_range,

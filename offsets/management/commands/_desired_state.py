@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from offsets.actions import pause
+from offsets.actions.guards import Actor, Source
+from offsets.actions.pause import ActionKind
 from offsets.commands import EXIT_REFUSED, OperatorCommand
 from offsets.errors import RefusedError
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
-from offsets.recovery import actions
-from offsets.recovery.actions import ActionKind, Actor, Source
 
 
 class DesiredStateCommand(OperatorCommand):
@@ -50,11 +51,11 @@ class DesiredStateCommand(OperatorCommand):
             # Nothing is asked of this one: that is no refusal when a whole topic was named.
             return item | {"outcome": "unchanged", "detail": f"Already {checkpoint.desired_state}."}
         try:
-            preview = actions.preview(self.kind, checkpoint.pk, actor)
+            preview = pause.preview(self.kind, checkpoint.pk, actor)
             item |= {"detail": preview.text, "before": preview.before, "after": preview.after}
             if not execute:
                 return item | {"outcome": "would apply"}
-            action = actions.apply(
+            action = pause.set_paused(
                 self.kind, checkpoint.pk, actor=actor, reason=reason, source=Source.COMMAND, seen=preview.seen
             )
         except RefusedError as error:

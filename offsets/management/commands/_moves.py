@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from offsets.actions import moves
+from offsets.actions.guards import Actor, Source
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move, MovePreview
 from offsets.commands import OperatorCommand
 from offsets.models import OperatorAction
-from offsets.recovery import moves
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.moves import Move, MovePreview
-from offsets.recovery.plans import MoveKind
 
 
 class MoveCommand(OperatorCommand):
@@ -38,7 +38,7 @@ class MoveCommand(OperatorCommand):
                 Move(m.checkpoint_id, m.target, p.seen, m.baseline, m.undoes)
                 for m, p in zip(wanted, previews, strict=True)
             ]
-            done = moves.apply(kind, seen, actor=actor, reason=reason, source=Source.COMMAND)
+            done = moves.move_partitions(kind, seen, actor=actor, reason=reason, source=Source.COMMAND)
         data = {
             "action": kind.value,
             "group": group,

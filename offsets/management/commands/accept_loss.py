@@ -7,15 +7,15 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.markup import escape
 
+from offsets.actions.guards import Actor, Source
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move
 from offsets.errors import RefusedError
 from offsets.management.commands._moves import MoveCommand
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
 from offsets.recovery import failed, selection
 from offsets.recovery.failed import Accepted
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.moves import Move
-from offsets.recovery.plans import MoveKind
 from offsets.types import RangeKind
 
 
@@ -58,7 +58,7 @@ class Command(MoveCommand):
         shown = [failed.preview(one, actor) for one in wanted]
         if options["execute"]:
             seen = [Accepted(one.checkpoint_id, one.offsets, one.failed) for one in shown]
-            failed.apply(seen, actor=actor, reason=reason, source=Source.COMMAND)
+            failed.accept_failed(seen, actor=actor, reason=reason, source=Source.COMMAND)
         data = {
             "action": failed.KIND,
             "executed": options["execute"],

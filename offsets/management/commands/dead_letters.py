@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from offsets.actions import dead_letters
+from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.guards import Actor, Source
 from offsets.commands import OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
 from offsets.management.commands._scope import add_execute, reason_of
 from offsets.models import DeadLetter
-from offsets.recovery import letters
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.letters import LetterFilter
 from offsets.types import DeadLetterStatus
 
 
@@ -44,7 +44,9 @@ class Command(OperatorCommand):
     def run(self, **options: Any) -> None:
         if options["partition"] is not None and not options["topic"]:
             raise RefusedError("--partition needs --topic.")
-        kind = next((name for name in (letters.REQUEUE, letters.DISCARD, letters.REOPEN) if options[name]), None)
+        kind = next(
+            (name for name in (dead_letters.REQUEUE, dead_letters.DISCARD, dead_letters.REOPEN) if options[name]), None
+        )
         if options["show"]:
             self._show_one(options)
         elif kind:
@@ -56,7 +58,7 @@ class Command(OperatorCommand):
 
     def _list(self, options: Mapping[str, Any]) -> None:
         found = _filter(options, options["status"] or "").rows()
-        shown = letters.listed(found.order_by("-created_at", "-id"), options["limit"])
+        shown = dead_letters.listed(found.order_by("-created_at", "-id"), options["limit"])
         data = {"count": found.count(), "items": shown}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
 
@@ -64,7 +66,7 @@ class Command(OperatorCommand):
         letter = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
         if letter is None or letter.checkpoint.group_id != options["group"]:
             raise RefusedError(f"The group {options['group']!r} has no dead letter {options['show']}.")
-        data = letters.as_json(letter)
+        data = dead_letters.as_json(letter)
 
         def show(console: Console) -> None:
             for name, value in data.items():
@@ -74,11 +76,11 @@ class Command(OperatorCommand):
 
     def _act(self, kind: str, options: Mapping[str, Any]) -> None:
         reason = reason_of(options)
-        status = DeadLetterStatus.DISCARDED if kind == letters.REOPEN else DeadLetterStatus.PENDING
+        status = DeadLetterStatus.DISCARDED if kind == dead_letters.REOPEN else DeadLetterStatus.PENDING
         if options["status"] not in (None, status):
             raise RefusedError(f"--{kind} acts on {status} dead letters, not on {options['status']} ones.")
         actor = Actor.of_operating_system()
-        preview = letters.preview(kind, _filter(options, status), actor)
+        preview = dead_letters.preview(kind, _filter(options, status), actor)
         data: dict[str, Any] = {
             "action": kind,
             "executed": options["execute"],
@@ -89,13 +91,13 @@ class Command(OperatorCommand):
             "detail": preview.text,
         }
         if options["execute"]:
-            done = letters.apply(kind, preview.ids, actor=actor, reason=reason, source=Source.COMMAND)
+            done = dead_letters.resolve(kind, preview.ids, actor=actor, reason=reason, source=Source.COMMAND)
             data |= {"changed": done.changed, "still_fail": done.still_fail, "action_id": done.action.pk}
         self.emit(data, lambda console: _show_outcome(console, data), as_json=options["json"])
 
 
-def _filter(options: Mapping[str, Any], status: str) -> LetterFilter:
-    return LetterFilter(
+def _filter(options: Mapping[str, Any], status: str) -> DeadLetterFilter:
+    return DeadLetterFilter(
         options["group"],
         options["topic"] or "",
         options["partition"],

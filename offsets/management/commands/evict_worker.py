@@ -6,10 +6,10 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.markup import escape
 
+from offsets.actions import eviction
+from offsets.actions.guards import Actor, Source
 from offsets.commands import OperatorCommand
 from offsets.management.commands._scope import add_execute, reason_of
-from offsets.recovery import eviction
-from offsets.recovery.guards import Actor, Source
 
 
 class Command(OperatorCommand):
@@ -29,7 +29,7 @@ class Command(OperatorCommand):
         shown = eviction.preview(options["worker"], actor)
         data: dict[str, Any] = {"worker": shown.worker_id, "executed": options["execute"], "detail": shown.text}
         if options["execute"]:
-            action = eviction.apply(
+            action = eviction.evict(
                 shown.worker_id, actor=actor, reason=reason, source=Source.COMMAND, owned=shown.owned
             )
             data["action_id"] = action.pk

@@ -1,5 +1,5 @@
+from offsets.actions.pause import ActionKind
 from offsets.management.commands._desired_state import DesiredStateCommand
-from offsets.recovery.actions import ActionKind
 
 
 class Command(DesiredStateCommand):

@@ -4,10 +4,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move
 from offsets.management.commands._moves import MoveCommand
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
-from offsets.recovery.moves import Move
-from offsets.recovery.plans import MoveKind
 
 
 class Command(MoveCommand):

@@ -7,11 +7,11 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.table import Table
 
+from offsets.actions import reconcile
+from offsets.actions.guards import Actor, Source
+from offsets.actions.move_plans import MoveKind
 from offsets.management.commands._moves import MoveCommand
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
-from offsets.recovery import reconcile
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.plans import MoveKind
 from offsets.stores.drift import Drift
 
 

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from offsets.actions import dead_letters
+from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.guards import Actor, Source
 from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import Replay
-from offsets.recovery import letters, replaying, replays, selection, targets
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.letters import LetterFilter
+from offsets.recovery import replaying, replays, selection, targets
 from offsets.recovery.replay_plans import ReplayPlan, parse_range
 from offsets.recovery.replays import Wanted
 from offsets.tasks import dispatch_replay
@@ -109,13 +110,15 @@ class Command(OperatorCommand):
         actor = Actor.of_operating_system()
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
-            chosen = LetterFilter(row.group_id, row.topic, row.partition, options["dead_letters"])
+            chosen = DeadLetterFilter(row.group_id, row.topic, row.partition, options["dead_letters"])
             if not chosen.rows().exists():
                 continue
-            shown = letters.preview(letters.REQUEUE, chosen, actor)
+            shown = dead_letters.preview(dead_letters.REQUEUE, chosen, actor)
             item = {"partition": f"{row.topic}-{row.partition}", "detail": shown.text, "changed": 0}
             if options["execute"] and shown.will_change:
-                done = letters.apply(letters.REQUEUE, shown.ids, actor=actor, reason=reason, source=Source.COMMAND)
+                done = dead_letters.resolve(
+                    dead_letters.REQUEUE, shown.ids, actor=actor, reason=reason, source=Source.COMMAND
+                )
                 item["changed"] = done.changed
             items.append(item | {"matched": len(shown.ids), "still_fail": shown.still_fail})
         if not items:

@@ -9,16 +9,17 @@ from typing import Any
 from django.core.management.base import CommandParser
 from rich.markup import escape
 
+from offsets.actions import moves, undo
+from offsets.actions.guards import Actor, Source
+from offsets.actions.move_plans import MoveKind, clamped
+from offsets.actions.moves import Log, Move
 from offsets.commands import non_negative
 from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.commands._moves import MoveCommand
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
-from offsets.recovery import moves, targets, undo
-from offsets.recovery.guards import Actor, Source
-from offsets.recovery.moves import Log, Move
-from offsets.recovery.plans import MoveKind, clamped
+from offsets.recovery import targets
 from offsets.types import TopicPartition
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -95,7 +96,7 @@ class Command(MoveCommand):
         actor = Actor.of_operating_system()
         undone = undo.find(options["undo"])
         texts = undo.texts(undone, actor)
-        done = undo.apply(undone, actor=actor, reason=reason, source=Source.COMMAND) if options["execute"] else []
+        done = undo.undo(undone, actor=actor, reason=reason, source=Source.COMMAND) if options["execute"] else []
         data = {
             "action": "undo",
             "executed": options["execute"],

@@ -7,11 +7,11 @@ from django.conf import settings
 from django.db import transaction
 
 from offsets import journal, ledger
+from offsets.actions import audit
+from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of, require_live
+from offsets.actions.moves import Move
 from offsets.errors import RefusedError
 from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.recovery import audit
-from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, live, name_of
-from offsets.recovery.moves import Move
 from offsets.stores import drift, open_store
 from offsets.stores.base import OffsetStore
 from offsets.stores.drift import Drift
@@ -47,7 +47,7 @@ def write_to_store(
         check_reason(reason)
         with transaction.atomic(), bounded_wait():
             locked = ledger.lock_checkpoints([one.checkpoint_id for one in found])
-            rows = [live(one.checkpoint_id, locked.get(one.checkpoint_id)) for one in found]
+            rows = [require_live(one.checkpoint_id, locked.get(one.checkpoint_id)) for one in found]
             change_id = uuid.uuid4()
             done = [_audited(row, one, actor, reason, source, change_id) for row, one in zip(rows, found, strict=True)]
             _write(open_store(store_name), rows)

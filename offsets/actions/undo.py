@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from django.db import transaction
 
 from offsets import journal, ledger
+from offsets.actions import audit, dead_letters, moves, pause
+from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.guards import Actor, Seen, Source, bounded_wait, check_allowed, check_reason, name_of, require_live
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move, MovePreview
+from offsets.actions.pause import ActionKind
 from offsets.errors import RefusedError
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
-from offsets.recovery import actions, audit, letters, moves
-from offsets.recovery.actions import ActionKind
-from offsets.recovery.guards import Actor, Seen, Source, bounded_wait, check_allowed, check_reason, live, name_of
-from offsets.recovery.letters import LetterFilter
-from offsets.recovery.moves import Move, MovePreview
-from offsets.recovery.plans import MoveKind
 
 UNDO = "undo"
 _INVERSE = {ActionKind.PAUSE: ActionKind.RESUME, ActionKind.RESUME: ActionKind.PAUSE}
 _SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
 #: Kinds that can be taken back; whether one still can is asked when it is.
-UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, letters.DISCARD})
+UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, dead_letters.DISCARD})
 
 
 def find(reference: str) -> list[OperatorAction]:
@@ -61,16 +61,16 @@ def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
                 f"Undo the rebuild of {name_of(new)}: what was counted before it is back, what was counted since is "
                 f"dropped, and it goes on at {old.next_offset:,}."
             )
-        elif action.kind == letters.DISCARD:
-            found.append(letters.preview(letters.REOPEN, _discarded(action), actor).text)
+        elif action.kind == dead_letters.DISCARD:
+            found.append(dead_letters.preview(dead_letters.REOPEN, _discarded(action), actor).text)
         elif action.kind in _INVERSE and action.checkpoint_id is not None:
-            found.append(actions.preview(_INVERSE[ActionKind(action.kind)], action.checkpoint_id, actor).text)
+            found.append(pause.preview(_INVERSE[ActionKind(action.kind)], action.checkpoint_id, actor).text)
         else:
             raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}) cannot be undone.")
     return found
 
 
-def apply(
+def undo(
     undone: Sequence[OperatorAction], *, actor: Actor, reason: str, source: Source, seen: Seen | None = None
 ) -> list[OperatorAction]:
     """Undo all of them or nothing. Raises RefusedError, audited."""
@@ -80,7 +80,7 @@ def apply(
         seeks = all(action.kind in _SEEKS for action in undone)
         back = [_seek_back(action, seen) for action in undone] if seeks else []
         inverse = _INVERSE.get(first.kind) if len(undone) == 1 else None  # type: ignore[call-overload]
-        now = actions.preview(inverse, first.checkpoint_id or 0, actor).seen if inverse else None
+        now = pause.preview(inverse, first.checkpoint_id or 0, actor).seen if inverse else None
     except RefusedError as error:
         # What is refused further on is audited there.
         audit.refused(
@@ -93,31 +93,35 @@ def apply(
         )
         raise
     if seeks:
-        return moves.apply(MoveKind.SEEK, back, actor=actor, reason=reason, source=source)
+        return moves.move_partitions(MoveKind.SEEK, back, actor=actor, reason=reason, source=source)
     if inverse and now:
         at = first.checkpoint_id or 0
-        return [actions.apply(inverse, at, actor=actor, reason=reason, source=source, seen=seen or now, undoes=first)]
-    if len(undone) == 1 and undone[0].kind == letters.DISCARD:
+        return [
+            pause.set_paused(inverse, at, actor=actor, reason=reason, source=source, seen=seen or now, undoes=first)
+        ]
+    if len(undone) == 1 and undone[0].kind == dead_letters.DISCARD:
         ids = _discarded(undone[0]).ids
-        done = letters.apply(letters.REOPEN, ids, actor=actor, reason=reason, source=source, undoes=undone[0])
+        done = dead_letters.resolve(
+            dead_letters.REOPEN, ids, actor=actor, reason=reason, source=source, undoes=undone[0]
+        )
         return [done.action]
     if all(action.kind == MoveKind.REBUILD for action in undone):
         return _swap_back(undone, actor, reason, source)
     raise RefusedError("These actions cannot be undone together; undo them one by one, the last one first.")
 
 
-def _discarded(action: OperatorAction) -> LetterFilter:
+def _discarded(action: OperatorAction) -> DeadLetterFilter:
     """The letters that an action discarded. Raises RefusedError where it names none of them any more."""
     ids = tuple(DeadLetter.objects.filter(action=action).order_by("pk").values_list("pk", flat=True))
     if not ids:
         raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): nothing is left to undo.")
     group_id = DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
-    return LetterFilter(group_id, ids=ids)
+    return DeadLetterFilter(group_id, ids=ids)
 
 
 def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:
     """The seek that takes a seek back: to where it was, with the baseline where nothing was counted below it."""
-    row = live(action.checkpoint_id or 0, action.checkpoint)
+    row = require_live(action.checkpoint_id or 0, action.checkpoint)
     row.refresh_from_db()
     was, went = int(action.before["next_offset"]), int(action.after["next_offset"])
     if went < was <= row.next_offset:

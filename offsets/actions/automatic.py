@@ -2,10 +2,10 @@
 
 import logging
 
+from offsets.actions import pause
+from offsets.actions.guards import Actor, Source
+from offsets.actions.pause import ActionKind
 from offsets.errors import OffsetsError
-from offsets.recovery import actions
-from offsets.recovery.actions import ActionKind
-from offsets.recovery.guards import Actor, Source
 
 logger = logging.getLogger(__name__)
 
@@ -14,15 +14,15 @@ MANAGER = Actor("auto:recovery-manager", allowed=True)
 BREAKER = Actor("auto:circuit-breaker", allowed=True)
 
 
-def pause(checkpoint_id: int, why: str, *, actor: Actor = BREAKER, epoch: int | None = None) -> bool:
+def pause_automatically(checkpoint_id: int, why: str, *, actor: Actor = BREAKER, epoch: int | None = None) -> bool:
     """Pause a partition until a person resumes it. False where it is paused, was changed in this moment, or `epoch` is
     over: what a zombie thinks of its partition is its successor's no more.
     """
     try:
-        shown = actions.preview(ActionKind.PAUSE, checkpoint_id, actor)
+        shown = pause.preview(ActionKind.PAUSE, checkpoint_id, actor)
         if epoch is not None and shown.seen.epoch != epoch:
             return False
-        actions.apply(
+        pause.set_paused(
             *(ActionKind.PAUSE, checkpoint_id), actor=actor, reason=why, source=Source.AUTOMATIC, seen=shown.seen
         )
     except OffsetsError as error:

@@ -13,12 +13,8 @@ from django.conf import settings
 from django.db import transaction
 
 from offsets import journal, ledger
-from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
-from offsets.kafka.admin import KafkaAdmin
-from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.ranges import OffsetRange
-from offsets.recovery import audit, plans
-from offsets.recovery.guards import (
+from offsets.actions import audit, move_plans
+from offsets.actions.guards import (
     Actor,
     Seen,
     Source,
@@ -26,10 +22,14 @@ from offsets.recovery.guards import (
     check_allowed,
     check_reason,
     check_unchanged,
-    live,
     name_of,
+    require_live,
 )
-from offsets.recovery.plans import Bounds, MoveKind, MovePlan, Standing
+from offsets.actions.move_plans import Bounds, MoveContext, MoveKind, MovePlan
+from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
+from offsets.kafka.admin import KafkaAdmin
+from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.ranges import OffsetRange
 from offsets.text import duration
 from offsets.types import HaltReason, Semantics, TopicPartition
 
@@ -97,7 +97,9 @@ def preview(
     check_allowed(kind, actor)
     rows = {row.pk: row for row in PartitionCheckpoint.objects.filter(pk__in=[m.checkpoint_id for m in moves])}
     known = logs if logs is not None else logs_of(rows.values())
-    return [_preview(kind, move, live(move.checkpoint_id, rows.get(move.checkpoint_id)), known) for move in moves]
+    return [
+        _preview(kind, move, require_live(move.checkpoint_id, rows.get(move.checkpoint_id)), known) for move in moves
+    ]
 
 
 def _preview(kind: MoveKind, move: Move, row: PartitionCheckpoint, logs: Mapping[int, Log]) -> MovePreview:
@@ -117,7 +119,7 @@ def _preview(kind: MoveKind, move: Move, row: PartitionCheckpoint, logs: Mapping
     )
 
 
-def apply(
+def move_partitions(
     kind: MoveKind, moves: Sequence[Move], *, actor: Actor, reason: str, source: Source, strict: bool = False
 ) -> list[OperatorAction]:
     """Do all of it or nothing. Raises RefusedError, having audited the refusal of the partition that caused it.
@@ -140,7 +142,7 @@ def apply(
             actions = []
             for move in moves:
                 at = move.checkpoint_id
-                row = live(at, locked.get(at))
+                row = require_live(at, locked.get(at))
                 if at in logs:
                     logs[at] = _grown(logs[at], asked_at[at], row.ledger_end)
                 plan = _checked(kind, move, row, logs, strict=strict)
@@ -172,7 +174,7 @@ def _checked(
             seen != row.next_offset
             if strict
             else not kind.begins_again
-            and plans.moved_too_far(seen, row.next_offset, move.target, Semantics(row.semantics))
+            and move_plans.moved_too_far(seen, row.next_offset, move.target, Semantics(row.semantics))
         )
         if strayed:
             raise StalePreviewError(
@@ -194,7 +196,7 @@ def _log(row: PartitionCheckpoint, logs: Mapping[int, Log]) -> Log:
 
 
 def _plan(kind: MoveKind, move: Move, row: PartitionCheckpoint, log: Log) -> MovePlan:
-    at = Standing(
+    at = MoveContext(
         name_of(row),
         row.next_offset,
         row.baseline_offset,
@@ -204,14 +206,14 @@ def _plan(kind: MoveKind, move: Move, row: PartitionCheckpoint, log: Log) -> Mov
         same_topic=row.topic_id == log.topic_id,
     )
     if kind is MoveKind.RESTART:
-        return plans.plan_restart(at, log.bounds)
+        return move_plans.plan_restart(at, log.bounds)
     places = (move.target, row.next_offset, row.baseline_offset, log.bounds.start)
     low, high = min(places), max(places)
     known = ledger.known_ranges(row.pk, OffsetRange(low, high)) if low < high else []
     if kind is MoveKind.REBUILD:
-        return plans.plan_rebuild(at, known, log.bounds)
+        return move_plans.plan_rebuild(at, known, log.bounds)
     target = log.bounds.start if kind is MoveKind.ACCEPT_LOSS else move.target
-    return plans.plan_seek(at, target, known, log.bounds, kind=kind, baseline=move.baseline)
+    return move_plans.plan_seek(at, target, known, log.bounds, kind=kind, baseline=move.baseline)
 
 
 def _apply(

@@ -3,9 +3,9 @@
 import uuid
 from collections.abc import Mapping
 
+from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Source
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
-from offsets.recovery.guards import MAX_REASON_LENGTH, Actor, Source
 
 
 def applied(

@@ -12,39 +12,24 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from offsets import journal, ledger
-from offsets.errors import RefusedError, StalePreviewError
-from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.monitoring.lag import per_second
-from offsets.recovery import audit
-from offsets.recovery.guards import (
-    MAX_REASON_LENGTH,
+from offsets.actions import audit
+from offsets.actions.guards import (
     Actor,
-    ReasonError,
     Seen,
     Source,
-    UnknownPartitionError,
     bounded_wait,
     check_allowed,
     check_reason,
     check_unchanged,
-    live,
     name_of,
+    require_live,
 )
+from offsets.errors import RefusedError, StalePreviewError
+from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.monitoring.lag import per_second
 from offsets.text import duration
 from offsets.types import DesiredState
 
-__all__ = [
-    "MAX_REASON_LENGTH",
-    "ActionKind",
-    "Actor",
-    "Preview",
-    "ReasonError",
-    "Seen",
-    "Source",
-    "UnknownPartitionError",
-    "apply",
-    "preview",
-]
 _RATE_WINDOW_SECONDS = 60
 
 
@@ -92,7 +77,7 @@ def preview(kind: ActionKind, checkpoint_id: int, actor: Actor) -> Preview:
     )
 
 
-def apply(
+def set_paused(
     kind: ActionKind,
     checkpoint_id: int,
     *,
@@ -159,7 +144,7 @@ def _apply(
 def _check_possible(
     kind: ActionKind, checkpoint_id: int, checkpoint: PartitionCheckpoint | None
 ) -> PartitionCheckpoint:
-    checkpoint = live(checkpoint_id, checkpoint)
+    checkpoint = require_live(checkpoint_id, checkpoint)
     if checkpoint.desired_state == kind.target_state:
         raise RefusedError(f"{name_of(checkpoint)} is already {kind.target_state}; nothing was changed.")
     return checkpoint

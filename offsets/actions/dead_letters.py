@@ -16,12 +16,12 @@ from django.db.models.functions import Length, Substr
 from django.utils.module_loading import import_string
 
 from offsets import journal, ledger
+from offsets.actions import audit
+from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason
 from offsets.database import DATA_ERRORS
 from offsets.errors import LedgerConflictError, RefusedError, StalePreviewError
 from offsets.failures import decode_apart
 from offsets.models import DeadLetter, OperatorAction
-from offsets.recovery import audit
-from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason
 from offsets.text import PREVIEW_CHARACTERS, describe_error, preview_text
 from offsets.types import BatchHandler, Claim, DeadLetterStatus, DecodedBatch, RecordBatch
 
@@ -38,7 +38,7 @@ BYTES = ("key", "value", "headers")
 
 
 @dataclass(frozen=True, slots=True)
-class LetterFilter:
+class DeadLetterFilter:
     """Which dead letters; empty fields match all. `ids` names them one by one."""
 
     group_id: str
@@ -128,7 +128,7 @@ class StoredRecord:
 # --- Preview --------------------------------------------------------------------------------------
 
 
-def preview(kind: str, chosen: LetterFilter, actor: Actor) -> LettersPreview:
+def preview(kind: str, chosen: DeadLetterFilter, actor: Actor) -> LettersPreview:
     """Say what `apply` would do now. Raises RefusedError where it would refuse; changes nothing."""
     check_allowed(kind, actor)
     letters = list(chosen.rows().select_related("checkpoint").defer(*BYTES)[: MAX_LETTERS + 1])
@@ -173,7 +173,7 @@ def _check(kind: str, letters: Sequence[DeadLetter], ids: Sequence[int]) -> None
 # --- Apply ----------------------------------------------------------------------------------------
 
 
-def apply(
+def resolve(
     kind: str,
     ids: Sequence[int],
     *,
@@ -191,7 +191,7 @@ def apply(
         if len(ids) > MAX_LETTERS:
             raise RefusedError(f"At most {MAX_LETTERS:,} dead letters at once, not {len(ids):,}.")
         with transaction.atomic(), bounded_wait():
-            letters = ledger.lock_letters(ids)
+            letters = ledger.lock_dead_letters(ids)
             _check(kind, letters, ids)
             _check_kept(letters)
             if kind == REQUEUE:
@@ -286,7 +286,7 @@ def _count(handler: BatchHandler, letters: Sequence[DeadLetter], action: Operato
 
 
 def _settle(ids: Sequence[int], status: DeadLetterStatus, action: OperatorAction) -> None:
-    if ledger.settle_letters(ids, status, action) != len(ids):
+    if ledger.settle_dead_letters(ids, status, action) != len(ids):
         raise LedgerConflictError("dead letters changed while they were locked")
 
 

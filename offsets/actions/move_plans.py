@@ -42,7 +42,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class MoveContext:
     """Where a partition stands, as far as a move cares."""
 
     name: str
@@ -81,7 +81,7 @@ class MovePlan:
 
 
 def plan_seek(
-    at: Standing,
+    at: MoveContext,
     target: int,
     known: Sequence[KnownRange],
     bounds: Bounds,
@@ -128,7 +128,7 @@ def _size(start: int, end: int, known: Sequence[KnownRange], *, processed: bool)
     return sum(piece.end - piece.start for piece in pieces if (piece.kind is RangeKind.PROCESSED) == processed)
 
 
-def _check_same_log(at: Standing, bounds: Bounds) -> None:
+def _check_same_log(at: MoveContext, bounds: Bounds) -> None:
     if not at.same_topic:
         raise RefusedError(
             f"{at.name}: the topic was deleted and created again, so its offsets mean other records now. Begin again "
@@ -141,7 +141,7 @@ def _check_same_log(at: Standing, bounds: Bounds) -> None:
         )
 
 
-def plan_rebuild(at: Standing, known: Sequence[KnownRange], bounds: Bounds) -> MovePlan:
+def plan_rebuild(at: MoveContext, known: Sequence[KnownRange], bounds: Bounds) -> MovePlan:
     """Forget what was counted and count again from the log start. `lost` is what retention has taken: counted once,
     and not to be counted again. Raises RefusedError where the old counts are of another log.
     """
@@ -154,7 +154,7 @@ def plan_rebuild(at: Standing, known: Sequence[KnownRange], bounds: Bounds) -> M
     return MovePlan(MoveKind.REBUILD, bounds.start, bounds.start, to_count=bounds.end - bounds.start, lost=gone)
 
 
-def plan_restart(at: Standing, bounds: Bounds) -> MovePlan:
+def plan_restart(at: MoveContext, bounds: Bounds) -> MovePlan:
     """Keep what was counted and begin a new ledger beside it: at the log start of another topic, at the log end of a
     truncated one. Raises RefusedError for a log that is whole: everything in it would be counted twice.
     """

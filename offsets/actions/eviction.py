@@ -7,11 +7,11 @@ from django.conf import settings
 from django.db import transaction
 
 from offsets import journal, leases, ledger, workers
+from offsets.actions import audit
+from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint, Worker
 from offsets.monitoring import incidents
-from offsets.recovery import audit
-from offsets.recovery.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of
 
 KIND = "evict"
 
@@ -36,7 +36,7 @@ def preview(worker_id: str, actor: Actor) -> EvictionPreview:
     return EvictionPreview(worker_id, _in_words(worker, rows), tuple(row.pk for row in rows))
 
 
-def apply(
+def evict(
     worker_id: str, *, actor: Actor, reason: str, source: Source, owned: Sequence[int] | None = None
 ) -> OperatorAction:
     """Do it, if the worker still owns what was seen. Raises RefusedError, having audited the refusal."""

@@ -121,7 +121,7 @@ def name_of(checkpoint: PartitionCheckpoint) -> str:
     return f"{checkpoint.topic}-{checkpoint.partition}"
 
 
-def live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> PartitionCheckpoint:
+def require_live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> PartitionCheckpoint:
     """The checkpoint, if there is one that can be acted on. Raises UnknownPartitionError, RefusedError."""
     if checkpoint is None:
         raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
