@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 
 from offsets.configuration import misconfiguration, refusal, refused_mirrors, refused_slots
 from offsets.monitoring.notifications import refused_setup
-from offsets.strategy import refused_policy
+from offsets.processing.commit_policy import refused_policy
 
 
 @register("offsets")

@@ -39,7 +39,7 @@ class WorkerSession:
         connection.close()
 
     @staticmethod
-    def heal() -> None:
+    def close_if_broken() -> None:
         """Forget a connection that has been seen to break, so that the next statement opens another."""
         if connection.connection is not None and connection.connection.closed:
             connection.close()

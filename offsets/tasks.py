@@ -25,11 +25,11 @@ from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry
 from offsets.monitoring import invariants, lag_samples, notifications
+from offsets.processing.worker import ThreadsStillRunningError, WorkerOptions, run_worker
 from offsets.recovery import replaying
 from offsets.recovery.manager import RecoveryManager
 from offsets.stores import drift, open_store
 from offsets.ticks import only_one, survives_outage
-from offsets.worker import LeftBehindError, WorkerOptions, run_worker
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
     """Consume in slot `slot` of `group_id` until stopped. Ends at once if the slot is live elsewhere."""
     try:
         _run_slot(self, group_id, slot)
-    except LeftBehindError as error:
+    except ThreadsStillRunningError as error:
         # A thread cannot be ended, and this process would be given to the next slot: the pool starts another.
         logger.critical("%s Its process ends.", error)
         logging.shutdown()
@@ -85,7 +85,7 @@ def _run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
         options = WorkerOptions(group_id, (settings.ENGAGEMENT_TOPIC,), name, str(self.request.hostname or ""))
         try:
             run_worker(options, should_stop=_stop_flag(), on_heartbeat=_keep(token, ttl))
-        except (*DATABASE_LOST, LeftBehindError):
+        except (*DATABASE_LOST, ThreadsStillRunningError):
             raise
         except Exception as error:
             _hold_off(token, group_id, error)

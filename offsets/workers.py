@@ -26,13 +26,13 @@ class WorkerStats:
     memory_bytes: int | None = None
     batch_in_hand: int = 0
     last_error: str = ""
-    #: What it is busy with (`offsets.stages`), and where that thread stands when it takes too long.
+    #: What it is busy with (`offsets.processing.stuck_detector`), and where that thread stands when it takes too long.
     stage: str = ""
     stage_seconds: float | None = None
     stack: str = ""
 
 
-class Wish(NamedTuple):
+class StopRequest(NamedTuple):
     """What the Worker row asks of its process: to finish and end, or, evicted, to drop all and end."""
 
     stop: bool
@@ -50,7 +50,7 @@ def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -
     )
 
 
-def heartbeat(worker_id: str, stats: WorkerStats) -> Wish:
+def heartbeat(worker_id: str, stats: WorkerStats) -> StopRequest:
     """Say that the worker lives. Returns what it is asked to do; to stop, also when its row is gone."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -71,7 +71,7 @@ def heartbeat(worker_id: str, stats: WorkerStats) -> Wish:
             ],
         )
         row = cursor.fetchone()
-    return Wish(stop=True, evicted=False) if row is None else Wish(*row)
+    return StopRequest(stop=True, evicted=False) if row is None else StopRequest(*row)
 
 
 def count_fenced(worker_id: str, commits: int = 1) -> None:

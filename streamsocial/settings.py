@@ -159,7 +159,7 @@ OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
 FETCH_MAX_RECORDS = env.integer("FETCH_MAX_RECORDS", 10_000, minimum=1, maximum=100_000)
 COMMIT_INTERVAL_MS = env.integer("COMMIT_INTERVAL_MS", 500, minimum=10, maximum=60_000)
 #: A dotted path to a commit policy, or to what makes one: see docs/commit-strategies.md.
-COMMIT_POLICY = env.text("COMMIT_POLICY", "offsets.strategy.default_policy")
+COMMIT_POLICY = env.text("COMMIT_POLICY", "offsets.processing.commit_policy.default_policy")
 #: However long a policy holds a commit back, it may not be longer than this.
 COMMIT_MAX_SECONDS = env.integer("COMMIT_MAX_SECONDS", 30, minimum=1, maximum=3600)
 COMMIT_MAX_BYTES = env.integer("COMMIT_MAX_BYTES", 64 * 1024 * 1024, minimum=1024)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from analytics.processor import EngagementProcessor
 from offsets import failpoints
 from offsets.database import WorkerSession
-from offsets.pipeline import Pending
+from offsets.processing.pipeline import Pending
 from offsets.types import Claim, PartitionCommit, RangeKind, Semantics
 from tests.ledger_truth import GOOD, HOLE, POISON, Book, Bounds, Log, runs
 from tests.unit.test_aggregation import Record, event

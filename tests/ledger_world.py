@@ -15,13 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 from analytics.metrics_store import MetricsStore
 from analytics.models import EngagementDelta, EngagementMinute, EngagementTotal
 from offsets import failpoints, ledger, workers
-from offsets.committer import BatchCommitter, CommitOutcome
-from offsets.dedup import LedgerCutter
 from offsets.errors import FencedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Worker
 from offsets.monitoring import invariants
-from offsets.pipeline import Pending
+from offsets.processing.committer import BatchCommitter, CommitOutcome
+from offsets.processing.deduplication import LedgerCutter
+from offsets.processing.pipeline import Pending
 from offsets.types import RangeKind, RecordBatch, Semantics, TopicPartition
 from tests.ledger_hands import (
     FIRST_SLOTS,

@@ -19,15 +19,15 @@ from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import ledger, workers
 from offsets.actions.guards import Actor, Source
-from offsets.committer import BatchCommitter
 from offsets.database import WorkerSession
-from offsets.dedup import LedgerCutter
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.config import client_config
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Replay
 from offsets.monitoring import invariants
-from offsets.pipeline import Pending
+from offsets.processing.committer import BatchCommitter
+from offsets.processing.deduplication import LedgerCutter
+from offsets.processing.pipeline import Pending
 from offsets.ranges import OffsetRange
 from offsets.recovery import replays
 from offsets.recovery.replays import Wanted

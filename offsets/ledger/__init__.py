@@ -9,7 +9,7 @@ Rule numbers are those of docs/architecture.md.
 from offsets.ledger.claims import (
     Baseline,
     ControlState,
-    Standing,
+    PartitionProgress,
     align_with_store,
     claim,
     control_states,
@@ -17,8 +17,8 @@ from offsets.ledger.claims import (
     held_by_others,
     insert_baselines,
     known_partitions,
+    partition_progress,
     release,
-    standings,
 )
 from offsets.ledger.commits import (
     ProbedCommit,
@@ -56,8 +56,8 @@ from offsets.ledger.replays import (
 __all__ = [
     "Baseline",
     "ControlState",
+    "PartitionProgress",
     "ProbedCommit",
-    "Standing",
     "align_with_store",
     "anything_below",
     "claim",
@@ -75,6 +75,7 @@ __all__ = [
     "lock_dead_letters",
     "lock_for_commit",
     "move_within",
+    "partition_progress",
     "pass_failed",
     "probe_commit",
     "record_failed",
@@ -89,7 +90,6 @@ __all__ = [
     "set_desired_state",
     "settle_claimed",
     "settle_dead_letters",
-    "standings",
     "swap_back",
     "uncovered",
 ]

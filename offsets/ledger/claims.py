@@ -24,7 +24,7 @@ class Baseline:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PartitionProgress:
     """How far a partition is, whoever owns it; `held` says why it does not go on by itself: paused, or halted."""
 
     next_offset: int
@@ -76,11 +76,11 @@ def known_partitions(group_id: str, topic: str) -> set[int]:
     return set(live.values_list("partition", flat=True))
 
 
-def standings(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, Standing]:
+def partition_progress(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, PartitionProgress]:
     """Every live checkpoint of the group's topics."""
     rows = PartitionCheckpoint.objects.filter(group_id=group_id, topic__in=list(topics), retired_at__isnull=True)
     return {
-        TopicPartition(row.topic, row.partition): Standing(
+        TopicPartition(row.topic, row.partition): PartitionProgress(
             row.next_offset,
             "halted" if row.halt_reason else "paused" if row.desired_state == DesiredState.PAUSED else "",
         )

@@ -113,7 +113,7 @@ class RecoveryManager:
             return Tick(leading=False)
         if before is not None and before.holder not in ("", self.holder):
             self._former = before
-        judged = self._silence_means_death()
+        judged = self._can_judge_heartbeats()
         self._watch.look()
         state = self._state(judged=judged)
         opened, closed = self._write_down(token, state)
@@ -161,7 +161,7 @@ class RecoveryManager:
                 # Here rather than at COMMIT: to refer to a partition's row is to wait for whoever has locked it.
                 cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
-    def _silence_means_death(self) -> bool:
+    def _can_judge_heartbeats(self) -> bool:
         """Whether missing heartbeats may be held against workers.
 
         Not right after a gap in these very ticks: a database that was away for it was away for them, too. They get
@@ -240,7 +240,7 @@ class RecoveryManager:
     def _mend(self, token: LeaseToken, state: GroupState) -> None:
         for worker in state.workers:
             if worker.dead:
-                self._try(self._bury, token, worker)
+                self._try(self._fence_dead_worker, token, worker)
             elif worker.stack and settings.EVICT_STUCK_WORKERS:
                 self._try(self._evict, token, worker)
         self._try(self._expire_failed, token, state)
@@ -258,7 +258,7 @@ class RecoveryManager:
         except OffsetsError as error:
             logger.warning("The recovery manager tries again: %s", error)
 
-    def _bury(self, token: LeaseToken, worker: WorkerState) -> None:
+    def _fence_dead_worker(self, token: LeaseToken, worker: WorkerState) -> None:
         """Fence a dead worker, free its slot, and call it stopped."""
         timeout = settings.HEARTBEAT_TIMEOUT_SECONDS
         with self._writing(token):

@@ -22,7 +22,6 @@ from django.utils.module_loading import import_string
 from offsets import leases, ledger
 from offsets.clock import Backoff, monotonic
 from offsets.database import DATA_ERRORS, DATABASE_LOST, WorkerSession
-from offsets.dedup import BatchPiece, split
 from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.failpoints import failpoint
 from offsets.failures import REFUSED_BY_DATABASE, decode_apart, halves, set_apart
@@ -30,7 +29,8 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.reader import OutOfRangeError, RangeReader
 from offsets.leases import LeaseToken
 from offsets.models import PartitionCheckpoint, Replay, ReplayRange
-from offsets.pipeline import Pending
+from offsets.processing.deduplication import BatchPiece, split
+from offsets.processing.pipeline import Pending
 from offsets.ranges import OffsetRange, cut
 from offsets.recovery import replays
 from offsets.recovery.replay_plans import retry_seconds

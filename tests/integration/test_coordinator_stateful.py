@@ -21,16 +21,16 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from offsets import ledger, workers
 from offsets.clock import Deadline
-from offsets.committer import BatchCommitter
-from offsets.coordinator import BELIEVER_RETRY_SECONDS, LocalPartition, OffsetCoordinator
-from offsets.dedup import LedgerCutter
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import ControlState
 from offsets.models import JournalEntry, OperatorAction, PartitionCheckpoint, Worker
 from offsets.monitoring import invariants
-from offsets.pipeline import Pending
+from offsets.processing.committer import BatchCommitter
+from offsets.processing.coordinator import CONTESTED_RETRY_SECONDS, LocalPartition, OffsetCoordinator
+from offsets.processing.deduplication import LedgerCutter
+from offsets.processing.pipeline import Pending
 from offsets.types import Claim, DesiredState, RecordBatch, Semantics, TopicPartition
 from tests.ledger_hands import HANDLER, SESSION
 
@@ -151,8 +151,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
         self.now = 1000.0
         self.swallowed = Swallowed()
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr("offsets.coordinator.monotonic", lambda: self.now)
-        log = logging.getLogger("offsets.coordinator")
+        self._patch.setattr("offsets.processing.coordinator.monotonic", lambda: self.now)
+        log = logging.getLogger("offsets.processing.coordinator")
         self._patch.setattr(log, "handlers", [self.swallowed])
         self._patch.setattr(log, "propagate", False)
 
@@ -238,7 +238,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
             self.members[of].heartbeat()
         self.members[of].obey()
 
-    @rule(of=members, seconds=st.sampled_from((0.1, 1.0, BELIEVER_RETRY_SECONDS)))
+    @rule(of=members, seconds=st.sampled_from((0.1, 1.0, CONTESTED_RETRY_SECONDS)))
     def retry(self, of: int, seconds: float) -> None:
         self.now += seconds
         member, other = self.members[of], self.members[1 - of]
@@ -387,7 +387,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
             if not any(place in member.told for member in self.members):
                 self.assign(0, place, noticed=False)
         for _ in range(4):
-            self.now += BELIEVER_RETRY_SECONDS + 1
+            self.now += CONTESTED_RETRY_SECONDS + 1
             for member in self.members:
                 member.heartbeat()
                 member.obey()

@@ -18,14 +18,14 @@ from analytics.metrics_store import MetricsStore
 from analytics.models import EngagementDelta
 from analytics.processor import EngagementProcessor
 from offsets import failpoints, ledger, workers
-from offsets.committer import BatchCommitter, CommitOutcome
 from offsets.database import WorkerSession
-from offsets.dedup import LedgerCutter
 from offsets.errors import FencedError
 from offsets.ledger import Baseline
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.monitoring import invariants
-from offsets.pipeline import Pending
+from offsets.processing.committer import BatchCommitter, CommitOutcome
+from offsets.processing.deduplication import LedgerCutter
+from offsets.processing.pipeline import Pending
 from offsets.types import (
     Claim,
     DesiredState,

@@ -259,7 +259,7 @@ def test_a_leader_deposed_before_it_mends_mends_nothing(
 
 
 @supervised
-@pytest.mark.parametrize("step", ["_bury", "_evict", "_expire_failed", "_replay_failed", "_count_again"])
+@pytest.mark.parametrize("step", ["_fence_dead_worker", "_evict", "_expire_failed", "_replay_failed", "_count_again"])
 def test_each_step_of_mending_compares_the_leaders_epoch(
     manager: RecoveryManager, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -274,7 +274,7 @@ def test_each_step_of_mending_compares_the_leaders_epoch(
     manager._watch.look()
     state = manager._state(judged=True)
     take_over()
-    worker = {"_bury": state.workers[0], "_evict": state.workers[-1]}.get(step)
+    worker = {"_fence_dead_worker": state.workers[0], "_evict": state.workers[-1]}.get(step)
 
     with pytest.raises(manager_module.LostLeadershipError):
         getattr(manager, step)(*[deposed, *([worker] if worker else []), *([state] if step.endswith("failed") else [])])

@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from offsets import leases, tasks, workers
 from offsets.errors import LedgerConflictError, ServiceUnavailableError, TopicNotFoundError
 from offsets.models import JournalEntry, Lease, Worker
-from offsets.worker import WorkerOptions
+from offsets.processing.worker import WorkerOptions
 from tests.page_rows import GROUP, make_worker
 
 pytestmark = pytest.mark.django_db

@@ -8,7 +8,7 @@ from django.db import OperationalError
 
 from offsets.actions import automatic
 from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.tripping import CircuitBreakers
+from offsets.processing.circuit_breaker import CircuitBreakers
 from offsets.types import BatchStats, Claim, PartitionCommit, RecordFailure
 from tests.page_rows import make_checkpoint
 from tests.replay_world import other_session

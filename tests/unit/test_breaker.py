@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsets.breaker import Breaker, BreakerLimits
+from offsets.processing.circuit_breaker import Breaker, BreakerLimits
 
 #: None of them is reached unless a test lowers it.
 FAR = {"max_percent": 100, "window": 10_000, "max_in_a_row": 10_000, "max_batches": 10_000}

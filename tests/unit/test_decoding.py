@@ -6,9 +6,9 @@ import pytest
 from pytest_django import Settings
 
 from offsets.database import WorkerSession
-from offsets.decoding import Decoder
-from offsets.pipeline import Pipeline
 from offsets.policies import Progress
+from offsets.processing.decoder import Decoder
+from offsets.processing.pipeline import Pipeline
 from offsets.types import (
     BatchHandler,
     BatchStats,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsets.dedup import split
+from offsets.processing.deduplication import split
 from offsets.ranges import KnownRange, OffsetRange, cut
 from offsets.types import Claim, RangeKind, RecordBatch
 from tests.unit.test_aggregation import Record

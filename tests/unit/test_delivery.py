@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from offsets.delivery import resume_at
 from offsets.kafka.metadata import metadata_of, stored_offset
+from offsets.processing.offset_store import resume_at
 from offsets.stores.base import refusal
 from offsets.types import Claim, HaltReason, StoreCommit, StoredOffset, TopicPartition
 

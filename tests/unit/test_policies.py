@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsets import strategy
 from offsets.policies import AllOf, AnyOf, ByBytes, ByCount, ByTime, ByType, CommitPolicy, Progress
+from offsets.processing import commit_policy
 from offsets.types import BatchStats, OffsetSpan, TopicPartition
 from tests.documented import documented
 
@@ -146,12 +146,12 @@ def test_a_policy_that_fails_is_replaced_and_one_that_never_wants_is_overruled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     troubles: list[str] = []
-    guarded = strategy.GuardedPolicy(Raising(), troubles.append)
+    guarded = commit_policy.GuardedPolicy(Raising(), troubles.append)
     assert not guarded.due(NOTHING)
     assert guarded.due(replace(NOTHING, seconds=10))
     assert troubles == ["the commit policy failed, the default one is used: RuntimeError: out of ideas"]
     assert "default one is used" in caplog.text
-    patient = strategy.GuardedPolicy(Never(), troubles.append)
+    patient = commit_policy.GuardedPolicy(Never(), troubles.append)
     assert not patient.due(replace(NOTHING, seconds=29))
     assert patient.due(replace(NOTHING, seconds=30))
     assert patient.due(replace(NOTHING, fetched_records=400_000))
@@ -171,13 +171,13 @@ def test_a_policy_that_fails_is_replaced_and_one_that_never_wants_is_overruled(
 )
 def test_it_says_why_a_path_leads_to_no_policy(settings: pytest.FixtureRequest, path: str, says: str) -> None:
     settings.COMMIT_POLICY = path  # type: ignore[attr-defined]
-    assert says in strategy.refused_policy()
+    assert says in commit_policy.refused_policy()
 
 
 def test_it_loads_a_policy_a_class_and_a_function(settings: pytest.FixtureRequest) -> None:
-    for path in ("tests.unit.test_policies.Never", "offsets.strategy.default_policy"):
+    for path in ("tests.unit.test_policies.Never", "offsets.processing.commit_policy.default_policy"):
         settings.COMMIT_POLICY = path  # type: ignore[attr-defined]
-        assert strategy.refused_policy() == ""
+        assert commit_policy.refused_policy() == ""
 
 
 def test_the_documents_policies_do_what_it_says() -> None:

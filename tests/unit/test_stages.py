@@ -4,26 +4,26 @@ import threading
 
 import pytest
 
-from offsets import stages
-from offsets.stages import MAX_FRAMES, Stages, stack_of
+from offsets.processing import stuck_detector
+from offsets.processing.stuck_detector import MAX_FRAMES, Activities, stack_of
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, in its only element."""
     now = [100.0]
-    monkeypatch.setattr(stages, "monotonic", lambda: now[0])
+    monkeypatch.setattr(stuck_detector, "monotonic", lambda: now[0])
     return now
 
 
 class Busy:
     """Another thread, in a stage until it is let go."""
 
-    def __init__(self, shared: Stages, text: str) -> None:
+    def __init__(self, shared: Activities, text: str) -> None:
         self._let_go, entered = threading.Event(), threading.Event()
 
         def stay() -> None:
-            with shared.busy(text):
+            with shared.track(text):
                 entered.set()
                 self._let_go.wait(30)
 
@@ -42,15 +42,15 @@ class Busy:
 
 
 def test_it_tells_nothing_while_every_thread_waits(clock: list[float]) -> None:
-    shared = Stages()
+    shared = Activities()
     assert shared.longest() is None
-    with shared.busy("decoding t-0 [0, 5)"):
+    with shared.track("decoding t-0 [0, 5)"):
         pass
     assert shared.longest() is None
 
 
 def test_it_tells_the_stage_that_takes_longest(clock: list[float]) -> None:
-    shared = Stages()
+    shared = Activities()
     older = Busy(shared, "decoding")
     clock[0] += 5
     younger = Busy(shared, "committing")
@@ -66,23 +66,23 @@ def test_it_tells_the_stage_that_takes_longest(clock: list[float]) -> None:
 
 
 def test_each_stage_of_a_thread_begins_at_nought(clock: list[float]) -> None:
-    shared = Stages()
-    with shared.busy("first"):
+    shared = Activities()
+    with shared.track("first"):
         clock[0] += 50
-    with shared.busy("second"):
+    with shared.track("second"):
         clock[0] += 1
         assert shared.longest() == ("second", 1.0, threading.get_ident())
 
 
 def test_a_stage_that_fails_is_over(clock: list[float]) -> None:
-    shared = Stages()
-    with pytest.raises(ZeroDivisionError), shared.busy("dividing"):
+    shared = Activities()
+    with pytest.raises(ZeroDivisionError), shared.track("dividing"):
         raise ZeroDivisionError
     assert shared.longest() is None
 
 
 def test_it_shows_where_a_thread_stands_outermost_call_first() -> None:
-    busy = Busy(Stages(), "waiting")
+    busy = Busy(Activities(), "waiting")
     try:
         stack = stack_of(busy.ident)
     finally:

@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 
 from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand
-from offsets.worker import WorkerOptions, WorkerSummary, run_worker
+from offsets.processing.worker import WorkerOptions, WorkerSummary, run_worker
 
 
 class Command(OperatorCommand):

@@ -18,14 +18,14 @@ from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, 
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import Baseline, ControlState
+from offsets.processing.offset_store import POSTGRES, StoreLink
 from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, StoredOffset, TopicPartition
-from offsets.worker_store import POSTGRES, StoreLink
 
 logger = logging.getLogger(__name__)
 
 CLAIM_RETRY_SECONDS = 0.5
 #: How long a partition waits before it is claimed again after it was found in another believer's hands (R4).
-BELIEVER_RETRY_SECONDS = 5.0
+CONTESTED_RETRY_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ class OffsetCoordinator:
             self.fences.drop(claim)
         try:
             released = ledger.release(lost)
-            self._say(
+            self._log_event(
                 "lost",
                 f"{self.worker_id} lost {_names(c.topic_partition for c in lost)} {why}; what was in hand "
                 f"was dropped, {len(released)} released.",
@@ -173,7 +173,7 @@ class OffsetCoordinator:
         # Not released when work is left: the transaction may still be under way, and the next claim must fence it.
         released = ledger.release([c for c in claims if c.checkpoint_id in drained])
         stuck = [c.topic_partition for c in claims if c.checkpoint_id not in drained]
-        self._say(
+        self._log_event(
             "released", f"{self.worker_id} released {len(released)} of {_names(c.topic_partition for c in claims)}."
         )
         if stuck:
@@ -202,11 +202,11 @@ class OffsetCoordinator:
             return
         try:
             held = ledger.held_by_others(self.group_id, self.worker_id, self._contested.intersection(due))
-            self._postpone(held, BELIEVER_RETRY_SECONDS)
+            self._postpone(held, CONTESTED_RETRY_SECONDS)
             self._start_reading(self._claim([tp for tp in due if tp not in held]))
         except (OffsetsError, *DATABASE_LOST) as error:
             logger.warning("Claiming %s is tried again: %s", _names(due), error)
-            self._postpone(due, BELIEVER_RETRY_SECONDS if isinstance(error, RefusedError) else CLAIM_RETRY_SECONDS)
+            self._postpone(due, CONTESTED_RETRY_SECONDS if isinstance(error, RefusedError) else CLAIM_RETRY_SECONDS)
 
     def _postpone(self, partitions: Iterable[TopicPartition], seconds: float) -> None:
         self.unclaimed |= dict.fromkeys(partitions, monotonic() + seconds)
@@ -232,7 +232,7 @@ class OffsetCoordinator:
             self._contested.discard(claim.topic_partition)
         if claims:
             places = ", ".join(f"{c.topic_partition} at {c.next_offset} (epoch {c.epoch})" for c in claims)
-            self._say("claimed", f"{self.worker_id} claimed {places}.")
+            self._log_event("claimed", f"{self.worker_id} claimed {places}.")
         return claims
 
     def _aligned(self, claims: list[Claim], stored: Mapping[TopicPartition, StoredOffset]) -> list[Claim]:
@@ -334,7 +334,7 @@ class OffsetCoordinator:
     def fenced(self, claim: Claim, reason: str) -> None:
         """A commit of ours was refused: stop reading the partition; R4 decides whether it is claimed again."""
         local = self._local(claim)
-        self._say(
+        self._log_event(
             "fenced",
             f"Refused a stale commit by {self.worker_id}: {reason}.",
             level="warning",
@@ -363,14 +363,14 @@ class OffsetCoordinator:
             elif state.epoch > local.claim.epoch:
                 self._overtaken(tp, local, state)
             elif state.epoch == local.claim.epoch:
-                self._obey(tp, local, state)
+                self._apply_desired_state(tp, local, state)
 
     def _overtaken(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
         """Another epoch has begun: an operator's action is obeyed at once, another owner is contested (R4)."""
         if state.epoch_cause is EpochCause.ACTION:
             logger.info("%s is moved by an operator; %s claims it afresh.", tp, self.worker_id)
         else:
-            self._say(
+            self._log_event(
                 "overtaken",
                 f"{tp}: epoch {local.claim.epoch} of {self.worker_id} is over; {state.owner or 'nobody'} holds "
                 f"epoch {state.epoch}.",
@@ -379,7 +379,7 @@ class OffsetCoordinator:
             )
         self._forget(tp, 0.0, contested=True)
 
-    def _obey(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
+    def _apply_desired_state(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
         wants_pause = state.desired_state is DesiredState.PAUSED
         if wants_pause != local.operator_paused:
             local.operator_paused = wants_pause
@@ -407,7 +407,9 @@ class OffsetCoordinator:
 
     def _halt(self, claim: Claim, reason: HaltReason, detail: str) -> None:
         if ledger.halt(claim.checkpoint_id, claim.epoch, reason, detail):
-            self._say("halted", f"{claim.topic_partition} halted: {detail}", level="error", tp=claim.topic_partition)
+            self._log_event(
+                "halted", f"{claim.topic_partition} halted: {detail}", level="error", tp=claim.topic_partition
+            )
 
     def check_readable(self, partitions: Iterable[TopicPartition]) -> None:
         """Find out why the log does not hold a partition's position, and halt it. May raise ServiceUnavailableError."""
@@ -448,7 +450,7 @@ class OffsetCoordinator:
         local = self.partitions.get(claim.topic_partition)
         return local if local is not None and local.claim.epoch == claim.epoch else None
 
-    def _say(self, kind: str, message: str, *, level: str = "info", tp: TopicPartition | None = None) -> None:
+    def _log_event(self, kind: str, message: str, *, level: str = "info", tp: TopicPartition | None = None) -> None:
         journal.record(
             self.group_id,
             kind,

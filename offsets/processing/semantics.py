@@ -8,7 +8,6 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from django.conf import settings
@@ -18,7 +17,7 @@ from offsets import ledger
 from offsets.database import WorkerSession
 from offsets.errors import OffsetsError
 from offsets.failpoints import failpoint
-from offsets.types import BatchHandler, Claim, HaltReason, PartitionCommit, Semantics
+from offsets.types import BatchHandler, PartitionCommit, Semantics
 
 
 class WorkerStore(Protocol):
@@ -39,7 +38,7 @@ class LedgerOnly:
         return {}
 
 
-class Steps(Protocol):
+class CommitProtocol(Protocol):
     """One promise, as the steps that the committer repeats until each has happened once."""
 
     #: Whether metrics are written by the last step, rather than by `apply`.
@@ -56,20 +55,20 @@ class Steps(Protocol):
         """
         ...
 
-    def after(self, batch_id: uuid.UUID) -> Sequence["Step"]:
+    def after(self, batch_id: uuid.UUID) -> Sequence["FollowUp"]:
         """What is left to do for those that were applied, in order."""
         ...
 
 
 #: Returns what was refused, by checkpoint id. Can be repeated: a second time changes nothing.
-Step = Callable[[Sequence[PartitionCommit]], dict[int, str]]
+FollowUp = Callable[[Sequence[PartitionCommit]], dict[int, str]]
 
 
 class QuarantineError(OffsetsError):
     """Under at_most_once nothing is set apart to be tried again: it is claimed already, and stays so."""
 
 
-class _Steps:
+class _LedgerProtocol:
     counts_last = False
     #: Whether the transaction moves `next_offset` itself.
     moves = True
@@ -101,21 +100,21 @@ class _Steps:
         return refused
 
 
-class ExactlyOnce(_Steps):
+class ExactlyOnce(_LedgerProtocol):
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
         self._count(commits, batch_id)
 
-    def after(self, batch_id: uuid.UUID) -> Sequence[Step]:
+    def after(self, batch_id: uuid.UUID) -> Sequence[FollowUp]:
         return ()
 
 
-class AtLeastOnce(_Steps):
+class AtLeastOnce(_LedgerProtocol):
     moves = False
 
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
         self._count(commits, batch_id)
 
-    def after(self, batch_id: uuid.UUID) -> Sequence[Step]:
+    def after(self, batch_id: uuid.UUID) -> Sequence[FollowUp]:
         return self._to_store, self._follow
 
     def _follow(self, commits: Sequence[PartitionCommit]) -> dict[int, str]:
@@ -123,7 +122,7 @@ class AtLeastOnce(_Steps):
             return ledger.follow_store(commits)
 
 
-class AtMostOnce(_Steps):
+class AtMostOnce(_LedgerProtocol):
     counts_last = True
 
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
@@ -137,7 +136,7 @@ class AtMostOnce(_Steps):
     def quarantine(self, commit: PartitionCommit, batch_id: uuid.UUID, detail: str) -> None:
         raise QuarantineError(detail)
 
-    def after(self, batch_id: uuid.UUID) -> Sequence[Step]:
+    def after(self, batch_id: uuid.UUID) -> Sequence[FollowUp]:
         return self._to_store, lambda commits: self._settle(commits, batch_id)
 
     def _settle(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> dict[int, str]:
@@ -151,56 +150,15 @@ class AtMostOnce(_Steps):
         return {}
 
 
-_STEPS: dict[Semantics, type[_Steps]] = {
+_PROTOCOLS: dict[Semantics, type[_LedgerProtocol]] = {
     Semantics.EXACTLY_ONCE: ExactlyOnce,
     Semantics.AT_LEAST_ONCE: AtLeastOnce,
     Semantics.AT_MOST_ONCE: AtMostOnce,
 }
 
 
-def steps_of(semantics: Semantics, session: WorkerSession, handler: BatchHandler, store: WorkerStore) -> Steps:
-    steps: Steps = _STEPS[semantics](session, handler, store)  # type: ignore[assignment]
+def protocol_of(
+    semantics: Semantics, session: WorkerSession, handler: BatchHandler, store: WorkerStore
+) -> CommitProtocol:
+    steps: CommitProtocol = _PROTOCOLS[semantics](session, handler, store)  # type: ignore[assignment]
     return steps
-
-
-# --- Where to begin -------------------------------------------------------------------------------
-
-
-class Stored(Protocol):
-    """What a store holds of one partition."""
-
-    @property
-    def next_offset(self) -> int: ...
-
-    @property
-    def epoch(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Where a claim begins to read, or why it may not."""
-
-    next_offset: int
-    halt_reason: HaltReason = HaltReason.NONE
-    detail: str = ""
-
-
-def resume_at(claim: Claim, stored: Stored | None, store: str) -> Resume:
-    """Where to go on when the offsets are kept in `store`. Pure (design R16, R18).
-
-    The later of the store and the checkpoint: both are written only after what they cover was counted (at least once)
-    or claimed (at most once), so nothing is passed over. Never past the ledger's end: what somebody else wrote to the
-    store is no seek; `reconcile_stores` makes one of it. An action that moved the checkpoint after the store was last
-    written wins.
-    """
-    if claim.store != store or not claim.committed:
-        return Resume(claim.next_offset)
-    if stored is None:
-        return Resume(
-            claim.next_offset,
-            HaltReason.STORE_MISSING,
-            f"the {store} store holds no offset of a partition that was committed to it up to {claim.next_offset}.",
-        )
-    if stored.epoch < claim.moved_epoch:
-        return Resume(claim.next_offset)
-    return Resume(min(max(stored.next_offset, claim.next_offset), max(claim.ledger_end, claim.next_offset)))

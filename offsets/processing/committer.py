@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from offsets import ledger
 from offsets.clock import Backoff, monotonic
 from offsets.database import DATA_ERRORS, DATABASE_LOST, WorkerSession
-from offsets.delivery import LedgerOnly, QuarantineError, Step, WorkerStore, steps_of
 from offsets.errors import FencedError, ServiceUnavailableError
+from offsets.processing.semantics import FollowUp, LedgerOnly, QuarantineError, WorkerStore, protocol_of
 from offsets.text import describe_error
 from offsets.types import BatchHandler, PartitionCommit, Semantics
 
@@ -66,7 +66,7 @@ class BatchCommitter:
         store: WorkerStore | None = None,
     ) -> None:
         self._session = session
-        self._steps = steps_of(semantics, session, handler, store or LedgerOnly())
+        self._steps = protocol_of(semantics, session, handler, store or LedgerOnly())
         self._is_current = is_current
         self._wait = wait
         self._closed = closed
@@ -137,7 +137,7 @@ class BatchCommitter:
             return []
         return left if self._steps.counts_last else applied
 
-    def _do(self, step: Step, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
+    def _do(self, step: FollowUp, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
         """One step, repeated while a service is away. Returns the commits that go on to the next one."""
         backoff = Backoff()
         while commits and not self._closed():

@@ -8,12 +8,12 @@ from django.conf import settings
 
 from offsets.clock import monotonic
 from offsets.database import DATABASE_LOST, WorkerSession
-from offsets.dedup import BatchPiece, LedgerCutter
 from offsets.errors import OffsetsError
 from offsets.failures import decode_apart
-from offsets.pipeline import Event, Pending, Pipeline, Unit, failure_bytes
 from offsets.policies import CommitPolicy, Progress
-from offsets.stages import Stages
+from offsets.processing.deduplication import BatchPiece, LedgerCutter
+from offsets.processing.pipeline import Event, Pending, Pipeline, Unit, failure_bytes
+from offsets.processing.stuck_detector import Activities
 from offsets.types import (
     BatchHandler,
     BatchStats,
@@ -49,9 +49,9 @@ class Decoder:
         *,
         is_current: Callable[[Claim], bool],
         on_trouble: Callable[[str, str], None],
-        stages: Stages | None = None,
+        stages: Activities | None = None,
     ) -> None:
-        self._stages = stages or Stages()
+        self._stages = stages or Activities()
         self._pipeline = pipeline
         self._handler = handler
         self._policy = policy
@@ -109,7 +109,7 @@ class Decoder:
         if not pieces:
             return None
         try:
-            with self._stages.busy(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
+            with self._stages.track(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
                 return [one for piece in pieces for one in self._decode(piece)], sum(p.dropped for p in pieces)
         except Exception as error:
             # No record is to blame: the handler fails on nothing at all. Its partition waits and says why; the others

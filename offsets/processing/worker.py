@@ -15,15 +15,15 @@ from offsets.configuration import misconfiguration, refusal, refuse, refused_mir
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.processor import ProcessorOptions, StreamProcessor
-from offsets.strategy import refused_policy
+from offsets.processing.commit_policy import refused_policy
+from offsets.processing.processor import ProcessorOptions, StreamProcessor
 from offsets.text import describe_error
 from offsets.types import BatchHandler, Semantics
 
 logger = logging.getLogger(__name__)
 
 
-class LeftBehindError(OffsetsError):
+class ThreadsStillRunningError(OffsetsError):
     """A thread of a worker outlived it. Nothing it does can be counted, but its process must end to be rid of it."""
 
 
@@ -105,19 +105,19 @@ def run_worker(
     try:
         met = processor.run()
     except Exception as error:
-        _refuse_remains(processor, worker_id, describe_error(error))
+        _raise_if_threads_left(processor, worker_id, describe_error(error))
         raise
     finally:
         _sign_off(processor, options, worker_id)
-    _refuse_remains(processor, worker_id)
+    _raise_if_threads_left(processor, worker_id)
     return _summary(processor, options, worker_id, met=met)
 
 
-def _refuse_remains(processor: StreamProcessor, worker_id: str, cause: str = "") -> None:
+def _raise_if_threads_left(processor: StreamProcessor, worker_id: str, cause: str = "") -> None:
     """A process with a thread that cannot be ended must not be used again, however its worker came to its end."""
     if processor.left_behind:
         threads = " and ".join(processor.left_behind)
-        raise LeftBehindError(
+        raise ThreadsStillRunningError(
             f"{worker_id} ended{f' ({cause})' if cause else ''}, but for its {threads} thread, which does not answer."
         )
 

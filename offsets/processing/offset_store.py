@@ -2,11 +2,10 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from offsets import ledger
 from offsets.database import WorkerSession
-from offsets.delivery import Resume, resume_at
 from offsets.stores.base import OffsetStore
 from offsets.types import Claim, HaltReason, PartitionCommit, StoreCommit, StoredOffset, TopicPartition
 
@@ -17,6 +16,36 @@ KAFKA = "kafka"
 
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a claim begins to read, or why it may not."""
+
+    next_offset: int
+    halt_reason: HaltReason = HaltReason.NONE
+    detail: str = ""
+
+
+def resume_at(claim: Claim, stored: StoredOffset | None, store: str) -> Resume:
+    """Where to go on when the offsets are kept in `store`. Pure (design R16, R18).
+
+    The later of the store and the checkpoint: both are written only after what they cover was counted (at least once)
+    or claimed (at most once), so nothing is passed over. Never past the ledger's end: what somebody else wrote to the
+    store is no seek; `reconcile_stores` makes one of it. An action that moved the checkpoint after the store was last
+    written wins.
+    """
+    if claim.store != store or not claim.committed:
+        return Resume(claim.next_offset)
+    if stored is None:
+        return Resume(
+            claim.next_offset,
+            HaltReason.STORE_MISSING,
+            f"the {store} store holds no offset of a partition that was committed to it up to {claim.next_offset}.",
+        )
+    if stored.epoch < claim.moved_epoch:
+        return Resume(claim.next_offset)
+    return Resume(min(max(stored.next_offset, claim.next_offset), max(claim.ledger_end, claim.next_offset)))
 
 
 class StoreLink:

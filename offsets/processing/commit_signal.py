@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from django.db import connection, connections
 
-from offsets.committer import CommittedTransaction
+from offsets.processing.committer import CommittedTransaction
 from offsets.signals import Committed, CommittedBatch, batch_committed
 from offsets.text import describe_error
 from offsets.types import Semantics

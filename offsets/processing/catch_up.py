@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from offsets import ledger
 from offsets.clock import monotonic
-from offsets.coordinator import OffsetCoordinator
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.ledger import Standing
+from offsets.ledger import PartitionProgress
+from offsets.processing.coordinator import OffsetCoordinator
 from offsets.types import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -85,11 +85,11 @@ class CatchUp:
             return None
         self._asked = now
         try:
-            known = ledger.standings(self._group_id, self._topics)
+            known = ledger.partition_progress(self._group_id, self._topics)
         except DATABASE_LOST as error:
             logger.warning("How far the other members are is not known: %s", error)
             return None
-        nobody = Standing(-1, "")
+        nobody = PartitionProgress(-1, "")
         others = {tp: known.get(tp, nobody) for tp in self._targets.keys() - set(owned)}
         behind = {tp: one for tp, one in others.items() if one.next_offset < self._targets[tp]}
         if not behind:

@@ -15,26 +15,26 @@ from django.conf import settings
 from django.db import connection
 
 from offsets import journal, ledger, workers
-from offsets.announcing import Announcer
-from offsets.catch_up import CatchUp
 from offsets.clock import Backoff, Deadline, monotonic
-from offsets.committer import BatchCommitter, CommitOutcome
-from offsets.coordinator import LocalPartition, OffsetCoordinator
 from offsets.database import DATABASE_LOST, WorkerSession
-from offsets.decoding import Decoder
 from offsets.errors import LedgerConflictError, OffsetsError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.ledger import ControlState
 from offsets.monitoring import lag_samples
-from offsets.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
-from offsets.stages import Stages, stack_of
+from offsets.processing.catch_up import CatchUp
+from offsets.processing.circuit_breaker import CircuitBreakers
+from offsets.processing.commit_policy import GuardedPolicy, load_policy
+from offsets.processing.commit_signal import Announcer
+from offsets.processing.committer import BatchCommitter, CommitOutcome
+from offsets.processing.coordinator import LocalPartition, OffsetCoordinator
+from offsets.processing.decoder import Decoder
+from offsets.processing.offset_store import KAFKA, POSTGRES, StoreLink
+from offsets.processing.pipeline import RECORD_OVERHEAD_BYTES, Event, Pending, Pipeline, Unit
+from offsets.processing.stuck_detector import Activities, stack_of
 from offsets.stores import open_beside, open_store
 from offsets.stores.mirrors import Mirrors
-from offsets.strategy import GuardedPolicy, load_policy
-from offsets.tripping import CircuitBreakers
 from offsets.types import BatchHandler, Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
-from offsets.worker_store import KAFKA, POSTGRES, StoreLink
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class StreamProcessor:
         self._should_stop = should_stop
         self._on_heartbeat = on_heartbeat
         self.pipeline = Pipeline(settings.PIPELINE_MAX_BYTES, 2 * settings.COMMIT_MAX_RECORDS)
-        self._stages = Stages()
+        self._stages = Activities()
         self._client = KafkaClient(options.group_id, options.worker_id, options.instance_id)
         self._admin = KafkaAdmin()
         self._store = StoreLink(options.group_id, options.worker_id, options.store, open_beside(options.store))
@@ -207,7 +207,7 @@ class StreamProcessor:
 
     def _fetch_loop(self) -> bool:
         while not (self._should_stop() or self.stop_requested or self._cancelled.is_set()):
-            WorkerSession.heal()
+            WorkerSession.close_if_broken()
             self._serve_requests()
             self._serve_mirror()
             if self.pipeline.has_room():
@@ -341,7 +341,7 @@ class StreamProcessor:
             unit = self.pipeline.take_unit(1.0)
             if unit:
                 try:
-                    with self._stages.busy(f"committing {_spans(unit)}"):
+                    with self._stages.track(f"committing {_spans(unit)}"):
                         unit = self._of_known_topics(unit)
                         self._settle(unit, committer.commit([commit for _, commit in unit]))
                 finally:

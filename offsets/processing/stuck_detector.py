@@ -13,7 +13,7 @@ from offsets.clock import monotonic
 MAX_FRAMES = 40
 
 
-class Stage(NamedTuple):
+class Activity(NamedTuple):
     """`text` says what, e.g. "decoding engagement-3 [100, 200)"; `thread` is its ident."""
 
     text: str
@@ -21,7 +21,7 @@ class Stage(NamedTuple):
     thread: int
 
 
-class Stages:
+class Activities:
     """Shared by all threads of a worker; each is in one stage at most."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Stages:
         self._busy: dict[int, tuple[str, float]] = {}
 
     @contextmanager
-    def busy(self, text: str) -> Iterator[None]:
+    def track(self, text: str) -> Iterator[None]:
         me = threading.get_ident()
         with self._lock:
             self._busy[me] = (text, monotonic())
@@ -39,14 +39,14 @@ class Stages:
             with self._lock:
                 self._busy.pop(me, None)
 
-    def longest(self) -> Stage | None:
+    def longest(self) -> Activity | None:
         """The stage that has taken longest so far; None while every thread waits for work."""
         with self._lock:
             entries = [(since, text, thread) for thread, (text, since) in self._busy.items()]
         if not entries:
             return None
         since, text, thread = min(entries)
-        return Stage(text, monotonic() - since, thread)
+        return Activity(text, monotonic() - since, thread)
 
 
 def stack_of(thread: int) -> str:
