@@ -18,10 +18,11 @@ from offsets.errors import RefusedError
 from offsets.models import DeadLetter, Incident, Replay
 from offsets.monitoring import incidents
 from offsets.ranges import OffsetRange
-from offsets.recovery import failed, replays
-from offsets.recovery.failed import Accepted
-from offsets.recovery.replay_plans import checked_range
-from offsets.recovery.replays import Wanted
+from offsets.replays import acceptance, requests
+from offsets.replays import rows as replay_rows
+from offsets.replays.acceptance import Accepted
+from offsets.replays.plans import checked_range
+from offsets.replays.requests import Wanted
 from offsets.tasks import dispatch_replay
 from offsets.types import DeadLetterStatus
 
@@ -37,7 +38,7 @@ def replay_list(request: HttpRequest) -> HttpResponse:
     """The group's replays, newest first; with POST `{ranges, reason}` begin one."""
     if request.method != "POST":
         rows = Replay.objects.filter(group_id=settings.ENGAGEMENT_GROUP).order_by("-pk")[:MAX_LISTED]
-        return JsonResponse({"items": [replays.progress(row) for row in rows]})
+        return JsonResponse({"items": [replay_rows.progress(row) for row in rows]})
     body = body_of(request)
     ranges = body.get("ranges")
     if not isinstance(ranges, list) or not all(isinstance(one, dict) for one in ranges):
@@ -46,7 +47,7 @@ def replay_list(request: HttpRequest) -> HttpResponse:
     limit = body.get("records_per_second")
     if limit is not None and (type(limit) is not int or not 0 < limit <= 2**31 - 1):
         raise BadInputError("`records_per_second` must be a whole number above 0, or absent.")
-    replay = replays.begin(
+    replay = requests.begin(
         wanted,
         actor=Actor.of_user(request.user),
         reason=reason_of(body),
@@ -55,14 +56,14 @@ def replay_list(request: HttpRequest) -> HttpResponse:
     )
     # A Redis that is away only delays it: the recovery manager sends it as well.
     dispatch_replay(replay.pk)
-    return JsonResponse({"outcome": "applied", "replay_id": replay.pk, **replays.progress(replay)})
+    return JsonResponse({"outcome": "applied", "replay_id": replay.pk, **replay_rows.progress(replay)})
 
 
 @api_view("GET", "HEAD")
 def replay_preview(request: HttpRequest) -> HttpResponse:
     """What replaying `[start, end)` of a checkpoint would do, and the `to_count` that the POST must repeat."""
-    plan = replays.preview([_wanted(request.GET.get, whole=False)], Actor.of_user(request.user))[0]
-    return JsonResponse({"kind": replays.KIND, "target": plan.name, "text": plan.text, **plan.as_json()})
+    plan = requests.preview([_wanted(request.GET.get, whole=False)], Actor.of_user(request.user))[0]
+    return JsonResponse({"kind": replay_rows.KIND, "target": plan.name, "text": plan.text, **plan.as_json()})
 
 
 @api_view("GET", "HEAD")
@@ -82,7 +83,7 @@ def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
         }
         for one in row.ranges.select_related("checkpoint").order_by("pk")[:MAX_LISTED]
     ]
-    return JsonResponse({**replays.progress(row), "ranges": ranges})
+    return JsonResponse({**replay_rows.progress(row), "ranges": ranges})
 
 
 @api_view("GET", "HEAD", "POST")
@@ -91,11 +92,11 @@ def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
     if row is None:
         return error_response(404, f"There is no replay {replay_id}.")
     if request.method != "POST":
-        text = replays.preview_cancel(row.pk, Actor.of_user(request.user))
-        return JsonResponse({"kind": replays.CANCEL, "target": f"replay {replay_id}", "text": text})
+        text = requests.preview_cancel(row.pk, Actor.of_user(request.user))
+        return JsonResponse({"kind": requests.CANCEL, "target": f"replay {replay_id}", "text": text})
     reason = reason_of(body_of(request))
-    done = replays.cancel(replay_id, actor=Actor.of_user(request.user), reason=reason, source=Source.API)
-    return JsonResponse({"outcome": "applied", **replays.progress(done)})
+    done = requests.cancel(replay_id, actor=Actor.of_user(request.user), reason=reason, source=Source.API)
+    return JsonResponse({"outcome": "applied", **replay_rows.progress(done)})
 
 
 def _wanted(get: Callable[[str], Any], *, whole: bool) -> Wanted:
@@ -134,11 +135,13 @@ def accept_failed(request: HttpRequest) -> HttpResponse:
     """
     actor = Actor.of_user(request.user)
     if request.method != "POST":
-        shown = failed.preview(_accepted(request.GET.get, None), actor)
-        return JsonResponse({"kind": failed.KIND, "target": shown.target, "text": shown.text, "failed": shown.failed})
+        shown = acceptance.preview(_accepted(request.GET.get, None), actor)
+        return JsonResponse(
+            {"kind": acceptance.KIND, "target": shown.target, "text": shown.text, "failed": shown.failed}
+        )
     body = body_of(request)
     wanted = _accepted(body.get, _number("failed", body.get("failed")))
-    action = failed.accept_failed([wanted], actor=actor, reason=reason_of(body), source=Source.API)[0]
+    action = acceptance.accept_failed([wanted], actor=actor, reason=reason_of(body), source=Source.API)[0]
     return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})
 
 

@@ -14,7 +14,7 @@ from analytics.snapshot import (
     UncountedSnapshot,
 )
 from offsets.actions import undo
-from offsets.recovery.replays import rates
+from offsets.replays.rows import rates
 from offsets.text import preview_text
 
 #: Rows of each list; the admin and the commands have the rest.

@@ -14,7 +14,7 @@ from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.monitoring import incidents, lag_samples
-from offsets.recovery import replays
+from offsets.replays import rows as replay_rows
 from offsets.ticks import only_one, survives_outage
 
 logger = logging.getLogger(__name__)
@@ -62,4 +62,4 @@ def purge() -> None:
         journal.purge()
         workers.purge(7)
         incidents.purge(RECOVERY_DAYS)
-        replays.purge(RECOVERY_DAYS)
+        replay_rows.purge(RECOVERY_DAYS)

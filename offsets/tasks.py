@@ -26,8 +26,8 @@ from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry
 from offsets.monitoring import invariants, lag_samples, notifications
 from offsets.processing.worker import ThreadsStillRunningError, WorkerOptions, run_worker
-from offsets.recovery import replaying
 from offsets.recovery.manager import RecoveryManager
+from offsets.replays import runner
 from offsets.stores import drift, open_store
 from offsets.ticks import only_one, survives_outage
 
@@ -101,7 +101,7 @@ def run_replay(replay_id: int) -> None:
     """Run a replay to its end. Sent again while nobody runs it, so a crash only makes it later."""
     with survives_outage(f"Replay {replay_id}"):
         try:
-            replaying.run(replay_id, should_stop=_stop_flag())
+            runner.run(replay_id, should_stop=_stop_flag())
         except OffsetsError as error:
             logger.warning("Replay %d waits to be run again: %s", replay_id, error)
 

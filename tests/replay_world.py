@@ -29,8 +29,8 @@ from offsets.processing.committer import BatchCommitter
 from offsets.processing.deduplication import LedgerCutter
 from offsets.processing.pipeline import Pending
 from offsets.ranges import OffsetRange
-from offsets.recovery import replays
-from offsets.recovery.replays import Wanted
+from offsets.replays import requests
+from offsets.replays.requests import Wanted
 from offsets.types import Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from tests.harness import wait_for
 from tests.unit.test_aggregation import Record, event
@@ -193,7 +193,7 @@ class World:
         return Wanted(self.checkpoint(partition).pk, OffsetRange(start, end), to_count)
 
     def begin(self, *wanted: Wanted, actor: Actor = ADA, reason: str = "mended", rate: int | None = None) -> Replay:
-        return replays.begin(
+        return requests.begin(
             wanted, actor=actor, reason=reason, source=Source.COMMAND, records_per_second=rate
         )  # fmt: skip
 

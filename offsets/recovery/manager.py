@@ -25,10 +25,12 @@ from offsets.models import DeadLetter, Incident, InvariantReport, Lease, Operato
 from offsets.monitoring import findings, incidents
 from offsets.monitoring.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
 from offsets.ranges import OffsetRange
-from offsets.recovery import assessments, replays
-from offsets.recovery.replay_plans import MAX_RANGES
-from offsets.recovery.replays import Wanted
+from offsets.recovery import assessments
 from offsets.recovery.watch import ServiceWatch
+from offsets.replays import requests
+from offsets.replays import rows as replay_rows
+from offsets.replays.plans import MAX_RANGES
+from offsets.replays.requests import Wanted
 from offsets.text import describe_error
 from offsets.types import RangeKind
 
@@ -209,8 +211,8 @@ class RecoveryManager:
             services=dict(watch.services),
             violated=[name for name, one in sorted(report.invariants.items()) if not one["ok"]] if report else (),
             violated_at=report.checked_at if report else None,
-            orphaned_replays=replays.orphaned(self.group_id),
-            waiting_replays=replays.not_taken(self.group_id, REPLAY_WAITS_SECONDS),
+            orphaned_replays=replay_rows.orphaned(self.group_id),
+            waiting_replays=replay_rows.not_taken(self.group_id, REPLAY_WAITS_SECONDS),
         )
 
     def _deaths(self) -> list[DeathState]:
@@ -246,7 +248,7 @@ class RecoveryManager:
         self._try(self._expire_failed, token, state)
         self._try(self._count_again, token)
         self._try(self._replay_failed, token, state)
-        for replay_id in replays.without_runner(self.group_id):
+        for replay_id in replay_rows.without_runner(self.group_id):
             if leases.acquire(f"send-replay:{replay_id}", secrets.token_hex(8), DISPATCH_SECONDS):
                 self._dispatch(replay_id)
 
@@ -355,7 +357,7 @@ class RecoveryManager:
 
     def _replay_failed(self, token: LeaseToken, state: GroupState) -> None:
         """Replay what is due. While one replay of a partition's failed ranges runs, none is begun beside it."""
-        busy = replays.active_ranges(self.group_id)
+        busy = replay_rows.active_ranges(self.group_id)
         wanted = [
             Wanted(one.checkpoint_id, OffsetRange(failed.start, failed.end))
             for one in state.partitions
@@ -369,9 +371,9 @@ class RecoveryManager:
         ]
         if not wanted:
             return
-        logs = replays.logs_for(wanted[:MAX_RANGES])
+        logs = requests.logs_for(wanted[:MAX_RANGES])
         with self._writing(token):
-            replay = replays.begin(
+            replay = requests.begin(
                 wanted[:MAX_RANGES],
                 logs=logs,
                 actor=automatic.MANAGER,

@@ -14,7 +14,7 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Replay, StoreOffset, Worker
 from offsets.monitoring import incidents
 from offsets.monitoring.findings import AffectedRange, Finding
-from offsets.recovery import replaying
+from offsets.replays import runner
 from tests.harness import wait_for
 from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
 
@@ -91,7 +91,7 @@ def give_reason(page, reason="A test"):
 
 
 def test_it_replays_what_failed_with_a_live_bar_and_tells_the_outcome(group, operator, monkeypatch):
-    monkeypatch.setattr(replaying, "CHUNK_RECORDS", 4)
+    monkeypatch.setattr(runner, "CHUNK_RECORDS", 4)
     page = operator()
     expect(page.locator("#uncounted-sum")).to_have_text("20 offsets in 2 ranges")
     failed = row(page, "uncounted", "failed")
@@ -105,11 +105,11 @@ def test_it_replays_what_failed_with_a_live_bar_and_tells_the_outcome(group, ope
     expect(dialog.get_by_role("alert")).to_contain_text("It goes on without this page")
     [replay] = Replay.objects.all()
     chunks = iter([False, False])
-    replaying.run(replay.pk, should_stop=lambda: next(chunks, True))
+    runner.run(replay.pk, should_stop=lambda: next(chunks, True))
     expect(dialog.locator("#action-far")).to_contain_text("8 of 10 offsets")
     expect(dialog.get_by_role("progressbar")).to_have_attribute("value", "8")
     expect(row(page, "replays", "The cause is gone").get_by_role("progressbar")).to_have_attribute("value", "8")
-    replaying.run(replay.pk)
+    runner.run(replay.pk)
     replay.refresh_from_db()
     assert replay.status == "done"
     expect(dialog.get_by_role("alert")).to_contain_text(f"Replay {replay.pk} is done: 10 events counted")
@@ -141,7 +141,7 @@ def test_it_replays_a_range_that_the_operator_names_and_refuses_nonsense(group, 
     expect(dialog.get_by_role("alert")).to_contain_text("It goes on without this page")
     replay = Replay.objects.get()
     assert replay.records_per_second == 5000
-    replaying.run(replay.pk)
+    runner.run(replay.pk)
     expect(dialog.get_by_role("alert")).to_contain_text("20 events counted")
     forget_refusals(visits)
 

@@ -13,7 +13,7 @@ from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.commands import replay_offsets
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, Replay
-from offsets.recovery import replaying, replays
+from offsets.replays import requests, runner
 from tests.harness import manage_json
 from tests.replay_world import World, once
 
@@ -173,10 +173,10 @@ def test_it_is_left_to_the_workers_when_it_shall_run_in_the_background(
 
 
 def test_one_that_was_interrupted_is_resumed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "CHUNK_RECORDS", 5)
+    monkeypatch.setattr(runner, "CHUNK_RECORDS", 5)
     before = signal.getsignal(signal.SIGTERM)
     interrupt = once(lambda: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.setattr(replaying, "failpoint", lambda name: interrupt() if name == "replay_chunk" else None)
+    monkeypatch.setattr(runner, "failpoint", lambda name: interrupt() if name == "replay_chunk" else None)
     told = said(world, "--all", "--execute", "--reason", "mended", status=1)
     replay = Replay.objects.get()
     assert f"Replay {replay.pk} running: 5 of 20 offsets" in told
@@ -335,7 +335,7 @@ def test_a_partition_of_which_kafka_tells_nothing_is_not_taken_whole(
 
 
 def test_what_was_shown_and_is_not_true_any_more_is_not_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    preview = replays.preview
+    preview = requests.preview
 
     def and_then(*arguments: Any) -> Any:
         plans = preview(*arguments)
@@ -343,7 +343,7 @@ def test_what_was_shown_and_is_not_true_any_more_is_not_done(world: World, monke
         world.lay((5, "processed"))
         return plans
 
-    monkeypatch.setattr(replays, "preview", and_then)
+    monkeypatch.setattr(requests, "preview", and_then)
     with pytest.raises(CommandError, match="10 offsets were to be counted, now 5") as refused:
         run(world, "--topic", first(world), "--execute", "--reason", "mended")
     assert refused.value.returncode == 2
@@ -354,7 +354,7 @@ def test_it_ends_with_3_while_kafka_does_not_answer(world: World, monkeypatch: p
     def away(_: object) -> None:
         raise ServiceUnavailableError("Kafka does not answer. Check KAFKA_BOOTSTRAP_SERVERS.")
 
-    monkeypatch.setattr("offsets.recovery.replays.logs_of", away)
+    monkeypatch.setattr("offsets.replays.requests.logs_of", away)
     with pytest.raises(CommandError, match="Kafka does not answer") as refused:
         run(world, "--all", "--execute", "--reason", "mended")
     assert refused.value.returncode == 3

@@ -35,8 +35,8 @@ from offsets.models import (
 )
 from offsets.monitoring import incidents
 from offsets.ranges import OffsetRange
-from offsets.recovery import failed
-from offsets.recovery.failed import Accepted
+from offsets.replays import acceptance
+from offsets.replays.acceptance import Accepted
 from offsets.types import BatchStats, Claim, PartitionCommit
 from tests.harness import wait_for
 from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_worker
@@ -241,7 +241,7 @@ def checkpoint() -> PartitionCheckpoint:
 
 
 def accept(*wanted: Accepted, actor: Actor = OPERATOR, reason: str = "worthless") -> list[OperatorAction]:
-    return failed.accept_failed(wanted, actor=actor, reason=reason, source=Source.API)
+    return acceptance.accept_failed(wanted, actor=actor, reason=reason, source=Source.API)
 
 
 def failed_of(row: PartitionCheckpoint) -> list[tuple[int, int]]:
@@ -254,7 +254,7 @@ def test_accepted_offsets_are_skipped_and_nothing_tries_them_again(checkpoint: P
         group_id=GROUP, kind="failed_ranges", subject="s", checkpoint=checkpoint, summary="s", began_at=timezone.now()
     )
     wanted = Accepted(checkpoint.pk, OffsetRange(50, 310))
-    shown = failed.preview(wanted, OPERATOR)
+    shown = acceptance.preview(wanted, OPERATOR)
     assert (shown.failed, shown.target) == (110, "engagement-0")
     assert "Accept that 110 failed offsets of engagement-0 in [50, 310) are not counted" in shown.text
     assert not OperatorAction.objects.exists()
@@ -315,7 +315,7 @@ def test_what_a_replay_reads_now_is_not_accepted_and_a_preview_says_so(checkpoin
     replay = Replay.objects.create(group_id=GROUP, username="u", reason="r", status="running")
     ReplayRange.objects.create(replay=replay, checkpoint=checkpoint, start=100, end=200, position=150)
     wanted = Accepted(checkpoint.pk, OffsetRange(0, 1000))
-    for refuses in (lambda: failed.preview(wanted, OPERATOR), lambda: accept(wanted)):
+    for refuses in (lambda: acceptance.preview(wanted, OPERATOR), lambda: accept(wanted)):
         with pytest.raises(RefusedError, match=f"of replay {replay.pk}, which has not ended"):
             refuses()
     assert failed_of(checkpoint) == [(100, 200), (300, 350)]

@@ -31,8 +31,9 @@ from offsets.models import (
 )
 from offsets.monitoring import invariants
 from offsets.ranges import OffsetRange
-from offsets.recovery import replaying, replays
-from offsets.recovery.replays import Wanted
+from offsets.replays import requests, runner
+from offsets.replays import rows as replay_rows
+from offsets.replays.requests import Wanted
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 from tests.cases import Case
 from tests.crash_matrix import counts_of
@@ -55,7 +56,7 @@ def world() -> World:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "CHUNK_RECORDS", 10)
+    monkeypatch.setattr(runner, "CHUNK_RECORDS", 10)
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def fails_at(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
 def run(replay: Replay) -> Replay:
     """Run it to its end in this process."""
-    ended = replaying.run(replay.pk)
+    ended = runner.run(replay.pk)
     assert ended is not None
     return ended
 
@@ -107,7 +108,7 @@ def test_it_counts_what_was_not_counted_and_nothing_twice(world: World) -> None:
     world.lay((20, "processed"), (20, "failed"), (10, "skipped"), (20, "processed"), (10, "claimed"), (5, "processed"))
     before = world.checkpoint()
     wanted = world.wanted(10, 85)
-    (plan,) = replays.preview([wanted], ADA)
+    (plan,) = requests.preview([wanted], ADA)
     assert (plan.to_count, plan.deduplicated) == ({"failed": 20, "skipped": 10, "claimed": 10}, 35)
     assert not Replay.objects.exists(), "a preview changes nothing"
     replay = world.begin(wanted)
@@ -120,7 +121,7 @@ def test_it_counts_what_was_not_counted_and_nothing_twice(world: World) -> None:
     world.assert_counted((0, 85))
     after = world.checkpoint()
     assert (after.next_offset, after.epoch, after.owner_id) == (before.next_offset, before.epoch, before.owner_id)
-    assert replays.progress(ended)["counted"] == 40
+    assert replay_rows.progress(ended)["counted"] == 40
     again = run(world.begin(wanted))
     assert numbers(again) == {"done": 75, "total": 75, "deduplicated": 75}
     world.assert_counted((0, 85))
@@ -181,7 +182,7 @@ def test_it_replays_many_ranges_of_many_partitions_and_leaves_the_rest_alone() -
 
 def test_it_leaves_what_the_live_worker_has_not_read_to_it(world: World) -> None:
     world.lay((20, "failed"))
-    (plan,) = replays.preview([world.wanted(0, 2**62)], ADA)
+    (plan,) = requests.preview([world.wanted(0, 2**62)], ADA)
     assert (plan.readable, plan.counted) == ((0, 20), 20)
     ended = run(world.begin(world.wanted(0, 2**62)))
     assert numbers(ended) == {"done": 20, "total": 20, "counted": 20}
@@ -209,7 +210,7 @@ def test_a_hole_below_an_old_baseline_stays_the_live_workers() -> None:
     world.lay((20, "failed"))
     world.seek(10)
     world.lay((2, "processed"))
-    (plan,) = replays.preview([world.wanted(0, 60)], ADA)
+    (plan,) = requests.preview([world.wanted(0, 60)], ADA)
     assert (plan.readable, plan.counted, plan.deduplicated) == ((10, 40), 20, 2)
     assert (plan.outside, plan.not_read_yet) == (10, 8 + 20)
     assert numbers(run(world.begin(world.wanted(0, 60)))) == {"done": 30, "total": 30, "counted": 20, "deduplicated": 2}
@@ -232,7 +233,7 @@ def test_it_runs_beside_a_live_worker_that_goes_on_counting(case: MakeCase) -> N
         with background(this.env, this.folder / "producer.log", "produce_events", *more) as producer:
             wait_for("it to read on", lambda: _read(this) > 3_000)
             wanted = [Wanted(r.checkpoint_id, OffsetRange(r.offsets.lower, r.offsets.upper)) for r in failed.all()]
-            replay = replays.begin(wanted, actor=ADA, reason="mended", source=Source.COMMAND)
+            replay = requests.begin(wanted, actor=ADA, reason="mended", source=Source.COMMAND)
             assert run(replay).status == "done"
             assert producer.process.wait(60) == 0, producer.output()
         wait_for("all of it to be read", lambda: _read(this) == 5_000)
@@ -270,17 +271,17 @@ def test_a_replay_that_was_stopped_goes_on_where_it_was(world: World) -> None:
     def on_progress(now: Replay) -> None:
         seen.append((now.done_offsets, now.counted))
 
-    stopped = replaying.run(replay.pk, should_stop=lambda: len(seen) == 2, on_progress=on_progress)
+    stopped = runner.run(replay.pk, should_stop=lambda: len(seen) == 2, on_progress=on_progress)
     assert stopped is not None
     assert (stopped.status, numbers(stopped)) == ("running", {"done": 20, "total": 50, "counted": 20})
     assert seen == [(10, 10), (20, 20)]
     world.assert_counted((0, 20))
-    assert replays.without_runner(world.name) == [replay.pk]
+    assert replay_rows.without_runner(world.name) == [replay.pk]
     ended = run(replay)
     assert (ended.status, ended.starts, numbers(ended)) == ("done", 2, {"done": 50, "total": 50, "counted": 50})
     world.assert_counted((0, 50))
-    assert replays.without_runner(world.name) == []
-    assert replaying.run(replay.pk) is None, "it has ended"
+    assert replay_rows.without_runner(world.name) == []
+    assert runner.run(replay.pk) is None, "it has ended"
 
 
 def test_only_one_process_runs_a_replay(world: World) -> None:
@@ -288,9 +289,9 @@ def test_only_one_process_runs_a_replay(world: World) -> None:
     replay = world.begin(world.wanted(0, 50))
     token = leases.acquire(f"replay:{replay.pk}", "other", 60)
     assert token is not None
-    assert replaying.run(replay.pk) is None
+    assert runner.run(replay.pk) is None
     assert Replay.objects.get().status == "queued"
-    assert replays.without_runner(world.name) == []
+    assert replay_rows.without_runner(world.name) == []
     leases.release(token)
     assert run(replay).status == "done"
 
@@ -304,7 +305,7 @@ def test_a_process_whose_replay_was_taken_over_counts_nothing_more(
     replay = world.begin(world.wanted(0, 50))
     take = once(lambda: take_over(replay.pk))
     if when == "between chunks":
-        assert replaying.run(replay.pk, on_progress=take) is None
+        assert runner.run(replay.pk, on_progress=take) is None
         world.assert_counted((0, 10))
     else:
         insert = EngagementProcessor.insert
@@ -314,7 +315,7 @@ def test_a_process_whose_replay_was_taken_over_counts_nothing_more(
             take()
 
         monkeypatch.setattr(EngagementProcessor, "insert", insert_and_lose)
-        assert replaying.run(replay.pk) is None
+        assert runner.run(replay.pk) is None
         world.assert_counted()
     assert Lease.objects.get(pk=f"replay:{replay.pk}").holder == "other", "what is another's is not released"
     leases.drop(f"replay:{replay.pk}")
@@ -336,7 +337,7 @@ def test_a_process_whose_replay_was_taken_over_refuses_nothing_either(
 
     with monkeypatch.context() as broken:
         broken.setattr(EngagementProcessor, "decode", decode)
-        assert replaying.run(replay.pk) is None
+        assert runner.run(replay.pk) is None
     assert ReplayRange.objects.get().state == "waiting"
     assert LedgerRange.objects.get(kind="failed").attempts == 0
     leases.drop(f"replay:{replay.pk}")
@@ -349,14 +350,14 @@ def test_a_range_moves_only_from_where_it_was_seen_and_only_for_who_holds_the_le
     token = leases.acquire(f"replay:{replay.pk}", "me", 60)
     assert token is not None
     seen, stale = ReplayRange.objects.get(), ReplayRange.objects.get()
-    replays.advance(seen, replays.Step(20, counted=20), token)
+    replay_rows.advance(seen, replay_rows.Progress(20, counted=20), token)
     for act in (
-        lambda: replays.advance(stale, replays.Step(10, counted=10), token),
-        lambda: replays.pass_over(stale, 10, "gone", token, expired=10),
-        lambda: replays.give_up(stale, "refused", token),
-        lambda: replays.give_up(ReplayRange.objects.get(), "refused", replace(token, epoch=token.epoch + 1)),
+        lambda: replay_rows.advance(stale, replay_rows.Progress(10, counted=10), token),
+        lambda: replay_rows.pass_over(stale, 10, "gone", token, expired=10),
+        lambda: replay_rows.give_up(stale, "refused", token),
+        lambda: replay_rows.give_up(ReplayRange.objects.get(), "refused", replace(token, epoch=token.epoch + 1)),
     ):
-        with pytest.raises(replays.TakenOverError), transaction.atomic():
+        with pytest.raises(replay_rows.TakenOverError), transaction.atomic():
             act()
     now = ReplayRange.objects.get()
     assert (now.position, now.state, now.detail) == (20, "waiting", "")
@@ -374,7 +375,7 @@ def database_back_after(act: Callable[[], object], monkeypatch: pytest.MonkeyPat
         act()
 
     with monkeypatch.context() as patched:
-        patched.setattr(replaying, "time", SimpleNamespace(sleep=sleep))
+        patched.setattr(runner, "time", SimpleNamespace(sleep=sleep))
         yield slept
 
 
@@ -388,7 +389,7 @@ def test_it_counts_once_when_the_connection_is_lost(world: World, fate: str, mon
         monkeypatch.setattr(failpoints, "_passages", Counter())
     elif fate == "at COMMIT":
         kill = once(lambda: end_session(f"replay-{replay.pk}"))
-        monkeypatch.setattr(replaying, "failpoint", lambda name: kill() if name == "before_replay_commit" else None)
+        monkeypatch.setattr(runner, "failpoint", lambda name: kill() if name == "before_replay_commit" else None)
     else:
         lose_the_answer(monkeypatch)
     with database_back_after(lambda: failpoints._points.clear(), monkeypatch) as slept:
@@ -409,7 +410,7 @@ def end_session(application_name: str) -> None:
 
 def lose_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first COMMIT that moves a replay is done; its answer is never seen."""
-    real, advance = WorkerSession.transaction, replays.advance
+    real, advance = WorkerSession.transaction, replay_rows.advance
     moved: list[int] = []
 
     @contextmanager
@@ -427,7 +428,7 @@ def lose_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             moved.append(1)
 
     monkeypatch.setattr(WorkerSession, "transaction", losing)
-    monkeypatch.setattr(replays, "advance", noting)
+    monkeypatch.setattr(requests, "advance", noting)
 
 
 def test_it_gives_up_waiting_for_a_database_that_stays_away_and_can_be_run_again(
@@ -438,10 +439,10 @@ def test_it_gives_up_waiting_for_a_database_that_stays_away_and_can_be_run_again
     monkeypatch.setattr(failpoints, "_points", {"before_replay_commit": ("error", 1, "")})
     monkeypatch.setattr(failpoints, "_passages", Counter())
     now = [0.0]
-    monkeypatch.setattr(replaying, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runner, "monotonic", lambda: now[0])
     back = database_back_after(lambda: now.__setitem__(0, now[0] + 10), monkeypatch)
     with back as slept, pytest.raises(OperationalError, match="before_replay_commit"):
-        replaying.run(replay.pk)
+        runner.run(replay.pk)
     assert len(slept) == 7, "a minute, and once more"
     world.assert_counted()
     failpoints._points.clear()
@@ -507,7 +508,7 @@ def test_a_range_whose_ledger_never_keeps_still_is_tried_again_later(
 
     monkeypatch.setattr(ledger, "replay_miss", missing)
     ended = run(replay)
-    assert asked.count(0) == replaying.MAX_REDOS
+    assert asked.count(0) == runner.MAX_REDOS
     assert ended.status == "failed"
     assert "the ledger keeps changing there" in ended.detail
     assert numbers(ended) == {"done": 40, "total": 40, "counted": 10}
@@ -590,7 +591,7 @@ def test_no_half_is_passed_over_when_the_ledger_changes_while_records_are_isolat
 def test_records_that_are_all_refused_are_no_matter_of_data(
     world: World, fails_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "MAX_REFUSED_IN_A_ROW", 5)
+    monkeypatch.setattr(runner, "MAX_REFUSED_IN_A_ROW", 5)
     world.lay((40, "failed"))
     fails_at("RefusedByDatabase", *range(10, 40))
     ended = run(world.begin(world.wanted(0, 40)))
@@ -606,7 +607,7 @@ def test_records_that_are_all_refused_are_no_matter_of_data(
 def test_few_refused_records_among_good_ones_are_no_row(
     world: World, fails_at: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replaying, "MAX_REFUSED_IN_A_ROW", 2)
+    monkeypatch.setattr(runner, "MAX_REFUSED_IN_A_ROW", 2)
     world.lay((40, "failed"))
     fails_at("RefusedByDatabase", *range(0, 40, 4))
     ended = run(world.begin(world.wanted(0, 40)))
@@ -665,7 +666,7 @@ def test_it_waits_for_a_service_that_the_handler_needs(world: World, monkeypatch
 def test_what_is_gone_before_it_begins_is_reported_and_the_rest_is_counted(world: World) -> None:
     world.lay((10, "processed"), (20, "failed"), (10, "skipped"), (10, "processed"))
     world.delete_records(35)
-    (plan,) = replays.preview([world.wanted(0, 50)], ADA)
+    (plan,) = requests.preview([world.wanted(0, 50)], ADA)
     assert (plan.readable, plan.expired, plan.to_count) == ((35, 50), 25, {"skipped": 5})
     ended = run(world.begin(world.wanted(0, 50)))
     assert numbers(ended) == {"done": 15, "total": 15, "counted": 5, "deduplicated": 10, "expired": 25}
@@ -750,7 +751,7 @@ def test_a_topic_that_is_made_anew_meanwhile_is_noticed_before_anything_of_it_is
     world.lay((50, "failed"))
     replay = world.begin(world.wanted(0, 50))
     now = [0.0]
-    monkeypatch.setattr(replaying, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runner, "monotonic", lambda: now[0])
 
     def another(_: Replay) -> None:
         PartitionCheckpoint.objects.update(topic_id="of the topic before")
@@ -765,7 +766,7 @@ def test_a_topic_that_is_made_anew_meanwhile_is_noticed_before_anything_of_it_is
         return describe(self, topics) if len(asked) <= 2 else {}
 
     monkeypatch.setattr(KafkaAdmin, "describe_topics", recreated)
-    ended = replaying.run(replay.pk, on_progress=another)
+    ended = runner.run(replay.pk, on_progress=another)
     assert ended is not None
     assert (ended.status, ended.counted, asked) == ("failed", 10, [0.0, 0.0, step])
 
@@ -788,7 +789,7 @@ def test_a_worker_that_counts_on_meanwhile_does_not_make_the_log_look_truncated(
         world.lay((20, "failed"))
         return seen
 
-    monkeypatch.setattr("offsets.recovery.replays.logs_of", and_then)
+    monkeypatch.setattr("offsets.replays.requests.logs_of", and_then)
     replay = world.begin(world.wanted(0, 200))
     assert numbers(replay) == {"total": 120}
     run(replay)
@@ -824,7 +825,7 @@ def test_an_absurd_range_is_refused(world: World, start: int, end: int) -> None:
     world.lay((50, "failed"))
     assert_refused(world, "is no range of offsets", world.wanted(start, end))
     with pytest.raises(RefusedError, match="is no range of offsets"):
-        replays.preview([world.wanted(start, end)], ADA)
+        requests.preview([world.wanted(start, end)], ADA)
 
 
 @pytest.mark.parametrize("rate", [0, -5, 2**31])
@@ -835,7 +836,7 @@ def test_an_absurd_rate_is_refused(world: World, rate: int) -> None:
 
 def test_what_cannot_be_replayed_is_refused_as_it_was_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.lay((50, "failed"))
-    monkeypatch.setattr(replays, "MAX_RANGES", 2)
+    monkeypatch.setattr(requests, "MAX_RANGES", 2)
     assert_refused(world, "At most 2 ranges at once, not 3", *(world.wanted(n, n + 1) for n in range(3)))
     assert_refused(world, "overlap; name each offset once", world.wanted(0, 10), world.wanted(9, 20))
     assert_refused(world, "overlap; name each offset once", world.wanted(0, 10), world.wanted(0, 10))
@@ -848,7 +849,7 @@ def test_what_cannot_be_replayed_is_refused_as_it_was_asked(world: World, monkey
     stranger = Actor("eve", allowed=False)
     assert_refused(world, "eve may not replay", world.wanted(0, 5), actor=stranger, error=NotAllowedError)
     with pytest.raises(NotAllowedError):
-        replays.preview([world.wanted(0, 5)], stranger)
+        requests.preview([world.wanted(0, 5)], stranger)
     assert OperatorAction.objects.latest("pk").username == "eve"
 
 
@@ -862,14 +863,14 @@ def test_an_automatic_replay_leaves_out_what_is_refused() -> None:
     other.delete_topic()
     wanted = [other.wanted(0, 20), world.wanted(0, 20)]
     more = {"actor": AUTOMATIC, "reason": "due", "source": Source.AUTOMATIC, "automatic": True}
-    replay = replays.begin(wanted, **more)  # type: ignore[arg-type]
+    replay = requests.begin(wanted, **more)  # type: ignore[arg-type]
     assert (replay.automatic, replay.group_id, replay.total_offsets) == (True, world.name, 20)
     assert run(replay).counted == 20
     with pytest.raises(Exception, match="Kafka does not tell"):
-        replays.begin(wanted[:1], **more)  # type: ignore[arg-type]
+        requests.begin(wanted[:1], **more)  # type: ignore[arg-type]
     world.rebuild()
     with pytest.raises(RefusedError, match="retired"):
-        replays.begin(wanted[1:], **more)  # type: ignore[arg-type]
+        requests.begin(wanted[1:], **more)  # type: ignore[arg-type]
     assert not OperatorAction.objects.filter(kind="replay").exists(), "what nobody asked for is not audited"
 
 
@@ -886,7 +887,7 @@ def test_many_ranges_cost_few_questions(world: World, django_assert_max_num_quer
 
 
 def cancel(replay: Replay, actor: Actor = ADA, reason: str = "enough") -> Replay:
-    return replays.cancel(replay.pk, actor=actor, reason=reason, source=Source.COMMAND)
+    return requests.cancel(replay.pk, actor=actor, reason=reason, source=Source.COMMAND)
 
 
 def test_a_queued_replay_is_cancelled_at_once(world: World) -> None:
@@ -894,11 +895,11 @@ def test_a_queued_replay_is_cancelled_at_once(world: World) -> None:
     replay = world.begin(world.wanted(0, 50))
     done = cancel(replay)
     assert (done.status, done.detail) == ("cancelled", "Cancelled before it began.")
-    assert replaying.run(replay.pk) is None
+    assert runner.run(replay.pk) is None
     done.refresh_from_db()
     assert (done.status, done.started_at, done.starts) == ("cancelled", None, 0)
-    assert replays.progress(done)["seconds"] is None
-    assert replays.without_runner(world.name) == []
+    assert replay_rows.progress(done)["seconds"] is None
+    assert replay_rows.without_runner(world.name) == []
     world.assert_counted()
     world.begin(world.wanted(0, 50))
 
@@ -907,7 +908,7 @@ def test_a_queued_replay_is_cancelled_at_once(world: World) -> None:
 def test_a_running_replay_ends_after_the_chunk_in_hand(world: World) -> None:
     world.lay((50, "failed"))
     replay = world.begin(world.wanted(0, 50))
-    ended = replaying.run(replay.pk, on_progress=once(lambda: cancel(replay)))
+    ended = runner.run(replay.pk, on_progress=once(lambda: cancel(replay)))
     assert ended is not None
     assert (ended.status, ended.detail) == ("cancelled", "Cancelled; what it had counted stays counted.")
     assert (ended.counted, ended.done_offsets) == (10, 10)
@@ -922,12 +923,12 @@ def test_a_replay_whose_process_is_gone_can_be_cancelled(world: World) -> None:
     world.lay((50, "failed"))
     seen: list[Any] = []
     replay = world.begin(world.wanted(0, 50))
-    replaying.run(replay.pk, should_stop=lambda: bool(seen), on_progress=seen.append)
+    runner.run(replay.pk, should_stop=lambda: bool(seen), on_progress=seen.append)
     assert cancel(replay).status == "running"
-    assert replays.without_runner(world.name) == [replay.pk]
+    assert replay_rows.without_runner(world.name) == [replay.pk]
     ended = run(replay)
     assert (ended.status, ended.counted) == ("cancelled", 10)
-    assert replays.without_runner(world.name) == []
+    assert replay_rows.without_runner(world.name) == []
     assert run(world.begin(world.wanted(0, 50))).counted == 40
 
 
@@ -941,7 +942,7 @@ def test_what_cannot_be_cancelled_is_refused_and_audited(world: World) -> None:
     with pytest.raises(RefusedError, match=f"Replay {replay.pk} cannot be cancelled. It is done already"):
         cancel(replay)
     with pytest.raises(RefusedError, match="There is no such replay"):
-        replays.cancel(replay.pk + 1, actor=ADA, reason="x", source=Source.COMMAND)
+        requests.cancel(replay.pk + 1, actor=ADA, reason="x", source=Source.COMMAND)
     audited = OperatorAction.objects.filter(kind="cancel_replay")
     assert set(audited.values_list("outcome", flat=True)) == {"refused"}
     assert audited.count() == 4
@@ -957,7 +958,7 @@ def test_a_throttled_replay_keeps_its_pace_and_its_lease(
     replay = world.begin(world.wanted(0, 35), rate=10)
     settings.HEARTBEAT_TIMEOUT_SECONDS = 2
     now, seen, renewed = [0.0], [], [0]
-    monkeypatch.setattr(replaying, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runner, "monotonic", lambda: now[0])
     renew = leases.renew
 
     def renewing(*arguments: Any) -> bool:
@@ -972,8 +973,8 @@ def test_a_throttled_replay_keeps_its_pace_and_its_lease(
         now[0] += seconds
         renewed[0] = 0
 
-    monkeypatch.setattr(replaying, "time", SimpleNamespace(sleep=sleep))
-    ended = replaying.run(replay.pk, on_progress=lambda done: seen.append((round(now[0], 6), done.counted)))
+    monkeypatch.setattr(runner, "time", SimpleNamespace(sleep=sleep))
+    ended = runner.run(replay.pk, on_progress=lambda done: seen.append((round(now[0], 6), done.counted)))
     assert ended is not None
     assert ended.status == "done"
     assert seen == [(0, 10), (1, 20), (2, 30), (3, 35)], "about a second's worth at once, and no wait after the last"
@@ -985,9 +986,9 @@ def test_a_throttled_replay_that_sleeps_can_be_stopped(world: World, monkeypatch
     world.lay((35, "failed"))
     replay = world.begin(world.wanted(0, 35), rate=10)
     now, stop = [0.0], list[float]()
-    monkeypatch.setattr(replaying, "monotonic", lambda: now[0])
-    monkeypatch.setattr(replaying, "time", SimpleNamespace(sleep=stop.append))
-    stopped = replaying.run(replay.pk, should_stop=lambda: bool(stop))
+    monkeypatch.setattr(runner, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runner, "time", SimpleNamespace(sleep=stop.append))
+    stopped = runner.run(replay.pk, should_stop=lambda: bool(stop))
     assert stopped is not None
     assert (stopped.status, stopped.counted, len(stop)) == ("running", 10, 1)
 
@@ -995,7 +996,7 @@ def test_a_throttled_replay_that_sleeps_can_be_stopped(world: World, monkeypatch
 def test_progress_tells_rate_and_what_is_left(world: World) -> None:
     world.lay((40, "failed"))
     replay = world.begin(world.wanted(0, 40))
-    queued = replays.progress(replay)
+    queued = replay_rows.progress(replay)
     assert (queued["status"], queued["done_offsets"], queued["total_offsets"]) == ("queued", 0, 40)
     assert [queued[name] for name in ("offsets_per_second", "eta_seconds", "seconds", "started_at")] == [None] * 4
     with connection.cursor() as cursor:
@@ -1004,10 +1005,10 @@ def test_progress_tells_rate_and_what_is_left(world: World) -> None:
             " started_at = clock_timestamp() - interval '10 seconds'"
         )
     replay.refresh_from_db()
-    running = replays.progress(replay)
+    running = replay_rows.progress(replay)
     assert running["offsets_per_second"] == pytest.approx(1.0, abs=0.2)
     assert running["eta_seconds"] == pytest.approx(30, abs=6)
-    ended = replays.progress(run(replay))
+    ended = replay_rows.progress(run(replay))
     assert (ended["status"], ended["eta_seconds"], ended["username"]) == ("done", None, "ada")
     assert ended["finished_at"] is not None
 
@@ -1026,7 +1027,7 @@ def test_progress_tells_rate_and_what_is_left(world: World) -> None:
 def test_what_is_unknown_is_not_nought(
     done: int, total: int, seconds: float | None, ended: bool, rates: tuple[float | None, ...]
 ) -> None:
-    told = replays.rates(done, total, seconds, ended=ended)
+    told = replay_rows.rates(done, total, seconds, ended=ended)
     assert (told["offsets_per_second"], told["eta_seconds"], told["seconds"]) == rates
 
 
@@ -1035,15 +1036,15 @@ def test_a_replay_whose_process_is_gone_is_told_with_when_it_was_last_alive(worl
     world.lay((50, "failed"))
     seen: list[Any] = []
     replay = world.begin(world.wanted(0, 50))
-    assert replays.orphaned(world.name) == [], "it was never begun"
-    replaying.run(replay.pk, should_stop=lambda: bool(seen), on_progress=seen.append)
-    ((orphan, since),) = replays.orphaned(world.name)
+    assert replay_rows.orphaned(world.name) == [], "it was never begun"
+    runner.run(replay.pk, should_stop=lambda: bool(seen), on_progress=seen.append)
+    ((orphan, since),) = replay_rows.orphaned(world.name)
     assert orphan == replay.pk
     assert since <= Lease.objects.get(pk=f"replay:{replay.pk}").expires_at
-    assert replays.active_ranges(world.name) == [(world.checkpoint().pk, 0, 50)]
+    assert replay_rows.active_ranges(world.name) == [(world.checkpoint().pk, 0, 50)]
     run(replay)
-    assert replays.orphaned(world.name) == []
-    assert replays.active_ranges(world.name) == []
+    assert replay_rows.orphaned(world.name) == []
+    assert replay_rows.active_ranges(world.name) == []
 
 
 def test_old_replays_are_forgotten_and_unended_ones_are_not(world: World) -> None:
@@ -1055,7 +1056,7 @@ def test_old_replays_are_forgotten_and_unended_ones_are_not(world: World) -> Non
         cursor.execute(
             "UPDATE offsets_replay SET finished_at = finished_at - interval '31 days' WHERE id = %s", [old.pk]
         )
-    assert replays.purge(30) == 1
+    assert replay_rows.purge(30) == 1
     assert set(Replay.objects.values_list("pk", flat=True)) == {new.pk, waiting.pk}
     assert OperatorAction.objects.filter(kind="replay").count() == 3
     assert invariants.check(world.name).ok

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from offsets.actions.move_plans import Bounds
 from offsets.errors import RefusedError
 from offsets.ranges import KnownRange, OffsetRange
-from offsets.recovery.replay_plans import (
-    ReplayPlan,
-    checked_range,
-    parse_range,
-    plan_replay,
-    refuse_overlap,
-    retry_seconds,
-)
+from offsets.replays.plans import ReplayPlan, checked_range, parse_range, plan_replay, refuse_overlap, retry_seconds
 from offsets.types import RangeKind
 from tests.unit.test_dedup import ledgers
 

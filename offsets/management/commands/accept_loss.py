@@ -14,8 +14,8 @@ from offsets.errors import RefusedError
 from offsets.management.commands._moves import MoveCommand
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
-from offsets.recovery import failed, selection
-from offsets.recovery.failed import Accepted
+from offsets.replays import acceptance, selection
+from offsets.replays.acceptance import Accepted
 from offsets.types import RangeKind
 
 
@@ -55,12 +55,12 @@ class Command(MoveCommand):
         if not wanted:
             raise RefusedError("The ledger holds no failed offsets there; nothing was changed.")
         actor = Actor.of_operating_system()
-        shown = [failed.preview(one, actor) for one in wanted]
+        shown = [acceptance.preview(one, actor) for one in wanted]
         if options["execute"]:
             seen = [Accepted(one.checkpoint_id, one.offsets, one.failed) for one in shown]
-            failed.accept_failed(seen, actor=actor, reason=reason, source=Source.COMMAND)
+            acceptance.accept_failed(seen, actor=actor, reason=reason, source=Source.COMMAND)
         data = {
-            "action": failed.KIND,
+            "action": acceptance.KIND,
             "executed": options["execute"],
             "items": [
                 {"partition": one.target, "start": one.offsets.start, "end": one.offsets.end, "failed": one.failed}

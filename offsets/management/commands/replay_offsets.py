@@ -19,9 +19,11 @@ from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, po
 from offsets.errors import RefusedError
 from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import Replay
-from offsets.recovery import replaying, replays, selection, targets
-from offsets.recovery.replay_plans import ReplayPlan, parse_range
-from offsets.recovery.replays import Wanted
+from offsets.recovery import targets
+from offsets.replays import requests, runner, selection
+from offsets.replays import rows as replay_rows
+from offsets.replays.plans import ReplayPlan, parse_range
+from offsets.replays.requests import Wanted
 from offsets.tasks import dispatch_replay
 from offsets.types import RangeKind
 
@@ -77,12 +79,12 @@ class Command(OperatorCommand):
             return None
         wanted = _wanted(options)
         actor = Actor.of_operating_system()
-        plans = replays.preview(wanted, actor)
+        plans = requests.preview(wanted, actor)
         if not options["execute"]:
             self._dry_run(plans, options)
             return None
         seen = [Wanted(w.checkpoint_id, w.offsets, p.counted) for w, p in zip(wanted, plans, strict=True)]
-        replay = replays.begin(
+        replay = requests.begin(
             seen, actor=actor, reason=reason, source=Source.COMMAND, records_per_second=options["rate"]
         )
         if options["background"]:
@@ -94,9 +96,9 @@ class Command(OperatorCommand):
     def _cancel(self, replay_id: int, options: Mapping[str, Any]) -> None:
         actor, reason = Actor.of_operating_system(), reason_of(options)
         if options["execute"]:
-            self._show(replays.cancel(replay_id, actor=actor, reason=reason, source=Source.COMMAND), options)
+            self._show(requests.cancel(replay_id, actor=actor, reason=reason, source=Source.COMMAND), options)
             return
-        text = replays.preview_cancel(replay_id, actor)
+        text = requests.preview_cancel(replay_id, actor)
         advice = "Dry run: nothing was changed. Add --execute --reason 'why'."
         self.emit(
             {"executed": False, "id": replay_id, "detail": text},
@@ -165,7 +167,7 @@ class Command(OperatorCommand):
             def show(replay: Replay) -> None:
                 bar.update(task, completed=replay.done_offsets, total=replay.total_offsets)
 
-            replay = replaying.run(replay_id, should_stop=stop.is_set, on_progress=show)
+            replay = runner.run(replay_id, should_stop=stop.is_set, on_progress=show)
         if replay is None:
             raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See --list.")
         self._show(replay, options)
@@ -176,12 +178,12 @@ class Command(OperatorCommand):
         return None if replay.status == Replay.Status.DONE else EXIT_AIM_NOT_MET
 
     def _show(self, replay: Replay, options: Mapping[str, Any]) -> None:
-        data = {"executed": True, **replays.progress(replay)}
+        data = {"executed": True, **replay_rows.progress(replay)}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
 
     def _list(self, options: Mapping[str, Any]) -> None:
         rows = Replay.objects.filter(group_id=options["group"]).order_by("-pk")[:50]
-        data = {"items": [replays.progress(row) for row in rows]}
+        data = {"items": [replay_rows.progress(row) for row in rows]}
 
         def show(console: Console) -> None:
             for item in data["items"]:

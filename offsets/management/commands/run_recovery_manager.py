@@ -19,8 +19,8 @@ from offsets.commands import OperatorCommand
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.monitoring import notifications
-from offsets.recovery import replaying
 from offsets.recovery.manager import RecoveryManager, Tick
+from offsets.replays import runner
 from offsets.tasks import dispatch_replay
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _in_words(tick: Tick) -> str:
 
 def _run_replay(replay_id: int, stop: threading.Event) -> None:
     try:
-        replaying.run(replay_id, should_stop=stop.is_set)
+        runner.run(replay_id, should_stop=stop.is_set)
     except (OffsetsError, *DATABASE_LOST) as error:
         logger.warning("Replay %d waits to be run again: %s", replay_id, error)
     except Exception:

@@ -32,9 +32,9 @@ from offsets.models import PartitionCheckpoint, Replay, ReplayRange
 from offsets.processing.deduplication import BatchPiece, split
 from offsets.processing.pipeline import Pending
 from offsets.ranges import OffsetRange, cut
-from offsets.recovery import replays
-from offsets.recovery.replay_plans import retry_seconds
-from offsets.recovery.replays import Step, TakenOverError, lease_seconds
+from offsets.replays import rows as replay_rows
+from offsets.replays.plans import retry_seconds
+from offsets.replays.rows import Progress, TakenOverError, lease_seconds
 from offsets.text import describe_error
 from offsets.types import BatchHandler, Claim, PartitionCommit, RangeKind, RecordBatch, TopicPartition
 
@@ -95,14 +95,14 @@ def run(
         return None
     reader = None
     try:
-        replay = replays.start(replay_id)
+        replay = replay_rows.start(replay_id)
         if replay is None:
             return None
         reader = RangeReader()
         worker = _Replayer(replay, token, reader, should_stop, on_progress)
         if not worker.run():
             return Replay.objects.get(pk=replay_id)
-        return replays.finish(replay_id)
+        return replay_rows.finish(replay_id)
     except TakenOverError:
         logger.warning("Replay %d is run by another process now; this one ends.", replay_id)
         return None
@@ -140,7 +140,7 @@ class _Replayer:
 
     def run(self) -> bool:
         """Work through the ranges; False when stopped before the end."""
-        for one in replays.waiting_ranges(self._replay):
+        for one in replay_rows.waiting_ranges(self._replay):
             try:
                 if not self._range(one):
                     return self._cancelled()
@@ -155,7 +155,7 @@ class _Replayer:
         return True
 
     def _cancelled(self) -> bool:
-        return self._patiently(lambda: replays.is_cancelled(self._replay.pk))
+        return self._patiently(lambda: replay_rows.is_cancelled(self._replay.pk))
 
     def _check_topic(self, one: ReplayRange, *, now: bool = False) -> None:
         """Raises RangeRefusedError for another topic of the same name; unless `now`, asks once in TOPIC_SECONDS."""
@@ -269,7 +269,7 @@ class _Replayer:
     def _commit(self, one: ReplayRange, commit: PartitionCommit, dropped: int) -> bool:
         """One transaction; repeated while the database is away. False when the ledger has changed meanwhile."""
         counted = _without_live(commit)
-        step = Step(commit.end, counted, dropped, commit.stats.failed_records)
+        step = Progress(commit.end, counted, dropped, commit.stats.failed_records)
         before = one.position
 
         def apply() -> bool:
@@ -284,7 +284,7 @@ class _Replayer:
                     raise _MissedError(miss)
                 self._handler.update([commit], connection)
                 ledger.record_replayed(commit, uuid.uuid4())
-                replays.advance(one, step, self._token)
+                replay_rows.advance(one, step, self._token)
                 failpoint("before_replay_commit")
             return True
 
@@ -312,7 +312,7 @@ class _Replayer:
             known = cut(gone, ledger.known_ranges(one.checkpoint_id, gone))
             uncounted = sum(p.end - p.start for p in known if p.kind not in (None, RangeKind.PROCESSED))
             ledger.pass_failed(one.checkpoint_id, gone, RangeKind.EXPIRED, detail)
-            replays.pass_over(one, gone.end, detail, self._token, expired=uncounted)
+            replay_rows.pass_over(one, gone.end, detail, self._token, expired=uncounted)
         one.position = gone.end
 
     def _refused(self, one: ReplayRange, detail: str) -> None:
@@ -324,7 +324,7 @@ class _Replayer:
         seconds = retry_seconds(attempts, settings.REPLAY_FIRST_SECONDS, settings.REPLAY_ATTEMPTS, spread)
         with self._session.transaction():
             ledger.retry_failed_later(one.checkpoint_id, left, seconds, detail)
-            replays.give_up(one, detail, self._token)
+            replay_rows.give_up(one, detail, self._token)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask again while a service is away, renewing the lease in between, up to PATIENCE_SECONDS."""

@@ -12,8 +12,8 @@ from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, c
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange, cut
-from offsets.recovery import replays
-from offsets.recovery.replay_plans import refuse_overlap
+from offsets.replays import rows as replay_rows
+from offsets.replays.plans import refuse_overlap
 from offsets.types import RangeKind
 
 KIND = "accept_failed"
@@ -49,7 +49,7 @@ def _preview(wanted: Accepted, row: PartitionCheckpoint) -> AcceptPreview:
     failed = sum(p.end - p.start for p in cut(wanted.offsets, known) if p.kind is RangeKind.FAILED)
     if not failed:
         raise RefusedError(f"{name_of(row)} {wanted.offsets} holds no failed offsets; nothing was changed.")
-    running = [(r.replay_id, OffsetRange(r.start, r.end)) for r in replays.waiting_of(row.pk)]
+    running = [(r.replay_id, OffsetRange(r.start, r.end)) for r in replay_rows.waiting_of(row.pk)]
     refuse_overlap(name_of(row), wanted.offsets, running)
     text = (
         f"Accept that {failed:,} failed offsets of {name_of(row)} in {wanted.offsets} are not counted: they are "
