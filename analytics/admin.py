@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from analytics import models
 from analytics.models import Dimension
-from offsets.admin_base import ReadOnlyAdmin
+from offsets.admin.base import ReadOnlyAdmin
 
 _COUNTS = ("views", "likes", "comments", "shares")
 

@@ -26,7 +26,7 @@ from offsets.monitoring import findings, incidents
 from offsets.monitoring.findings import AffectedRange, DeathState, Finding, FindingLimits, GroupState, WorkerState
 from offsets.ranges import OffsetRange
 from offsets.recovery import assessments
-from offsets.recovery.watch import ServiceWatch
+from offsets.recovery.services import ServiceWatch
 from offsets.replays import requests
 from offsets.replays import rows as replay_rows
 from offsets.replays.plans import MAX_RANGES

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from analytics import models as metrics
 from offsets import models
-from offsets.admin_base import COUNTED_AT_MOST, BoundedPaginator
+from offsets.admin.base import COUNTED_AT_MOST, BoundedPaginator
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
 from tests.page_rows import GROUP, make_checkpoint, make_range, make_sample, make_user, make_worker
 

@@ -685,7 +685,7 @@ def test_the_admin_checks_for_csrf(lettered: list[DeadLetter]) -> None:
 
 
 def test_the_admin_takes_so_many_rows_at_once(lettered: list[DeadLetter], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offsets.admin_recovery.MAX_SELECTED", 2)
+    monkeypatch.setattr("offsets.admin.recovery.MAX_SELECTED", 2)
     client, ids = staff("omar", "operator"), [letter.pk for letter in lettered]
     page = client.post(LETTERS, chosen("discard", *ids, confirmed="1", reason="r"), follow=True)
     assert "At most 2 at once." in page.content.decode()

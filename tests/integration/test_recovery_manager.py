@@ -38,7 +38,7 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import findings, incidents
-from offsets.recovery import assessments, watch
+from offsets.recovery import assessments, services
 from offsets.recovery import manager as manager_module
 from offsets.recovery.manager import RecoveryManager
 from offsets.types import BatchStats, Claim, PartitionCommit, TopicPartition
@@ -85,7 +85,7 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """Stands in for Kafka where its answers are the test's matter, and not how they are got."""
     found = Cluster()
-    monkeypatch.setattr(watch, "KafkaAdmin", lambda timeout_seconds: found)
+    monkeypatch.setattr(services, "KafkaAdmin", lambda timeout_seconds: found)
     return found
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offsets.errors import RefusedError
-from offsets.recovery.targets import MAX_OFFSET, duration_ms, read_csv, timestamp_ms, write_csv
+from offsets.management.reset_targets import MAX_OFFSET, duration_ms, read_csv, timestamp_ms, write_csv
 from offsets.types import TopicPartition
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

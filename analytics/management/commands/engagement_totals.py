@@ -10,8 +10,8 @@ from rich.table import Table
 
 from analytics.export import write_counts
 from analytics.metrics_store import MetricsStore
-from offsets.commands import OperatorCommand, non_negative
 from offsets.errors import RefusedError
+from offsets.management.base import OperatorCommand, non_negative
 from offsets.models import PartitionCheckpoint
 
 

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from analytics.management.commands.produce_events import ensure_topic
-from offsets.commands import OperatorCommand, positive
 from offsets.kafka.admin import KafkaAdmin
+from offsets.management.base import OperatorCommand, positive
 
 
 class Command(OperatorCommand):

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from analytics.dashboard import dashboard_of
 from analytics.snapshot import PartitionSnapshot, Snapshot
-from offsets.commands import EXIT_UNAVAILABLE, OperatorCommand
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
+from offsets.management.base import EXIT_UNAVAILABLE, OperatorCommand
 from offsets.management.commands.verify_offsets import refuse_unknown
 from offsets.monitoring import lag_samples
 from offsets.monitoring.status import Status

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from analytics.export import write_counts
 from analytics.generator import Chunk, Recipe, Truth, chunks
-from offsets.commands import OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.producer import EventProducer
+from offsets.management.base import OperatorCommand, non_negative, positive
 
 DEFAULT_PARTITIONS = 6
 #: Room for records that are too large for the application, so that they reach it and become dead letters.

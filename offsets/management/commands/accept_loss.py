@@ -11,8 +11,8 @@ from offsets.actions.guards import Actor, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
 from offsets.errors import RefusedError
-from offsets.management.commands._moves import MoveCommand
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.moves import MoveCommand
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
 from offsets.replays import acceptance, selection
 from offsets.replays.acceptance import Accepted

@@ -10,9 +10,9 @@ from rich.table import Table
 from offsets.actions import dead_letters
 from offsets.actions.dead_letters import DeadLetterFilter
 from offsets.actions.guards import Actor, Source
-from offsets.commands import OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
-from offsets.management.commands._scope import add_execute, reason_of
+from offsets.management.base import OperatorCommand, non_negative, positive
+from offsets.management.scope import add_execute, reason_of
 from offsets.models import DeadLetter
 from offsets.types import DeadLetterStatus
 

@@ -8,8 +8,8 @@ from rich.markup import escape
 
 from offsets.actions import eviction
 from offsets.actions.guards import Actor, Source
-from offsets.commands import OperatorCommand
-from offsets.management.commands._scope import add_execute, reason_of
+from offsets.management.base import OperatorCommand
+from offsets.management.scope import add_execute, reason_of
 
 
 class Command(OperatorCommand):

@@ -8,7 +8,7 @@ from django.db.models import F
 from rich.console import Console
 from rich.markup import escape
 
-from offsets.commands import OperatorCommand, positive
+from offsets.management.base import OperatorCommand, positive
 from offsets.models import Incident
 from offsets.monitoring.incidents import as_json
 from offsets.text import duration

@@ -1,5 +1,5 @@
 from offsets.actions.pause import ActionKind
-from offsets.management.commands._desired_state import DesiredStateCommand
+from offsets.management.desired_state import DesiredStateCommand
 
 
 class Command(DesiredStateCommand):

@@ -6,8 +6,8 @@ from django.core.management.base import CommandParser
 
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
-from offsets.management.commands._moves import MoveCommand
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.moves import MoveCommand
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 
 
 class Command(MoveCommand):

@@ -10,8 +10,8 @@ from rich.table import Table
 from offsets.actions import reconcile
 from offsets.actions.guards import Actor, Source
 from offsets.actions.move_plans import MoveKind
-from offsets.management.commands._moves import MoveCommand
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.moves import MoveCommand
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.stores.drift import Drift
 
 

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from offsets.actions import dead_letters
 from offsets.actions.dead_letters import DeadLetterFilter
 from offsets.actions.guards import Actor, Source
-from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
 from offsets.errors import RefusedError
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management import reset_targets
+from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import Replay
-from offsets.recovery import targets
 from offsets.replays import requests, runner, selection
 from offsets.replays import rows as replay_rows
 from offsets.replays.plans import ReplayPlan, parse_range
@@ -225,7 +225,7 @@ def _moment(option: str, text: str | None) -> int | None:
     """In milliseconds. Raises RefusedError."""
     if not text:
         return None
-    moment = targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
+    moment = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
     if moment > datetime.now(UTC).timestamp() * 1000:
         raise RefusedError(f"--{option} {text!r} lies in the future. Name a moment that has passed, or leave it out.")
     return moment

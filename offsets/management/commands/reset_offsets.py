@@ -13,13 +13,13 @@ from offsets.actions import moves, undo
 from offsets.actions.guards import Actor, Source
 from offsets.actions.move_plans import MoveKind, clamped
 from offsets.actions.moves import Log, Move
-from offsets.commands import non_negative
 from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.management.commands._moves import MoveCommand
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management import reset_targets
+from offsets.management.base import non_negative
+from offsets.management.moves import MoveCommand
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
-from offsets.recovery import targets
 from offsets.types import TopicPartition
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -76,14 +76,14 @@ class Command(MoveCommand):
     def _places(self, options: Mapping[str, Any]) -> tuple[list[PartitionCheckpoint], dict[TopicPartition, int]]:
         """The partitions in scope, and where each is to go, not yet clamped to the log."""
         if options["from_file"]:
-            listed = targets.read_csv(_read(options["from_file"]), options["group"])
+            listed = reset_targets.read_csv(_read(options["from_file"]), options["group"])
             scopes = [f"{tp.topic}:{tp.partition}" for tp in listed]
             return in_scope(options["group"], scopes, everything=False), listed
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         return rows, _targets(options, rows)
 
     def _export(self, name: str, places: Mapping[TopicPartition, int]) -> None:
-        text = targets.write_csv(places)
+        text = reset_targets.write_csv(places)
         if name == "-":
             self.stdout.write(text, ending="")
             return
@@ -119,14 +119,14 @@ def _targets(options: Mapping[str, Any], rows: Sequence[PartitionCheckpoint]) ->
     if options["to_earliest"]:
         return dict.fromkeys(partitions, 0)
     if options["to_latest"]:
-        return dict.fromkeys(partitions, targets.MAX_OFFSET)
+        return dict.fromkeys(partitions, reset_targets.MAX_OFFSET)
     if options["shift_by"] is not None:
         return {_tp(row): row.next_offset + options["shift_by"] for row in rows}
     now = datetime.now(UTC)
     if options["to_datetime"] is not None:
-        return KafkaAdmin().offsets_for_time(partitions, targets.timestamp_ms(options["to_datetime"], now))
+        return KafkaAdmin().offsets_for_time(partitions, reset_targets.timestamp_ms(options["to_datetime"], now))
     if options["by_duration"] is not None:
-        return KafkaAdmin().offsets_for_time(partitions, targets.duration_ms(options["by_duration"], now))
+        return KafkaAdmin().offsets_for_time(partitions, reset_targets.duration_ms(options["by_duration"], now))
     return {_tp(row): row.next_offset for row in rows}
 
 
@@ -140,7 +140,7 @@ def _clamped(
             raise RefusedError(f"Kafka does not know {_tp(row)}, or it has no leader. Nothing was changed.")
         asked, bounds = places[_tp(row)], logs[row.pk].bounds
         target = clamped(asked, bounds)
-        if target != asked and asked not in (0, targets.MAX_OFFSET):
+        if target != asked and asked not in (0, reset_targets.MAX_OFFSET):
             warnings.append(
                 f"{_tp(row)}: {asked:,} lies outside of the log ({bounds.start:,} to {bounds.end:,}); "
                 f"{target:,} is used."

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from rich.console import Console
 
-from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand
+from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand
 from offsets.processing.worker import WorkerOptions, WorkerSummary, run_worker
 
 

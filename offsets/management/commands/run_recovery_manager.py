@@ -15,9 +15,9 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from django.db import connection
 
-from offsets.commands import OperatorCommand
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
+from offsets.management.base import OperatorCommand
 from offsets.monitoring import notifications
 from offsets.recovery.manager import RecoveryManager, Tick
 from offsets.replays import runner

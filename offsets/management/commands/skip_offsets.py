@@ -6,10 +6,10 @@ from django.core.management.base import CommandParser
 
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
-from offsets.commands import non_negative, positive
 from offsets.errors import RefusedError
-from offsets.management.commands._moves import MoveCommand
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.base import non_negative, positive
+from offsets.management.moves import MoveCommand
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 
 
 class Command(MoveCommand):

@@ -8,8 +8,8 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from offsets.commands import EXIT_AIM_NOT_MET, OperatorCommand
 from offsets.errors import RefusedError
+from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand
 from offsets.models import PartitionCheckpoint
 from offsets.monitoring import invariants
 

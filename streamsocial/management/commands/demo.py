@@ -15,7 +15,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
-from offsets.commands import EXIT_REFUSED, EXIT_UNAVAILABLE, positive
+from offsets.management.base import EXIT_REFUSED, EXIT_UNAVAILABLE, positive
 from streamsocial.demo.children import Children, manage
 from streamsocial.demo.interruption import Interrupted, Interruption
 from streamsocial.demo.plan import free_port, processes, slot_count

@@ -8,7 +8,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand, CommandError
 
-from offsets.commands import EXIT_REFUSED, errors_as_exit_status
+from offsets.management.base import EXIT_REFUSED, errors_as_exit_status
 
 
 class Command(BaseCommand):

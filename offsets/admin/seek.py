@@ -12,7 +12,7 @@ from offsets.actions import moves
 from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
-from offsets.admin_base import ReadOnlyAdmin
+from offsets.admin.base import ReadOnlyAdmin
 from offsets.errors import OffsetsError
 from offsets.models import PartitionCheckpoint
 from offsets.permissions import can_operate

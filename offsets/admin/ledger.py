@@ -6,14 +6,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
 
-from offsets import (
-    admin_recovery,  # noqa: F401 - registers what recovery writes
-    models,
-)
+from offsets import models
 from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
 from offsets.actions.pause import ActionKind, preview, set_paused
-from offsets.admin_base import ReadOnlyAdmin, link, link_to_list
-from offsets.admin_seek import SeekAdmin
+from offsets.admin.base import ReadOnlyAdmin, link, link_to_list
+from offsets.admin.seek import SeekAdmin
 from offsets.errors import OffsetsError, RefusedError
 from offsets.models import PartitionCheckpoint
 from offsets.permissions import can_operate

@@ -13,7 +13,7 @@ from offsets import models
 from offsets.actions import dead_letters, eviction
 from offsets.actions.dead_letters import DeadLetterFilter
 from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Source
-from offsets.admin_base import ReadOnlyAdmin, decoded, link, link_to_list
+from offsets.admin.base import ReadOnlyAdmin, decoded, link, link_to_list
 from offsets.errors import OffsetsError, RefusedError
 from offsets.permissions import can_operate
 

@@ -11,7 +11,7 @@ from offsets.actions import moves
 from offsets.actions.guards import Actor, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
-from offsets.commands import OperatorCommand
+from offsets.management.base import OperatorCommand
 from offsets.models import OperatorAction
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from offsets.actions import pause
 from offsets.actions.guards import Actor, Source
 from offsets.actions.pause import ActionKind
-from offsets.commands import EXIT_REFUSED, OperatorCommand
 from offsets.errors import RefusedError
-from offsets.management.commands._scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.base import EXIT_REFUSED, OperatorCommand
+from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
 
 
