@@ -1,12 +1,14 @@
 from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
+from analytics.dashboard import dashboard_of
 from analytics.routing import WEBSOCKET_PATH
+from offsets.api.http import api_view
 from offsets.permissions import VIEW, can_operate
 
 
@@ -24,3 +26,9 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "websocket_path": WEBSOCKET_PATH,
     }
     return render(request, "dashboard.html", context)
+
+
+@api_view("GET", "HEAD")
+def snapshot(request: HttpRequest) -> HttpResponse:
+    """What the websocket would send now."""
+    return JsonResponse(dashboard_of(settings.ENGAGEMENT_GROUP).snapshot())

@@ -6,12 +6,15 @@ class OffsetsError(Exception):
 
     #: Exit status of a command that ends with this error (design: 1 aim not met, 2 refused, 3 unavailable).
     exit_status = 1
+    #: Status of an API response that reports this error.
+    http_status = 500
 
 
 class RefusedError(OffsetsError):
     """The request cannot be carried out as it was asked; nothing was changed."""
 
     exit_status = 2
+    http_status = 409
 
 
 class StalePreviewError(RefusedError):
@@ -21,11 +24,14 @@ class StalePreviewError(RefusedError):
 class NotAllowedError(RefusedError):
     """The user has no permission for this action; nothing was changed."""
 
+    http_status = 403
+
 
 class ServiceUnavailableError(OffsetsError):
     """Kafka, PostgreSQL or Redis does not answer."""
 
     exit_status = 3
+    http_status = 503
 
 
 class CorruptStoreError(OffsetsError):

@@ -19,6 +19,8 @@ KIND = "evict"
 class UnknownWorkerError(RefusedError):
     """No worker has this id."""
 
+    http_status = 404
+
 
 @dataclass(frozen=True, slots=True)
 class EvictionPreview:

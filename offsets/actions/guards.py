@@ -20,9 +20,13 @@ _LOCK_NOT_AVAILABLE = "55P03"
 class UnknownPartitionError(RefusedError):
     """No checkpoint has this id."""
 
+    http_status = 404
+
 
 class ReasonError(RefusedError):
     """The reason is missing or too long; the audit row would say nothing."""
+
+    http_status = 400
 
 
 class Source(enum.StrEnum):

@@ -10,9 +10,10 @@ from django.conf import settings as django_settings
 from django.test import Client
 from django.utils import timezone
 
-from analytics import api_recovery, recovery_queries
+from analytics import recovery_queries
 from analytics.processor import EngagementProcessor
 from offsets.actions import dead_letters
+from offsets.api import replays
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import (
     DeadLetter,
@@ -90,7 +91,7 @@ def failed(topic: str) -> PartitionCheckpoint:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replays that were sent to a worker, instead of sending them."""
     found: list[int] = []
-    monkeypatch.setattr(api_recovery, "dispatch_replay", found.append)
+    monkeypatch.setattr(replays, "dispatch_replay", found.append)
     return found
 
 
@@ -331,7 +332,7 @@ def test_letters_are_listed_in_pages_and_by_filter(viewer: Client, lettered: lis
 
 
 def test_a_list_of_letters_is_bounded(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_recovery, "MAX_LISTED", 3)
+    monkeypatch.setattr(replays, "MAX_LISTED", 3)
     checkpoint = make_checkpoint()
     ids = [make_letter(checkpoint, offset).pk for offset in range(5)]
     data = viewer.get("/api/dead-letters/").json()

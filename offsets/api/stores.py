@@ -1,11 +1,11 @@
-"""The page's HTTP interface to reconciliation: another store is told what the ledger says of one partition."""
+"""Reconcile another store with the ledger, for one partition."""
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from analytics.api import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
 from offsets.actions import reconcile
 from offsets.actions.guards import Actor, Source, UnknownPartitionError, check_allowed
+from offsets.api.http import MAX_INTEGER, BadInputError, api_view, body_of, error_response, reason_of
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.stores.drift import Drift
 

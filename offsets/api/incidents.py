@@ -1,0 +1,16 @@
+"""Incidents in full."""
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from offsets.api.http import MAX_INTEGER, api_view, error_response
+from offsets.models import Incident
+from offsets.monitoring import incidents
+
+
+@api_view("GET", "HEAD")
+def incident_detail(request: HttpRequest, incident_id: int) -> HttpResponse:
+    """An incident whole: its ranges, what was seen, its timeline and who was told."""
+    row = Incident.objects.filter(pk=min(incident_id, MAX_INTEGER)).first()
+    if row is None:
+        return error_response(404, f"There is no incident {incident_id}.")
+    return JsonResponse(incidents.as_json(row))
