@@ -30,7 +30,7 @@ from offsets.processing.deduplication import LedgerCutter
 from offsets.processing.pipeline import Pending
 from offsets.ranges import OffsetRange
 from offsets.replays import requests
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import Wanted
 from offsets.types import Claim, PartitionCommit, RecordBatch, Semantics, TopicPartition
 from tests.harness import wait_for
 from tests.unit.test_aggregation import Record, event

@@ -22,7 +22,7 @@ from offsets.models import Replay
 from offsets.replays import acceptance, requests
 from offsets.replays import rows as replay_rows
 from offsets.replays.acceptance import Accepted
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import Wanted
 from offsets.tasks import dispatch_replay
 
 

@@ -29,8 +29,7 @@ from offsets.recovery import assessments
 from offsets.recovery.services import ServiceWatch
 from offsets.replays import requests
 from offsets.replays import rows as replay_rows
-from offsets.replays.plans import MAX_RANGES
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import MAX_RANGES, Wanted
 from offsets.text import describe_error
 from offsets.types import RangeKind
 

@@ -16,6 +16,15 @@ MAX_RANGES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Offsets of one live checkpoint. `to_count` is what the preview promised: None where nobody looked."""
+
+    checkpoint_id: int
+    offsets: OffsetRange
+    to_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayPlan:
     """One partition's share: the range that will be read, and every offset of the wanted one in one of the numbers."""
 

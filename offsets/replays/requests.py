@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -16,22 +16,13 @@ from offsets.actions.moves import Log, logs_of
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint, Replay, ReplayRange
 from offsets.ranges import KnownRange, OffsetRange
-from offsets.replays.plans import MAX_RANGES, ReplayPlan, checked_range, plan_replay, refuse_overlap
+from offsets.replays.plans import MAX_RANGES, ReplayPlan, Wanted, checked_range, plan_replay, refuse_overlap
 from offsets.replays.rows import ACTIVE, KIND, insert, request_cancel, waiting_of
 
 CANCEL = "cancel_replay"
 #: What the column of the throttle holds.
 MAX_RATE = 2**31 - 1
 _ENDLESS = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Offsets of one live checkpoint. `to_count` is what the preview promised: None where nobody looked."""
-
-    checkpoint_id: int
-    offsets: OffsetRange
-    to_count: int | None = None
 
 
 # --- Preview and begin ----------------------------------------------------------------------------

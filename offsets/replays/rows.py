@@ -13,8 +13,7 @@ from django.db.models.functions import Coalesce
 from offsets import journal
 from offsets.leases import LeaseToken
 from offsets.models import DatabaseTime, OperatorAction, Replay, ReplayRange
-from offsets.replays.plans import ReplayPlan
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import ReplayPlan, Wanted
 
 KIND = "replay"
 

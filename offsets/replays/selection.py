@@ -6,7 +6,7 @@ from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import LedgerRange, PartitionCheckpoint
 from offsets.ranges import OffsetRange, intersect, normalise
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import Wanted
 from offsets.types import RangeKind, TopicPartition
 
 #: What was passed without being counted; expired offsets cannot be read again.

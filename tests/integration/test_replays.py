@@ -33,7 +33,7 @@ from offsets.monitoring import invariants
 from offsets.ranges import OffsetRange
 from offsets.replays import requests, runner
 from offsets.replays import rows as replay_rows
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import Wanted
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 from tests.cases import Case
 from tests.crash_matrix import counts_of

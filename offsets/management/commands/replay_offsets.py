@@ -22,8 +22,7 @@ from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import Replay
 from offsets.replays import requests, runner, selection
 from offsets.replays import rows as replay_rows
-from offsets.replays.plans import ReplayPlan, parse_range
-from offsets.replays.requests import Wanted
+from offsets.replays.plans import ReplayPlan, Wanted, parse_range
 from offsets.tasks import dispatch_replay
 from offsets.types import RangeKind
 
