@@ -7,7 +7,7 @@ from functools import cache
 from celery import shared_task
 from django.conf import settings
 
-from analytics.broadcast import send_snapshot
+from analytics.dashboard.broadcast import send_snapshot
 from analytics.metrics_store import MetricsStore
 from offsets import journal, workers
 from offsets.clock import Deadline

@@ -1,6 +1,6 @@
 from django.urls import include, path
 
-from analytics import views
+from analytics.dashboard import views
 
 urlpatterns = [
     path("", views.dashboard, name="dashboard"),

@@ -9,7 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
 # Loads the applications: nothing below may be imported before.
 http_application = get_asgi_application()
 
-from analytics.routing import websocket_urlpatterns  # noqa: E402
+from analytics.dashboard.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
     {

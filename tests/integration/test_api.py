@@ -5,8 +5,8 @@ from django.db import OperationalError, connections
 from django.http import HttpResponse
 from django.test import Client
 
-from analytics import views
-from analytics.dashboard import Dashboard
+from analytics.dashboard import views
+from analytics.dashboard.read_model import Dashboard
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
 from tests.page_rows import make_checkpoint, make_user, make_worker
 

@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.test import Client
 from django.utils import timezone
 
-from analytics import recovery_queries
+from analytics.dashboard import lists
 from analytics.processor import EngagementProcessor
 from offsets.actions import dead_letters
 from offsets.api import replays
@@ -552,8 +552,8 @@ def test_a_pause_is_undone_by_an_operator_and_not_by_a_viewer(operator: Client, 
 
 
 def test_the_pages_lists_are_bounded_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery_queries, "SHOWN", 4)
-    monkeypatch.setattr(recovery_queries, "TIMELINE_SHOWN", 2)
+    monkeypatch.setattr(lists, "SHOWN", 4)
+    monkeypatch.setattr(lists, "TIMELINE_SHOWN", 2)
     checkpoint, other = make_checkpoint(0, next_offset=100), make_checkpoint(0, group_id="another")
     closed = [make_incident(subject=f"c{n}", closed_at=ago(n)) for n in range(5)]
     warned = make_incident(subject="warned", severity="warning")
@@ -579,7 +579,7 @@ def test_the_pages_lists_are_bounded_and_in_order(monkeypatch: pytest.MonkeyPatc
         kind="resume", username="u", target="t", source="api", reason="back", outcome="applied", undoes=last
     )
 
-    found = recovery_queries.recovery(GROUP, [checkpoint.pk])
+    found = lists.recovery(GROUP, [checkpoint.pk])
 
     assert [one["subject"] for one in found["incidents"]] == ["critical", "warned", "c4", "c3"]
     assert found["incidents"][0]["has_evidence"]
@@ -614,7 +614,7 @@ def test_the_actions_of_another_group_are_on_its_own_page() -> None:
             reason=reason,
             outcome="applied",
         )
-    shown = [one["reason"] for one in recovery_queries.recovery(GROUP, [mine.pk])["actions"]]
+    shown = [one["reason"] for one in lists.recovery(GROUP, [mine.pk])["actions"]]
     assert shown == ["of no partition", "mine"]
 
 
@@ -622,10 +622,10 @@ def test_what_kafka_has_deleted_cannot_be_replayed_any_more() -> None:
     checkpoint = make_checkpoint(next_offset=40)
     make_range(checkpoint, 0, 20, "failed")
     make_range(checkpoint, 20, 40, "skipped")
-    (first, second) = recovery_queries.recovery(GROUP, [checkpoint.pk])["uncounted"]
+    (first, second) = lists.recovery(GROUP, [checkpoint.pk])["uncounted"]
     assert (first["gone"], second["gone"]) == (None, None), "nobody has looked"
     checkpoint.lag_samples.create(log_start_offset=20, log_end_offset=50, next_offset=40)
-    (first, second) = recovery_queries.recovery(GROUP, [checkpoint.pk])["uncounted"]
+    (first, second) = lists.recovery(GROUP, [checkpoint.pk])["uncounted"]
     assert (first["gone"], second["gone"]) == (True, False)
 
 
@@ -633,9 +633,9 @@ def test_what_a_live_worker_has_claimed_is_no_loss() -> None:
     checkpoint = make_checkpoint(next_offset=40, owner=make_worker("w-1"))
     make_range(checkpoint, 0, 20, "claimed", epoch=2)
     make_range(checkpoint, 20, 40, "claimed", epoch=3)
-    assert [one["start"] for one in recovery_queries.recovery(GROUP, [checkpoint.pk])["uncounted"]] == [0]
+    assert [one["start"] for one in lists.recovery(GROUP, [checkpoint.pk])["uncounted"]] == [0]
     PartitionCheckpoint.objects.update(owner=None)
-    assert [one["start"] for one in recovery_queries.recovery(GROUP, [checkpoint.pk])["uncounted"]] == [20, 0]
+    assert [one["start"] for one in lists.recovery(GROUP, [checkpoint.pk])["uncounted"]] == [20, 0]
 
 
 # --- The admin ------------------------------------------------------------------------------------

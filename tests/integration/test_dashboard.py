@@ -5,8 +5,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from analytics.broadcast import encode, pack, unpack
-from analytics.dashboard import MAX_PIECES, Dashboard
+from analytics.dashboard.broadcast import encode, pack, unpack
+from analytics.dashboard.partitions import MAX_PIECES
+from analytics.dashboard.read_model import Dashboard
 from analytics.models import EngagementMinute
 from offsets import journal
 from offsets.models import DatabaseTime, DeadLetter, InvariantReport, StoreOffset

@@ -14,9 +14,9 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from analytics import consumers, feed
-from analytics.broadcast import Packet, channel_group, pack, send, send_snapshot
-from analytics.dashboard import Dashboard
+from analytics.dashboard import consumers, feed
+from analytics.dashboard.broadcast import Packet, channel_group, pack, send, send_snapshot
+from analytics.dashboard.read_model import Dashboard
 from offsets.models import PartitionCheckpoint
 from tests.page_rows import GROUP, make_checkpoint, make_user
 

@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.ledger_strip import Piece, fit, offsets_by_kind
+from analytics.dashboard.ledger_strip import Piece, fit, offsets_by_kind
 
 KINDS = ["processed", "failed", "skipped", "expired", "claimed"]
 

@@ -7,8 +7,8 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.table import Table
 
-from analytics.dashboard import dashboard_of
-from analytics.snapshot import PartitionSnapshot, Snapshot
+from analytics.dashboard.read_model import dashboard_of
+from analytics.dashboard.snapshot import PartitionSnapshot, Snapshot
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.base import EXIT_UNAVAILABLE, OperatorCommand

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from analytics.ledger_strip import Piece
-from analytics.snapshot import JournalSnapshot, MinuteSnapshot, TypeCounts
+from analytics.dashboard.ledger_strip import Piece
+from analytics.dashboard.snapshot import JournalSnapshot, MinuteSnapshot, TypeCounts
 
 #: Rates are taken over so many seconds of samples.
 RATE_SECONDS = 10

@@ -6,8 +6,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from analytics.dashboard import dashboard_of
-from analytics.routing import WEBSOCKET_PATH
+from analytics.dashboard.read_model import dashboard_of
+from analytics.dashboard.routing import WEBSOCKET_PATH
 from offsets.api.http import api_view
 from offsets.permissions import VIEW, can_operate
 

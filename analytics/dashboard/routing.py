@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from analytics.consumers import DashboardConsumer, UnknownPathConsumer
+from analytics.dashboard.consumers import DashboardConsumer, UnknownPathConsumer
 
 WEBSOCKET_PATH = "/ws/dashboard/"
 

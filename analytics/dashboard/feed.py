@@ -17,8 +17,8 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from analytics.broadcast import LAYER_LOST, Packet, channel_group, encode, unpack
-from analytics.dashboard import dashboard_of
+from analytics.dashboard.broadcast import LAYER_LOST, Packet, channel_group, encode, unpack
+from analytics.dashboard.read_model import dashboard_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.http import HttpRequest
 
-from analytics.feed import feed_of
+from analytics.dashboard.feed import feed_of
 from offsets.database import DATABASE_LOST
 from offsets.permissions import can_view
 

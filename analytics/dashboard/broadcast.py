@@ -1,7 +1,7 @@
 """Snapshots on their way to the web processes: the one place that calls `group_send`.
 
 A whole snapshot travels each time and carries a sequence number, so that a lost or late one does no harm. One copy
-goes to each web process (see `analytics.feed`), not to each browser.
+goes to each web process (see `analytics.dashboard.feed`), not to each browser.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
-from analytics.dashboard import dashboard_of
-from analytics.snapshot import Snapshot
+from analytics.dashboard.read_model import dashboard_of
+from analytics.dashboard.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from analytics.dashboard_queries import fetch
-from analytics.snapshot import (
+from analytics.dashboard.queries import fetch
+from analytics.dashboard.snapshot import (
     ActionSnapshot,
     DeadLetterSnapshot,
     IncidentSnapshot,

@@ -1,0 +1,154 @@
+"""Each partition of the page: its verdict, its lag and its strip, from one row of the read model."""
+
+import json
+from collections.abc import Sequence
+
+from django.conf import settings
+
+from analytics.dashboard.ledger_strip import Piece, fit, offsets_by_kind
+from analytics.dashboard.queries import PartitionRow
+from analytics.dashboard.snapshot import PartitionSnapshot, RangeSnapshot
+from offsets.monitoring import status
+from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time, per_second
+from offsets.monitoring.status import Limits, PartitionFacts, Verdict
+
+MAX_PIECES = 200
+
+
+MIN_PIECES = 20
+
+
+#: Pieces in one snapshot: what keeps the payload of 500 partitions with wild histories near a megabyte.
+PIECES_BUDGET = 10_000
+
+
+#: A verdict older than this is not the recovery manager's of now.
+HEALTH_FRESH_SECONDS = 5.0
+
+
+def _limits() -> Limits:
+    return Limits(settings.HEARTBEAT_TIMEOUT_SECONDS, settings.ALLOWED_LAG_SECONDS)
+
+
+def _fresh(row: PartitionRow) -> bool:
+    return row.sample_age is not None and row.sample_age <= SAMPLE_FRESH_SECONDS
+
+
+def _lag(row: PartitionRow) -> tuple[int | None, LagTime]:
+    """In records and in time. An old log end draws the strip; a lag made from it would pass for the lag of now."""
+    lag = lag_records(row.log_end, row.next_offset) if _fresh(row) else None
+    return lag, _lag_time(row) if lag is not None else LagTime(None, 0.0)
+
+
+def verdict_of(row: PartitionRow) -> Verdict:
+    """The recovery manager's while it watches: it knows the last minute. Otherwise what can be said from here."""
+    if _watched(row):
+        return Verdict(
+            status.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
+        )
+    return status.assess(_facts(row, *_lag(row)), _limits())
+
+
+def _watched(row: PartitionRow) -> bool:
+    return row.health_age is not None and row.health_age <= HEALTH_FRESH_SECONDS
+
+
+def partition_of(
+    row: PartitionRow, verdict: Verdict, pieces: Sequence[Piece], dead_letters: dict[int, int], count: int
+) -> PartitionSnapshot:
+    lag, lag_time = _lag(row)
+    drawn = fit(pieces, max(MIN_PIECES, min(MAX_PIECES, PIECES_BUDGET // max(1, count))))
+    return PartitionSnapshot(
+        checkpoint_id=row.checkpoint_id,
+        topic=row.topic,
+        partition=row.partition,
+        status=verdict.label,
+        status_detail=verdict.detail,
+        owner=row.owner,
+        owner_heartbeat_age_seconds=rounded(row.heartbeat_age),
+        epoch=row.epoch,
+        next_offset=row.next_offset,
+        log_start_offset=row.log_start,
+        log_end_offset=row.log_end,
+        lag=lag,
+        lag_seconds=rounded(lag_time.seconds),
+        events_per_second=rounded(_progress(row)),
+        desired_state=row.desired_state,
+        halt_reason=row.halt_reason,
+        ranges=[_range(piece) for piece in drawn],
+        range_offsets=offsets_by_kind(pieces),
+        dead_letters=dead_letters.get(row.checkpoint_id, 0),
+        committed_at=row.committed_at.isoformat() if row.committed_at else None,
+        semantics=row.semantics,
+        duplicates=row.duplicates,
+        drift=json.loads(row.drift) if row.drift else {},
+        status_since=row.health_since.isoformat() if row.health_since and _watched(row) else None,
+        eta_seconds=rounded(row.health_eta) if _watched(row) else None,
+    )
+
+
+def _range(piece: Piece) -> RangeSnapshot:
+    return RangeSnapshot(
+        start=piece.start,
+        end=piece.end,
+        kind=piece.kind,
+        records=piece.records,
+        failed_records=piece.failed_records,
+    )
+
+
+def _facts(row: PartitionRow, lag: int | None, lag_time: LagTime) -> PartitionFacts:
+    return PartitionFacts(
+        name=f"{row.topic}-{row.partition}",
+        next_offset=row.next_offset,
+        owner=row.owner,
+        owner_heartbeat_age_seconds=row.heartbeat_age,
+        owner_stopped=row.owner_stopped,
+        desired_state=row.desired_state,
+        halt_reason=row.halt_reason,
+        halt_detail=row.halt_detail,
+        lag=lag,
+        lag_time=lag_time,
+        failed_ranges=int(row.failed_offsets > 0),
+        failed_offsets=row.failed_offsets,
+        lag_growth_per_second=per_second(
+            _sample(row.before_at, lag_records(row.before_end, row.before_next or 0)),
+            _sample(row.sampled_at, lag_records(row.log_end, row.sampled_next or 0)),
+        ),
+    )
+
+
+def _sample(at: float | None, value: int | None) -> tuple[float, int] | None:
+    return None if at is None or value is None else (at, value)
+
+
+def known_ends(row: PartitionRow) -> list[LogEnd]:
+    """The samples that decide the lag in seconds, oldest first, each moment once."""
+    points = {
+        at: end
+        for at, end in (
+            (row.oldest_at, row.oldest_end),
+            (row.below_at, row.below_end),
+            (row.above_at, row.above_end),
+            (row.sampled_at, row.log_end),
+        )
+        if at is not None and end is not None
+    }
+    return [LogEnd(at, points[at]) for at in sorted(points)]
+
+
+def _lag_time(row: PartitionRow) -> LagTime:
+    return lag_time(known_ends(row), row.next_offset)
+
+
+def _progress(row: PartitionRow) -> float | None:
+    """Offsets a second by which the partition moved lately; unknown across a backward seek."""
+    if not _fresh(row):
+        return None
+    rate = per_second(_sample(row.before_at, row.before_next), _sample(row.sampled_at, row.sampled_next))
+    return rate if rate is not None and rate >= 0 else None
+
+
+def rounded(value: float | None) -> float | None:
+    """Three digits say all a reader can use, and keep the payload small."""
+    return None if value is None else round(value, 3)
