@@ -5,7 +5,7 @@ from typing import Any
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
-from tests.cases import case
+from tests.support.cases import case
 
 __all__ = ["case"]
 

@@ -18,8 +18,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from scripts.screenshot import chromium, find_chromium, wait_until_live
 from streamsocial.stack import frontend
-from tests.harness import Background, resume, stopped, wait_for
-from tests.page_rows import make_user
+from tests.support.page_rows import make_user
+from tests.support.processes import Background, resume, stopped, wait_for
 
 #: Generous, because the machine may be busy; what is expected comes as soon as it comes.
 PATIENCE_MS = 20_000

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from analytics.models import EngagementMinute
 from offsets.models import InvariantReport, JournalEntry, OperatorAction, PartitionCheckpoint, Worker
-from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
+from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -15,8 +15,8 @@ from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionChe
 from offsets.monitoring import incidents
 from offsets.monitoring.findings import AffectedRange, Finding
 from offsets.replays import runner
-from tests.harness import wait_for
-from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
+from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
+from tests.support.processes import wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from offsets.models import DeadLetter, LedgerRange
-from tests.cases import Case
-from tests.harness import assert_exactly_once, manage, manage_json
+from tests.support.cases import Case
+from tests.support.processes import assert_exactly_once, manage, manage_json
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,7 +21,7 @@ def _requeue_all(this: Case) -> dict[str, object]:
 
 def test_a_record_that_makes_the_handler_raise_is_a_dead_letter_and_the_rest_counts(case: MakeCase) -> None:
     this = case(5_000, partitions=2, poison=0)
-    env = {**this.env, "BATCH_HANDLER": "tests.failing_handlers.ChokesInDecode", "FAIL_AT": "0:17,0:18,1:250"}
+    env = {**this.env, "BATCH_HANDLER": "tests.support.handlers.ChokesInDecode", "FAIL_AT": "0:17,0:18,1:250"}
     summary = manage_json(env, *this.run_consumer("--exit-when-caught-up"))
     assert (summary["events"], summary["dead_letters"]) == (4_997, 3)
     letters = DeadLetter.objects.filter(checkpoint__group_id=this.group).order_by("checkpoint__partition", "offset")
@@ -38,7 +38,7 @@ def test_a_record_that_makes_the_handler_raise_is_a_dead_letter_and_the_rest_cou
 
 def test_a_batch_that_the_database_refuses_is_replayed_down_to_the_record(case: MakeCase) -> None:
     this = case(5_000, partitions=2, poison=0.01)
-    env = {**this.env, "BATCH_HANDLER": "tests.failing_handlers.RefusedByDatabase", "FAIL_AT": "1:250"}
+    env = {**this.env, "BATCH_HANDLER": "tests.support.handlers.RefusedByDatabase", "FAIL_AT": "1:250"}
     done = manage(env, *this.run_consumer("--exit-when-caught-up", "--json"))
     assert done.returncode == 1, "a batch that is not counted is an aim that was not met"
     (failed,) = LedgerRange.objects.filter(checkpoint__group_id=this.group, kind="failed")

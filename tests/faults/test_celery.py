@@ -10,9 +10,9 @@ import pytest
 from offsets import leases
 from offsets.models import JournalEntry, PartitionCheckpoint, Worker
 from offsets.tasks import slot_name
-from tests.cases import Case
-from tests.celery_workers import both_slots, celery, committed, running_slots
-from tests.harness import assert_exactly_once, resume, stopped, wait_for
+from tests.support.cases import Case
+from tests.support.celery_workers import both_slots, celery, committed, running_slots
+from tests.support.processes import assert_exactly_once, resume, stopped, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -7,9 +7,9 @@ import pytest
 
 from offsets import leases
 from streamsocial.stack import Stack
-from tests.cases import Case
-from tests.celery_workers import both_slots, committed, environment, running_slots, slots_arguments, supervision
-from tests.harness import Background, wait_for
+from tests.support.cases import Case
+from tests.support.celery_workers import both_slots, committed, environment, running_slots, slots_arguments, supervision
+from tests.support.processes import Background, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

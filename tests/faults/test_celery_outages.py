@@ -11,9 +11,9 @@ from django.db import connection
 from offsets import leases
 from offsets.models import Lease
 from streamsocial.stack import Stack
-from tests.cases import Case
-from tests.celery_workers import both_slots, celery, committed, running_slots, slots_worker
-from tests.harness import assert_exactly_once, manage_json, wait_for
+from tests.support.cases import Case
+from tests.support.celery_workers import both_slots, celery, committed, running_slots, slots_worker
+from tests.support.processes import assert_exactly_once, manage_json, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash_matrix import POINTS, Cell, run_cell, table
+from tests.faults.crash_matrix import POINTS, Cell, run_cell, table
 
 pytestmark = [pytest.mark.faults, pytest.mark.django_db(transaction=True)]
 

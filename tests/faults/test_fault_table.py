@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from streamsocial.stack import Stack
-from tests.fault_table import HEAD, ROWS, Row, Scene
+from tests.faults.fault_table import ROWS
+from tests.faults.scene import HEAD, Row, Scene
 
 pytestmark = [pytest.mark.faults, pytest.mark.django_db(transaction=True)]
 

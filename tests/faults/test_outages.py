@@ -7,8 +7,8 @@ from django.db import connection
 
 from offsets.models import PartitionCheckpoint, Worker
 from streamsocial.stack import Stack
-from tests.cases import Case
-from tests.harness import assert_exactly_once, background, manage, manage_json, wait_for
+from tests.support.cases import Case
+from tests.support.processes import assert_exactly_once, background, manage, manage_json, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storm import run_storm
+from tests.faults.storm import run_storm
 
 pytestmark = [pytest.mark.faults, pytest.mark.django_db(transaction=True)]
 

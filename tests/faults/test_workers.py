@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from offsets.models import JournalEntry, PartitionCheckpoint, Worker
-from tests.cases import Case
-from tests.harness import assert_exactly_once, background, manage, manage_json, resume, stopped, wait_for
+from tests.support.cases import Case
+from tests.support.processes import assert_exactly_once, background, manage, manage_json, resume, stopped, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,7 +13,7 @@ from offsets.actions.guards import Actor, ReasonError, Seen, Source, UnknownPart
 from offsets.actions.pause import ActionKind
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import DatabaseTime, JournalEntry, LagSample, OperatorAction, PartitionCheckpoint
-from tests.page_rows import make_checkpoint, make_sample, make_user, make_worker
+from tests.support.page_rows import make_checkpoint, make_sample, make_user, make_worker
 
 pytestmark = pytest.mark.django_db
 

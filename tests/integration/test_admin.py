@@ -9,7 +9,7 @@ from analytics import models as metrics
 from offsets import models
 from offsets.admin.base import COUNTED_AT_MOST, BoundedPaginator
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
-from tests.page_rows import GROUP, make_checkpoint, make_range, make_sample, make_user, make_worker
+from tests.support.page_rows import GROUP, make_checkpoint, make_range, make_sample, make_user, make_worker
 
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at:UserWarning")]
 

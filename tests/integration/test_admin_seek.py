@@ -9,8 +9,8 @@ from django.test import Client
 
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import OperatorAction, PartitionCheckpoint
-from tests.harness import wait_for
-from tests.page_rows import make_checkpoint, make_range, make_user, make_worker
+from tests.support.page_rows import make_checkpoint, make_range, make_user, make_worker
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.django_db
 

@@ -8,7 +8,7 @@ from django.test import Client
 from analytics.dashboard import views
 from analytics.dashboard.read_model import Dashboard
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
-from tests.page_rows import make_checkpoint, make_user, make_worker
+from tests.support.page_rows import make_checkpoint, make_user, make_worker
 
 # WhiteNoise misses the folder of collected static files, which only a deployment has.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore:No directory at:UserWarning")]

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from offsets.models import DatabaseTime, DeadLetter, OperatorAction, PartitionCheckpoint
 from streamsocial.environment import BASE_DIR
-from tests.page_rows import GROUP, make_checkpoint, make_worker
+from tests.support.page_rows import GROUP, make_checkpoint, make_worker
 
 pytestmark = pytest.mark.django_db
 

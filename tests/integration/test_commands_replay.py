@@ -14,8 +14,8 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.management.commands import replay_offsets
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, Replay
 from offsets.replays import requests, runner
-from tests.harness import manage_json
-from tests.replay_world import World, once
+from tests.support.processes import manage_json
+from tests.support.replay_scenario import Scenario, once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,23 +25,23 @@ BETWEEN = "2023-11-14T22:20:00Z"
 
 
 @pytest.fixture
-def world() -> World:
+def scenario() -> Scenario:
     """Two partitions: 30 processed, 10 failed; and later 10 skipped, 10 claimed, 20 processed."""
-    made = World(2)
+    made = Scenario(2)
     for partition in (0, 1):
         made.produce(40, partition, at_ms=EARLY_MS)
         made.produce(40, partition, at_ms=LATE_MS)
-        made.lay(
+        made.append(
             (30, "processed"), (10, "failed"), (10, "skipped"), (10, "claimed"), (20, "processed"), partition=partition
         )
     return made
 
 
-def run(world: World, *arguments: str, status: int = 0) -> Any:
+def run(scenario: Scenario, *arguments: str, status: int = 0) -> Any:
     """The command's JSON; it must end with `status`."""
     out = io.StringIO()
     try:
-        call_command("replay_offsets", "--group", world.name, *arguments, "--json", stdout=out, stderr=io.StringIO())
+        call_command("replay_offsets", "--group", scenario.name, *arguments, "--json", stdout=out, stderr=io.StringIO())
         ended: object = 0
     except SystemExit as end:
         ended = end.code
@@ -49,11 +49,11 @@ def run(world: World, *arguments: str, status: int = 0) -> Any:
     return json.loads(out.getvalue())
 
 
-def said(world: World, *arguments: str, status: int = 0) -> str:
+def said(scenario: Scenario, *arguments: str, status: int = 0) -> str:
     """What it tells a person, on both streams."""
     out = io.StringIO()
     try:
-        call_command("replay_offsets", "--group", world.name, *arguments, stdout=out, stderr=out)
+        call_command("replay_offsets", "--group", scenario.name, *arguments, stdout=out, stderr=out)
         ended: object = 0
     except SystemExit as end:
         ended = end.code
@@ -61,15 +61,15 @@ def said(world: World, *arguments: str, status: int = 0) -> str:
     return out.getvalue()
 
 
-def first(world: World) -> str:
-    return f"{world.name}:0"
+def first(scenario: Scenario) -> str:
+    return f"{scenario.name}:0"
 
 
 BEFORE = ((0, 30), (60, 80), (0, 30, 1), (60, 80, 1))
 
 
-def assert_untouched(world: World) -> None:
-    world.assert_counted(*BEFORE)
+def assert_untouched(scenario: Scenario) -> None:
+    scenario.assert_counted(*BEFORE)
     assert not Replay.objects.exists()
     assert not OperatorAction.objects.filter(kind__in=("replay", "requeue")).exists()
 
@@ -77,11 +77,11 @@ def assert_untouched(world: World) -> None:
 # --- Dry runs and choices -------------------------------------------------------------------------
 
 
-def test_it_only_says_what_would_happen_unless_told_to_execute(world: World) -> None:
-    data = run(world, "--all")
+def test_it_only_says_what_would_happen_unless_told_to_execute(scenario: Scenario) -> None:
+    data = run(scenario, "--all")
     assert (data["executed"], data["to_count"]) == (False, 20)
     assert data["items"][0] == {
-        "partition": f"{world.name}-0",
+        "partition": f"{scenario.name}-0",
         "start": 30,
         "end": 40,
         "to_count": 10,
@@ -90,15 +90,16 @@ def test_it_only_says_what_would_happen_unless_told_to_execute(world: World) -> 
         "expired": 0,
         "not_read_yet": 0,
         "outside": 0,
-        "detail": f"Replay {world.name}-0 [30, 40): 10 offsets are counted (10 failed). The live offset does not move.",
+        "detail": f"Replay {scenario.name}-0 [30, 40): 10 offsets are counted (10 failed). "
+        "The live offset does not move.",
     }
-    told = said(world, "--all", "--reason", "a reason alone does nothing")
+    told = said(scenario, "--all", "--reason", "a reason alone does nothing")
     assert "10 offsets are counted (10 failed)" in told
     assert "Dry run: nothing was changed. Add --execute --reason 'why' to do it." in told
-    assert_untouched(world)
+    assert_untouched(scenario)
 
 
-def test_it_takes_what_is_named_and_nothing_else(world: World) -> None:
+def test_it_takes_what_is_named_and_nothing_else(scenario: Scenario) -> None:
     choices: list[tuple[list[str], set[tuple[int, int, int]]]] = [
         ([], {(0, 30, 40), (1, 30, 40)}),
         (["--status", "skipped"], {(0, 40, 50), (1, 40, 50)}),
@@ -110,17 +111,19 @@ def test_it_takes_what_is_named_and_nothing_else(world: World) -> None:
         (["--until", BETWEEN, "--status", "failed", "--status", "claimed"], {(0, 30, 40), (1, 30, 40)}),
     ]
     for options, ranges in choices:
-        assert taken(run(world, "--all", *options)) == ranges, options
-        assert taken(run(world, "--topic", first(world), *options)) == {one for one in ranges if one[0] == 0}, options
-    assert_untouched(world)
+        assert taken(run(scenario, "--all", *options)) == ranges, options
+        assert taken(run(scenario, "--topic", first(scenario), *options)) == {one for one in ranges if one[0] == 0}, (
+            options
+        )
+    assert_untouched(scenario)
 
 
 def taken(data: Any) -> set[tuple[int, int, int]]:
     return {(int(item["partition"][-1]), item["start"], item["end"]) for item in data["items"]}
 
 
-def test_it_takes_ranges_of_one_partition(world: World) -> None:
-    data = run(world, "--topic", first(world), "--offsets", "25-35", "--offsets", "45-55", "--offsets", "70-90")
+def test_it_takes_ranges_of_one_partition(scenario: Scenario) -> None:
+    data = run(scenario, "--topic", first(scenario), "--offsets", "25-35", "--offsets", "45-55", "--offsets", "70-90")
     assert [(i["start"], i["end"], i["by_kind"], i["deduplicated"], i["not_read_yet"]) for i in data["items"]] == [
         (25, 35, {"failed": 5}, 5, 0),
         (45, 55, {"claimed": 5, "skipped": 5}, 0, 0),
@@ -128,118 +131,118 @@ def test_it_takes_ranges_of_one_partition(world: World) -> None:
     ]
 
 
-def test_many_ranges_are_not_all_drawn(world: World) -> None:
+def test_many_ranges_are_not_all_drawn(scenario: Scenario) -> None:
     options = [text for n in range(0, 60, 2) for text in ("--offsets", f"{n}-{n + 1}")]
-    assert "… and 10 more ranges." in said(world, "--topic", first(world), *options)
+    assert "… and 10 more ranges." in said(scenario, "--topic", first(scenario), *options)
 
 
 # --- Doing it -------------------------------------------------------------------------------------
 
 
-def test_it_counts_what_failed_and_tells_how_it_ended(world: World) -> None:
-    data = run(world, "--all", "--execute", "--reason", "mended")
+def test_it_counts_what_failed_and_tells_how_it_ended(scenario: Scenario) -> None:
+    data = run(scenario, "--all", "--execute", "--reason", "mended")
     keys = ("executed", "status", "counted", "deduplicated", "dead_letters", "total_offsets", "done_offsets", "starts")
     assert [data[key] for key in keys] == [True, "done", 20, 0, 0, 20, 20, 1]
     assert data["username"].startswith("os:")
-    assert (data["reason"], data["group"], data["automatic"]) == ("mended", world.name, False)
+    assert (data["reason"], data["group"], data["automatic"]) == ("mended", scenario.name, False)
     assert data["finished_at"] is not None
-    world.assert_counted(*BEFORE, (30, 40), (30, 40, 1))
+    scenario.assert_counted(*BEFORE, (30, 40), (30, 40, 1))
     action = OperatorAction.objects.get(kind="replay")
     assert (action.source, action.outcome, action.reason) == ("command", "applied", "mended")
-    told = said(world, "--topic", first(world), "--offsets", "0-80", "--execute", "--reason", "the rest")
+    told = said(scenario, "--topic", first(scenario), "--offsets", "0-80", "--execute", "--reason", "the rest")
     assert re.search(r"Replay \d+ done: 80 of 80 offsets, [\d,]+ a second\. 20 events counted, 60 left out", told)
-    world.assert_counted((0, 80), (0, 40, 1), (60, 80, 1))
+    scenario.assert_counted((0, 80), (0, 40, 1), (60, 80, 1))
 
 
 def test_a_replay_that_is_refused_midway_is_an_aim_that_was_not_met(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("offsets.ledger.replay_miss", lambda commit: "the ledger has changed")
-    data = run(world, "--all", "--execute", "--reason", "mended", status=1)
+    data = run(scenario, "--all", "--execute", "--reason", "mended", status=1)
     assert data["status"] == "failed"
     assert "the ledger keeps changing there" in data["detail"]
 
 
 def test_it_is_left_to_the_workers_when_it_shall_run_in_the_background(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
     monkeypatch.setattr(replay_offsets, "dispatch_replay", sent.append)
-    data = run(world, "--all", "--execute", "--reason", "mended", "--background", "--rate", "500")
+    data = run(scenario, "--all", "--execute", "--reason", "mended", "--background", "--rate", "500")
     replay = Replay.objects.get()
     assert (sent, data["id"], data["status"]) == ([replay.pk], replay.pk, "queued")
     assert replay.records_per_second == 500
-    world.assert_counted(*BEFORE)
+    scenario.assert_counted(*BEFORE)
 
 
-def test_one_that_was_interrupted_is_resumed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_interrupted_is_resumed(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "CHUNK_RECORDS", 5)
     before = signal.getsignal(signal.SIGTERM)
     interrupt = once(lambda: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr(runner, "failpoint", lambda name: interrupt() if name == "replay_chunk" else None)
-    told = said(world, "--all", "--execute", "--reason", "mended", status=1)
+    told = said(scenario, "--all", "--execute", "--reason", "mended", status=1)
     replay = Replay.objects.get()
     assert f"Replay {replay.pk} running: 5 of 20 offsets" in told
     assert f"It goes on where it was with --resume {replay.pk}" in told
     assert signal.getsignal(signal.SIGTERM) == before, "whoever called it has its own answer back"
-    data = run(world, "--resume", str(replay.pk))
+    data = run(scenario, "--resume", str(replay.pk))
     assert (data["status"], data["starts"], data["counted"]) == ("done", 2, 20)
-    world.assert_counted(*BEFORE, (30, 40), (30, 40, 1))
+    scenario.assert_counted(*BEFORE, (30, 40), (30, 40, 1))
     with pytest.raises(CommandError, match=f"Replay {replay.pk} has ended, or another process runs it") as refused:
-        run(world, "--resume", str(replay.pk))
+        run(scenario, "--resume", str(replay.pk))
     assert refused.value.returncode == 2
 
 
-def test_it_lists_and_cancels(world: World) -> None:
-    assert run(world, "--list") == {"items": []}
-    old = world.begin(world.wanted(30, 40))
-    new = world.begin(world.wanted(40, 50))
-    other = World()
+def test_it_lists_and_cancels(scenario: Scenario) -> None:
+    assert run(scenario, "--list") == {"items": []}
+    old = scenario.begin(scenario.wanted(30, 40))
+    new = scenario.begin(scenario.wanted(40, 50))
+    other = Scenario()
     other.produce(5)
-    other.lay((5, "failed"))
+    other.append((5, "failed"))
     other.begin(other.wanted(0, 5))
-    assert [item["id"] for item in run(world, "--list")["items"]] == [new.pk, old.pk]
-    dry = run(world, "--cancel", str(old.pk))
+    assert [item["id"] for item in run(scenario, "--list")["items"]] == [new.pk, old.pk]
+    dry = run(scenario, "--cancel", str(old.pk))
     assert (dry["executed"], dry["id"]) == (False, old.pk)
     assert "10 of 10 offsets are left as they are" in dry["detail"]
     with pytest.raises(CommandError, match="reason") as refused:
-        run(world, "--cancel", str(old.pk), "--execute")
+        run(scenario, "--cancel", str(old.pk), "--execute")
     assert refused.value.returncode == 2
-    assert run(world, "--list")["items"][1]["status"] == "queued"
-    data = run(world, "--cancel", str(old.pk), "--execute", "--reason", "not now")
+    assert run(scenario, "--list")["items"][1]["status"] == "queued"
+    data = run(scenario, "--cancel", str(old.pk), "--execute", "--reason", "not now")
     assert (data["id"], data["status"]) == (old.pk, "cancelled")
-    told = said(world, "--list")
+    told = said(scenario, "--list")
     assert f"Replay {old.pk} cancelled: 0 of 10 offsets. Cancelled before it began." in told
     assert f"Replay {new.pk} queued: 0 of 10 offsets." in told
-    world.assert_counted(*BEFORE)
+    scenario.assert_counted(*BEFORE)
 
 
 # --- Dead letters ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def letters() -> World:
+def letters() -> Scenario:
     """Good records that were set apart by a handler that has been mended since, and one, 1:9, that is truly bad."""
-    world = World(2)
+    scenario = Scenario(2)
     codes = {(0, 2): "handler_failed", (0, 5): "refused_by_database", (1, 8): "handler_failed", (1, 9): "malformed"}
     for partition in (0, 1):
-        world.produce(20, partition)
-    whole = dict(world.values)
-    world.values |= dict.fromkeys(codes, b"poison")
+        scenario.produce(20, partition)
+    whole = dict(scenario.values)
+    scenario.values |= dict.fromkeys(codes, b"poison")
     for partition in (0, 1):
-        world.lay((20, "processed"), partition=partition)
+        scenario.append((20, "processed"), partition=partition)
     for (partition, offset), code in codes.items():
         value = b"poison" if code == "malformed" else whole[partition, offset]
-        rows = DeadLetter.objects.filter(checkpoint=world.checkpoint(partition), offset=offset)
+        rows = DeadLetter.objects.filter(checkpoint=scenario.checkpoint(partition), offset=offset)
         assert rows.update(value=value, error_code=code) == 1
-        world.values[partition, offset] = value
-    return world
+        scenario.values[partition, offset] = value
+    return scenario
 
 
 LETTERS_BEFORE = ((0, 2), (3, 5), (6, 20), (0, 8, 1), (9, 20, 1))
 
 
-def test_dead_letters_are_only_shown_unless_told_to_execute(letters: World) -> None:
+def test_dead_letters_are_only_shown_unless_told_to_execute(letters: Scenario) -> None:
     data = run(letters, "--all", "--dead-letters")
     assert data["executed"] is False
     assert [(i["partition"][-1], i["changed"], i["matched"], i["still_fail"]) for i in data["items"]] == [
@@ -251,7 +254,7 @@ def test_dead_letters_are_only_shown_unless_told_to_execute(letters: World) -> N
     assert not OperatorAction.objects.filter(kind="requeue").exists()
 
 
-def test_dead_letters_are_counted_from_the_bytes_that_were_kept(letters: World) -> None:
+def test_dead_letters_are_counted_from_the_bytes_that_were_kept(letters: Scenario) -> None:
     data = run(letters, "--all", "--dead-letters", "--execute", "--reason", "mended")
     assert [(i["changed"], i["still_fail"]) for i in data["items"]] == [(2, 0), (1, 1)]
     letters.assert_counted((0, 20), (0, 20, 1))
@@ -259,7 +262,7 @@ def test_dead_letters_are_counted_from_the_bytes_that_were_kept(letters: World) 
     assert set(DeadLetter.objects.filter(status="pending").values_list("offset", flat=True)) == {9}
 
 
-def test_dead_letters_are_chosen_by_error_code_and_partition(letters: World) -> None:
+def test_dead_letters_are_chosen_by_error_code_and_partition(letters: Scenario) -> None:
     options = ("--topic", first(letters), "--dead-letters", "handler_failed", "--execute", "--reason", "mended")
     (item,) = run(letters, *options)["items"]
     assert (item["matched"], item["changed"]) == (1, 1)
@@ -313,55 +316,59 @@ NONSENSE = [
 ]
 
 
-def test_nonsense_is_refused_with_what_to_do_and_changes_nothing(world: World) -> None:
+def test_nonsense_is_refused_with_what_to_do_and_changes_nothing(scenario: Scenario) -> None:
     for options, says in NONSENSE:
-        arguments = [option.replace("TOPIC:", f"{world.name}:") for option in options]
-        with pytest.raises(CommandError, match=re.escape(says.replace("TOPIC-", f"{world.name}-"))) as refused:
-            call_command("replay_offsets", "--group", world.name, *arguments, stdout=io.StringIO())
+        arguments = [option.replace("TOPIC:", f"{scenario.name}:") for option in options]
+        with pytest.raises(CommandError, match=re.escape(says.replace("TOPIC-", f"{scenario.name}-"))) as refused:
+            call_command("replay_offsets", "--group", scenario.name, *arguments, stdout=io.StringIO())
         # argparse's own errors get their status where the process ends.
         assert refused.value.returncode == (2 if isinstance(refused.value.__cause__, OffsetsError) else 1), options
-    world.assert_counted(*BEFORE)
+    scenario.assert_counted(*BEFORE)
     assert not Replay.objects.exists()
     assert not OperatorAction.objects.filter(outcome="applied", kind__in=("replay", "requeue")).exists()
 
 
 def test_a_partition_of_which_kafka_tells_nothing_is_not_taken_whole(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(KafkaAdmin, "offsets_for_time", lambda *_: {world.place(0): 40})
-    with pytest.raises(CommandError, match=f"which offsets of {world.name}-1 are of that time; try again") as away:
-        run(world, "--all", "--since", BETWEEN)
+    monkeypatch.setattr(KafkaAdmin, "offsets_for_time", lambda *_: {scenario.place(0): 40})
+    with pytest.raises(CommandError, match=f"which offsets of {scenario.name}-1 are of that time; try again") as away:
+        run(scenario, "--all", "--since", BETWEEN)
     assert away.value.returncode == 3
 
 
-def test_what_was_shown_and_is_not_true_any_more_is_not_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_shown_and_is_not_true_any_more_is_not_done(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     preview = requests.preview
 
     def and_then(*arguments: Any) -> Any:
         plans = preview(*arguments)
-        world.seek(30)
-        world.lay((5, "processed"))
+        scenario.seek(30)
+        scenario.append((5, "processed"))
         return plans
 
     monkeypatch.setattr(requests, "preview", and_then)
     with pytest.raises(CommandError, match="10 offsets were to be counted, now 5") as refused:
-        run(world, "--topic", first(world), "--execute", "--reason", "mended")
+        run(scenario, "--topic", first(scenario), "--execute", "--reason", "mended")
     assert refused.value.returncode == 2
     assert OperatorAction.objects.get(kind="replay").outcome == "refused"
 
 
-def test_it_ends_with_3_while_kafka_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_with_3_while_kafka_does_not_answer(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(_: object) -> None:
         raise ServiceUnavailableError("Kafka does not answer. Check KAFKA_BOOTSTRAP_SERVERS.")
 
     monkeypatch.setattr("offsets.replays.requests.logs_of", away)
     with pytest.raises(CommandError, match="Kafka does not answer") as refused:
-        run(world, "--all", "--execute", "--reason", "mended")
+        run(scenario, "--all", "--execute", "--reason", "mended")
     assert refused.value.returncode == 3
-    assert_untouched(world)
+    assert_untouched(scenario)
 
 
-def test_it_runs_from_the_command_line(world: World, service_env: dict[str, str]) -> None:
-    data = manage_json(service_env, "replay_offsets", "--group", world.name, "--all", "--execute", "--reason", "mended")
+def test_it_runs_from_the_command_line(scenario: Scenario, service_env: dict[str, str]) -> None:
+    data = manage_json(
+        service_env, "replay_offsets", "--group", scenario.name, "--all", "--execute", "--reason", "mended"
+    )
     assert (data["status"], data["counted"]) == ("done", 20)
     assert not LedgerRange.objects.filter(kind="failed").exists()

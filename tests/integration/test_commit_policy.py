@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from offsets.models import Worker
-from tests.cases import Case
 from tests.documented import install
-from tests.harness import assert_exactly_once, background, manage, manage_json
+from tests.support.cases import Case
+from tests.support.processes import assert_exactly_once, background, manage, manage_json
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,7 +30,7 @@ def run(case: Case, policy: str) -> tuple[dict[str, Any], list[list[list[Any]]]]
 def test_a_policy_of_ones_own_decides_and_every_commit_is_heard_of(case: MakeCase) -> None:
     # COMMIT_INTERVAL_MS would commit after 50 ms; this policy wants 1,500 records, whatever the time.
     this = case(9_000, partitions=3, FETCH_MAX_RECORDS="100", COMMIT_MAX_RECORDS="100000", COMMIT_MAX_SECONDS="3")
-    summary, commits = run(this, "tests.own_policies.by_count")
+    summary, commits = run(this, "tests.support.policies.by_count")
     assert summary["commits"] == len(commits)
     sizes = [sum(row[3] for row in rows) for rows in commits]
     assert sum(sizes) == 9_000
@@ -49,7 +49,7 @@ def test_a_policy_of_ones_own_decides_and_every_commit_is_heard_of(case: MakeCas
 
 def test_a_policy_that_raises_costs_nothing_but_itself(case: MakeCase) -> None:
     this = case(3_000, partitions=2)
-    summary, _ = run(this, "tests.own_policies.Raising")
+    summary, _ = run(this, "tests.support.policies.Raising")
     assert "commit policy" not in str(summary)
     assert "out of ideas" in Worker.objects.get(pk=summary["worker_id"]).last_error
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
@@ -65,7 +65,7 @@ def test_a_path_that_leads_nowhere_is_refused_at_the_start(case: MakeCase) -> No
 def test_a_worker_that_is_to_catch_up_does_not_wait_for_more_than_there_is(case: MakeCase) -> None:
     this = case(1_000, partitions=2, COMMIT_MAX_RECORDS="100000", COMMIT_MAX_SECONDS="3600")
     summary = manage_json(
-        {**this.env, "COMMIT_POLICY": "tests.own_policies.by_too_many"},
+        {**this.env, "COMMIT_POLICY": "tests.support.policies.by_too_many"},
         *this.run_consumer("--exit-when-caught-up"),
         seconds=60,
     )
@@ -75,7 +75,7 @@ def test_a_worker_that_is_to_catch_up_does_not_wait_for_more_than_there_is(case:
 
 def test_a_receiver_cannot_swallow_the_commits_that_follow(case: MakeCase) -> None:
     this = case(3_000, partitions=3, FETCH_MAX_RECORDS="100")
-    env = {**this.env, "COMMIT_POLICY": "tests.hostile_receivers.by_count"}
+    env = {**this.env, "COMMIT_POLICY": "tests.support.receivers.by_count"}
     summary = manage_json(env, *this.run_consumer("--exit-when-caught-up"))
     assert summary["commits"] > 2
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)

@@ -8,8 +8,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from offsets.models import LedgerRange, PartitionCheckpoint
-from tests.cases import Case
-from tests.harness import assert_exactly_once, background, manage, manage_json, wait_for
+from tests.support.cases import Case
+from tests.support.processes import assert_exactly_once, background, manage, manage_json, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -8,9 +8,8 @@ Kafka is played by a few lines; `tests.integration.test_coordinator` has the rea
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from django.db import transaction
@@ -20,126 +19,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from offsets import ledger, workers
-from offsets.clock import Deadline
-from offsets.errors import ServiceUnavailableError
-from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
-from offsets.kafka.client import KafkaClient, StartAt
-from offsets.ledger import ControlState
 from offsets.models import JournalEntry, OperatorAction, PartitionCheckpoint, Worker
 from offsets.monitoring import invariants
 from offsets.processing.committer import BatchCommitter
-from offsets.processing.coordinator import CONTESTED_RETRY_SECONDS, LocalPartition, OffsetCoordinator
+from offsets.processing.coordinator import CONTESTED_RETRY_SECONDS, LocalPartition
 from offsets.processing.deduplication import LedgerCutter
 from offsets.processing.pipeline import Pending
 from offsets.types import Claim, DesiredState, RecordBatch, Semantics, TopicPartition
-from tests.ledger_hands import HANDLER, SESSION
+from tests.support.coordinator_members import LOG_END, PLACES, TOPIC, FakeAdmin, Member, Swallowed, members, places
+from tests.support.ledger_model.workers import HANDLER, SESSION
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-TOPIC = "t"
-PLACES = tuple(TopicPartition(TOPIC, number) for number in range(2))
-LOG_END = 60
-
-places = st.sampled_from(PLACES)
-members = st.sampled_from((0, 1))
-
-
-class FakeClient:
-    """The consumer's assignment: offsets, and the pause flag that survives an unassignment."""
-
-    def __init__(self) -> None:
-        self.at: dict[TopicPartition, int] = {}
-        self.paused: set[TopicPartition] = set()
-
-    def assign(self, starts: Mapping[TopicPartition, StartAt]) -> None:
-        assert not starts.keys() & self.at.keys(), "Kafka answers _CONFLICT"
-        self.at |= {tp: start.offset for tp, start in starts.items()}
-
-    def unassign(self, partitions: Iterable[TopicPartition], *, in_callback: bool = False) -> None:
-        for tp in partitions:
-            self.at.pop(tp, None)
-
-    def pause(self, partitions: Iterable[TopicPartition]) -> None:
-        self.paused |= self.at.keys() & set(partitions)
-
-    def resume(self, partitions: Iterable[TopicPartition]) -> None:
-        self.paused -= self.at.keys() & set(partitions)
-
-
-class FakeAdmin:
-    """One topic, shared by all members; `away` is a cluster that does not answer."""
-
-    def __init__(self) -> None:
-        self.starts = dict.fromkeys(PLACES, 0)
-        self.away = False
-
-    def describe_topics(self, topics: Iterable[str], **_: object) -> dict[str, TopicDescription]:
-        self._answer()
-        return {TOPIC: TopicDescription("topic-id", tuple(tp.partition for tp in PLACES))}
-
-    def log_bounds(self, partitions: Iterable[TopicPartition], **_: object) -> dict[TopicPartition, LogBounds]:
-        self._answer()
-        return {tp: LogBounds(self.starts[tp], LOG_END) for tp in partitions}
-
-    def _answer(self) -> None:
-        if self.away:
-            raise ServiceUnavailableError("away")
-
-
-class Member:
-    """One worker's process, as far as its coordinator goes. `drains` is whether the pipeline finishes in time."""
-
-    def __init__(self, group: str, admin: FakeAdmin) -> None:
-        self.worker_id = f"w-{uuid.uuid4().hex[:8]}"
-        workers.register(self.worker_id, group)
-        self.client = FakeClient()
-        #: What the group has told this member that it has.
-        self.told: set[TopicPartition] = set()
-        #: Taken away behind its back; it hears of it later.
-        self.unheard: set[TopicPartition] = set()
-        #: Where another's epoch has met it: claimed again only when that one is gone.
-        self.met: set[TopicPartition] = set()
-        self.drains = True
-        #: A heartbeat's answer that the fetching thread has not looked at yet.
-        self.read: tuple[list[int], dict[int, ControlState]] = ([], {})
-        self.coordinator = OffsetCoordinator(
-            group_id=group,
-            worker_id=self.worker_id,
-            client=cast("KafkaClient", self.client),
-            admin=cast("KafkaAdmin", admin),
-            dimensions=HANDLER.dimensions,
-            drain=self._drain,
-            on_claimed=lambda _: None,
-        )
-
-    def _drain(self, claims: list[Claim], deadline: Deadline) -> set[int]:
-        return {claim.checkpoint_id for claim in claims} if self.drains else set()
-
-    @property
-    def owned(self) -> dict[TopicPartition, LocalPartition]:
-        return self.coordinator.partitions
-
-    def heartbeat(self) -> None:
-        ids = [local.claim.checkpoint_id for local in self.owned.values()]
-        self.read = (ids, ledger.control_states(ids))
-
-    def obey(self) -> None:
-        before = set(self.owned)
-        self.coordinator.apply_control(*self.read)
-        self.met |= before - self.owned.keys()
-
-
-class Swallowed(logging.Handler):
-    """Callbacks may not raise, so the coordinator logs: what it logs with a trace is kept for the test to see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.errors: list[BaseException] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not isinstance(error, ServiceUnavailableError):
-            self.errors.append(error)
 
 
 class CoordinatorMachine(RuleBasedStateMachine):
@@ -272,7 +162,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
         for member in self.members:
             member.coordinator.check_readable(self._out_of_range(member))
 
-    # --- The world -----------------------------------------------------------------------------------
+    # --- The scenario -------------------------------------------------------------------------------
 
     @rule(place=places, by=st.integers(-1, 3), noticed=st.booleans())
     def expire(self, place: TopicPartition, by: int, noticed: bool) -> None:

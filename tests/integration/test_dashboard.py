@@ -11,7 +11,7 @@ from analytics.dashboard.read_model import Dashboard
 from analytics.models import EngagementMinute
 from offsets import journal
 from offsets.models import DatabaseTime, DeadLetter, InvariantReport, StoreOffset
-from tests.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
+from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,7 @@ import pytest
 from offsets.models import Worker
 from streamsocial.environment import SERVICE_VARIABLES
 from streamsocial.stack import Stack
-from tests.harness import Background, background, manage, manage_json, wait_for
+from tests.support.processes import Background, background, manage, manage_json, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(400)]
 

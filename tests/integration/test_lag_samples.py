@@ -8,7 +8,7 @@ from offsets.kafka.admin import LogBounds
 from offsets.models import DatabaseTime, JournalEntry, LagSample
 from offsets.monitoring import lag_samples
 from offsets.types import TopicPartition
-from tests.page_rows import GROUP, ago, make_checkpoint, make_sample
+from tests.support.page_rows import GROUP, ago, make_checkpoint, make_sample
 
 pytestmark = pytest.mark.django_db
 

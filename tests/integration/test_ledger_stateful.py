@@ -19,9 +19,9 @@ from offsets import ledger
 from offsets.ledger import pieces
 from offsets.ranges import offset_range
 from offsets.types import RangeKind, Semantics, StoreCommit, TopicPartition
-from tests.ledger_hands import ACTS, FIRST_MINUTE, FIRST_SLOTS, TOPIC, WORKERS, breaking, pick
-from tests.ledger_truth import GOOD, HOLE, POISON
-from tests.ledger_world import LedgerWorld
+from tests.support.ledger_model.scenario import LedgerScenario
+from tests.support.ledger_model.truth import GOOD, HOLE, POISON
+from tests.support.ledger_model.workers import ACTS, FIRST_MINUTE, FIRST_SLOTS, TOPIC, WORKERS, breaking, pick
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,7 +34,7 @@ halved = st.sampled_from((Semantics.AT_LEAST_ONCE, Semantics.AT_MOST_ONCE))
 acts = st.sampled_from(ACTS)
 
 
-class LedgerMachine(LedgerWorld):
+class LedgerMachine(LedgerScenario):
     """Workers and operators do anything in any order."""
 
     # --- The log -----------------------------------------------------------------------------------

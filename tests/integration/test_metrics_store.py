@@ -10,7 +10,7 @@ from offsets.errors import LedgerConflictError
 from offsets.ledger import Baseline
 from offsets.models import PartitionCheckpoint
 from offsets.types import Claim, PartitionCommit, RecordBatch
-from tests.unit.test_aggregation import Record, event
+from tests.support.records import Record, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -12,8 +12,8 @@ from offsets.stores import open_store
 from offsets.types import TopicPartition
 from streamsocial.stack import Stack
 from streamsocial.stack.kafka import Kafka
-from tests.cases import Case
-from tests.harness import background, manage, manage_json, wait_for
+from tests.support.cases import Case
+from tests.support.processes import background, manage, manage_json, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from offsets.models import Incident, JournalEntry, Notification
 from offsets.monitoring import notifications
-from tests.page_rows import GROUP
+from tests.support.page_rows import GROUP
 
 SECRET = "a secret of the test"
 

@@ -12,7 +12,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from analytics.dimensions import EVENT_TYPES
 from analytics.events import InvalidRecordError, decode_record
-from tests.harness import background, manage, manage_json, wait_for
+from tests.support.processes import background, manage, manage_json, wait_for
 
 Produce = Callable[..., list[str]]
 

@@ -16,7 +16,7 @@ from offsets import leases, tasks, workers
 from offsets.errors import LedgerConflictError, ServiceUnavailableError, TopicNotFoundError
 from offsets.models import JournalEntry, Lease, Worker
 from offsets.processing.worker import WorkerOptions
-from tests.page_rows import GROUP, make_worker
+from tests.support.page_rows import GROUP, make_worker
 
 pytestmark = pytest.mark.django_db
 

@@ -13,7 +13,7 @@ from offsets.models import Lease, StoreOffset
 from offsets.monitoring import invariants, lag_samples
 from offsets.stores import open_store
 from offsets.types import StoredOffset, TopicPartition
-from tests.page_rows import GROUP, make_checkpoint
+from tests.support.page_rows import GROUP, make_checkpoint
 
 PROMISE = invariants.Promise((), 0, 0)
 

@@ -10,8 +10,8 @@ from offsets.actions import automatic
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.processing.circuit_breaker import CircuitBreakers
 from offsets.types import BatchStats, Claim, PartitionCommit, RecordFailure
-from tests.page_rows import make_checkpoint
-from tests.replay_world import other_session
+from tests.support.page_rows import make_checkpoint
+from tests.support.replay_scenario import other_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -1,32 +1,30 @@
-"""The real ASGI application, driven as a server drives it, against the run's own Valkey and PostgreSQL."""
+"""The websocket: snapshots, flow control, and what it survives."""
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import channel_layers, get_channel_layer
-from channels.testing import WebsocketCommunicator
 from channels_redis.core import RedisChannelLayer
-from django.contrib.auth import SESSION_KEY
-from django.contrib.sessions.models import Session
-from django.test import Client
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from analytics.dashboard import consumers, feed
 from analytics.dashboard.broadcast import Packet, channel_group, pack, send, send_snapshot
 from analytics.dashboard.read_model import Dashboard
 from offsets.models import PartitionCheckpoint
-from tests.page_rows import GROUP, make_checkpoint, make_user
+from tests.support.page_rows import GROUP, make_checkpoint
+from tests.support.websocket import application, close_code, cookie_of, next_snapshot, socket
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.filterwarnings("ignore:No directory at:UserWarning"),
 ]
 
-ORIGIN = (b"origin", b"http://localhost")
-FAR_AHEAD = 10**13 * 9
+
+@pytest.fixture
+def viewer_cookie():
+    return cookie_of("victor", "viewer")
 
 
 @pytest.fixture(autouse=True)
@@ -39,48 +37,7 @@ def _own_channel_layer(stack):
     channel_layers.backends.clear()
 
 
-def application():
-    # Imported when used: the module builds the whole application, which warns (see the mark above).
-    from streamsocial import asgi
-
-    return asgi.application
-
-
-def cookie_of(name, *groups):
-    client = Client()
-    client.force_login(make_user(name, *groups))
-    return client.cookies["sessionid"].value
-
-
-@pytest.fixture
-def viewer_cookie():
-    return cookie_of("victor", "viewer")
-
-
-@asynccontextmanager
-async def socket(cookie=None, origin=ORIGIN, path="/ws/dashboard/"):
-    """An open connection, closed at the end as a browser that leaves closes it."""
-    headers = [] if origin is None else [origin]
-    if cookie:
-        headers.append((b"cookie", f"sessionid={cookie}".encode()))
-    communicator = WebsocketCommunicator(application(), path, headers=headers)
-    communicator.connected, communicator.code = await communicator.connect(timeout=5)
-    try:
-        yield communicator
-    finally:
-        await communicator.disconnect(timeout=10)
-
-
-async def next_snapshot(communicator):
-    return json.loads(await communicator.receive_from(timeout=5))
-
-
-async def close_code(communicator):
-    """The code with which the server closes, past snapshots that were under way."""
-    while True:
-        message = await communicator.receive_output(timeout=5)
-        if message["type"] == "websocket.close":
-            return message["code"]
+FAR_AHEAD = 10**13 * 9
 
 
 async def acknowledge(communicator, snapshot):
@@ -246,63 +203,6 @@ async def test_it_closes_on_anything_but_an_acknowledgement(viewer_cookie, messa
         assert await close_code(browser) == code
 
 
-async def test_it_tells_strangers_to_log_in():
-    async with socket() as browser:
-        assert await close_code(browser) == 4401
-
-
-async def test_it_does_not_take_an_invented_session():
-    async with socket("a" * 32) as browser:
-        assert await close_code(browser) == 4401
-
-
-async def test_it_refuses_users_who_may_not_look():
-    cookie = await sync_to_async(cookie_of)("nobody")
-    async with socket(cookie) as browser:
-        assert await close_code(browser) == 4403
-
-
-@pytest.mark.parametrize("origin", [(b"origin", b"http://evil.example"), None])
-async def test_it_refuses_pages_of_other_sites_before_anything_else(viewer_cookie, origin):
-    communicator = WebsocketCommunicator(
-        application(),
-        "/ws/dashboard/",
-        headers=[(b"cookie", f"sessionid={viewer_cookie}".encode())] + ([origin] if origin else []),
-    )
-
-    connected, _ = await communicator.connect()
-
-    assert not connected
-    await communicator.wait()
-
-
-async def test_it_closes_any_other_path():
-    async with socket(path="/ws/other/") as browser:
-        assert await close_code(browser) == 4404
-
-
-async def test_it_closes_soon_after_the_permission_is_taken_away(viewer_cookie, monkeypatch, django_user_model):
-    monkeypatch.setattr(consumers, "STANDING_CHECK_SECONDS", 0.05)
-    async with socket(viewer_cookie) as browser:
-        await next_snapshot(browser)
-        user = await django_user_model.objects.aget(username="victor")
-        await user.groups.aclear()
-        assert await close_code(browser) == 4403
-
-
-@pytest.mark.parametrize("end", ["logout", "deactivate", "new password"])
-async def test_it_closes_soon_after_the_session_ends(viewer_cookie, monkeypatch, django_user_model, end):
-    monkeypatch.setattr(consumers, "STANDING_CHECK_SECONDS", 0.05)
-    async with socket(viewer_cookie) as browser:
-        await next_snapshot(browser)
-        if end == "logout":
-            await Session.objects.all().adelete()
-        else:
-            changes = {"is_active": False} if end == "deactivate" else {"password": "!another"}
-            await django_user_model.objects.filter(username="victor").aupdate(**changes)
-        assert await close_code(browser) == 4401
-
-
 async def test_it_shares_one_feed_among_browsers_and_stops_it_with_the_last(viewer_cookie, monkeypatch):
     built, snapshot = [], Dashboard.snapshot
 
@@ -396,8 +296,3 @@ def test_it_names_a_channel_group_for_any_consumer_group():
 
     assert len(names) == 4
     assert all(name.isascii() and len(name) < 100 for name in names)
-
-
-def test_it_is_given_a_session_that_names_the_user(viewer_cookie):
-    """Guards the tests above: a cookie that names nobody would close every socket for the wrong reason."""
-    assert SESSION_KEY in Session.objects.get(pk=viewer_cookie).get_decoded()

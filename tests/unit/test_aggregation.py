@@ -4,7 +4,6 @@ import base64
 import json
 import struct
 from collections import Counter
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -13,45 +12,9 @@ from hypothesis import strategies as st
 from analytics.aggregation import DecodingOptions, combine, decode
 from analytics.dimensions import EVENT_TYPES
 from offsets.types import Claim, PartitionCommit, RecordBatch
+from tests.support.records import CLAIM, HOUR, Record, event
 
 OPTIONS = DecodingOptions(max_bytes=1024, time_tolerance_seconds=3600)
-CLAIM = Claim(42, "t", 0, 1, 0, ("content", "user"))
-HOUR = 3_600_000
-
-
-@dataclass
-class Record:
-    """A consumed message, as far as handlers look at it."""
-
-    at: int
-    data: bytes | None
-    time: int = 10 * HOUR
-    named: list[tuple[str, bytes | None]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.data or b"")
-
-    def value(self) -> bytes | None:
-        return self.data
-
-    def key(self) -> bytes | None:
-        return b"key"
-
-    def offset(self) -> int:
-        return self.at
-
-    def timestamp(self) -> tuple[int, int]:
-        return (1, self.time)
-
-    def headers(self) -> list[tuple[str, bytes | None]] | None:
-        return self.named
-
-    def leader_epoch(self) -> int | None:
-        return 3
-
-
-def event(kind: str, user: int, content: int, at: int = 10 * HOUR) -> bytes:
-    return json.dumps({"event_type": kind, "user_id": user, "content_id": content, "occurred_at": at}).encode()
 
 
 def batch(records: list[Record], start: int = 0, claim: Claim = CLAIM) -> RecordBatch:

@@ -20,7 +20,7 @@ from offsets.types import (
     Semantics,
     TopicPartition,
 )
-from tests.unit.test_aggregation import Record
+from tests.support.records import Record
 
 
 class Handler:
@@ -55,7 +55,7 @@ class Policy:
         return self.answer
 
 
-class World:
+class Scenario:
     def __init__(self) -> None:
         self.pipeline = Pipeline(1 << 30, 1 << 30)
         self.policy = Policy()
@@ -83,15 +83,15 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def scenario() -> Scenario:
+    return Scenario()
 
 
-def test_it_shows_the_policy_all_that_is_pending(world: World) -> None:
-    world.take(0, 0, 3)
-    world.take(1, 10, 2, b"bad")
-    world.take(0, 3, 1)
-    progress = world.policy.shown[-1]
+def test_it_shows_the_policy_all_that_is_pending(scenario: Scenario) -> None:
+    scenario.take(0, 0, 3)
+    scenario.take(1, 10, 2, b"bad")
+    scenario.take(0, 3, 1)
+    progress = scenario.policy.shown[-1]
     assert (progress.stats.records, progress.stats.failed_records, progress.fetched_records) == (4, 2, 6)
     assert progress.stats.by_type == {"view": 4}
     assert progress.stats.size_bytes == 4 * 4 + 2 * 3
@@ -100,48 +100,48 @@ def test_it_shows_the_policy_all_that_is_pending(world: World) -> None:
     assert progress.stats.decode_seconds is not None
 
 
-def test_it_forgets_what_an_older_epoch_left(world: World) -> None:
-    world.take(0, 0, 5)
-    world.take(1, 0, 1)
-    world.take(0, 2, 1, epoch=2)
-    assert world.policy.shown[-1].fetched_records == world.policy.shown[-1].stats.records == 2
-    assert world.policy.shown[-1].offsets[TopicPartition("t", 0)] == (2, 3)
+def test_it_forgets_what_an_older_epoch_left(scenario: Scenario) -> None:
+    scenario.take(0, 0, 5)
+    scenario.take(1, 0, 1)
+    scenario.take(0, 2, 1, epoch=2)
+    assert scenario.policy.shown[-1].fetched_records == scenario.policy.shown[-1].stats.records == 2
+    assert scenario.policy.shown[-1].offsets[TopicPartition("t", 0)] == (2, 3)
 
 
-def test_it_begins_again_after_a_hand_over_and_measures_the_commit(world: World) -> None:
-    world.take(0, 0, 5)
-    world.decoder._hand_over()
-    world.take(0, 5, 1)
-    unit = world.pipeline.take_unit(0)
+def test_it_begins_again_after_a_hand_over_and_measures_the_commit(scenario: Scenario) -> None:
+    scenario.take(0, 0, 5)
+    scenario.decoder._hand_over()
+    scenario.take(0, 5, 1)
+    unit = scenario.pipeline.take_unit(0)
     assert unit is not None
     ((_, commit),) = unit
     assert commit.stats.offsets == {TopicPartition("t", 0): (0, 5)}
     assert commit.stats.decode_seconds is not None
     assert commit.stats.combine_seconds is not None
     assert commit.stats.apply_seconds is None, "not known before the transaction"
-    world.pipeline.unit_done()
-    world.decoder._due()
-    assert world.policy.shown[-1].fetched_records == 1
+    scenario.pipeline.unit_done()
+    scenario.decoder._due()
+    assert scenario.policy.shown[-1].fetched_records == 1
 
 
-def test_it_does_not_ask_while_a_commit_is_under_way(world: World, settings: Settings) -> None:
+def test_it_does_not_ask_while_a_commit_is_under_way(scenario: Scenario, settings: Settings) -> None:
     settings.COMMIT_MAX_RECORDS = 10
-    world.policy.answer = True
-    assert world.take(0, 0, 2)
-    world.decoder._hand_over()
-    asked = len(world.policy.shown)
-    assert not world.take(0, 2, 2)
-    assert world.take(0, 4, 8), "memory is bounded also then"
-    assert len(world.policy.shown) == asked
+    scenario.policy.answer = True
+    assert scenario.take(0, 0, 2)
+    scenario.decoder._hand_over()
+    asked = len(scenario.policy.shown)
+    assert not scenario.take(0, 2, 2)
+    assert scenario.take(0, 4, 8), "memory is bounded also then"
+    assert len(scenario.policy.shown) == asked
 
 
-def test_dead_letters_are_handed_over_before_they_fill_the_pipeline(world: World, settings: Settings) -> None:
+def test_dead_letters_are_handed_over_before_they_fill_the_pipeline(scenario: Scenario, settings: Settings) -> None:
     settings.PIPELINE_MAX_BYTES = 100_000
-    assert not world.take(0, 0, 4, b"bad" + bytes(10_000))
-    assert world.take(0, 4, 1, b"bad" + bytes(10_000))
+    assert not scenario.take(0, 0, 4, b"bad" + bytes(10_000))
+    assert scenario.take(0, 4, 1, b"bad" + bytes(10_000))
 
 
-def test_asking_costs_the_same_however_much_is_pending(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_costs_the_same_however_much_is_pending(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     additions = 0
     plain = BatchStats.__add__
 
@@ -152,5 +152,5 @@ def test_asking_costs_the_same_however_much_is_pending(world: World, monkeypatch
 
     monkeypatch.setattr(BatchStats, "__add__", counted)
     for n in range(300):
-        world.take(n % 7, n, 1)
+        scenario.take(n % 7, n, 1)
     assert additions == 300

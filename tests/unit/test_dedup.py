@@ -6,31 +6,9 @@ from hypothesis import strategies as st
 from offsets.processing.deduplication import split
 from offsets.ranges import KnownRange, OffsetRange, cut
 from offsets.types import Claim, RangeKind, RecordBatch
-from tests.unit.test_aggregation import Record
+from tests.support.records import batches, ledgers
 
 CLAIM = Claim(1, "t", 0, 1, 0)
-
-
-@st.composite
-def batches(draw: st.DrawFn) -> RecordBatch:
-    """A batch with holes anywhere, and perhaps nothing but holes."""
-    start = draw(st.integers(0, 20))
-    end = draw(st.integers(start + 1, 40))
-    offsets = sorted(draw(st.sets(st.integers(start, end - 1))))
-    records = [Record(n, bytes(n % 5)) for n in offsets]
-    return RecordBatch(CLAIM, start, end, records, sum(map(len, records)))
-
-
-@st.composite
-def ledgers(draw: st.DrawFn) -> list[KnownRange]:
-    """Disjoint ranges, some of which touch."""
-    at, known = 0, []
-    for gap, size, kind in draw(
-        st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6), st.sampled_from(RangeKind)), max_size=8)
-    ):
-        known.append(KnownRange(at + gap, at + gap + size, kind))
-        at += gap + size
-    return known
 
 
 @given(batches(), ledgers(), st.booleans())

@@ -17,7 +17,7 @@ from streamsocial.demo.interruption import Interrupted, Interruption
 from streamsocial.demo.steps import StepFailed, run_step
 from streamsocial.environment import BASE_DIR
 from streamsocial.stack.processes import Identity
-from tests.harness import wait_for
+from tests.support.processes import wait_for
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from offsets.failures import HANDLER_FAILED, decode_apart, failure_of, halves, set_apart
 from offsets.types import BatchStats, DecodedBatch, RecordBatch
-from tests.unit.test_aggregation import CLAIM, Record
-from tests.unit.test_dedup import batches
+from tests.support.records import CLAIM, Record, batches
 
 
 class Untold(Record):

@@ -12,7 +12,7 @@ from offsets.errors import RefusedError
 from offsets.ranges import KnownRange, OffsetRange
 from offsets.replays.plans import ReplayPlan, checked_range, parse_range, plan_replay, refuse_overlap, retry_seconds
 from offsets.types import RangeKind
-from tests.unit.test_dedup import ledgers
+from tests.support.records import ledgers
 
 P, F, S, E, C = (
     RangeKind.PROCESSED,
