@@ -65,7 +65,7 @@ class Worker(models.Model):
 class PartitionCheckpoint(models.Model):
     """Where one group stands in one partition, who may move it, and under which epoch.
 
-    Written by `offsets.ledger` alone. Invariants and rules: docs/architecture.md.
+    Written by `offsets.ledger` alone. Invariants and rules: docs/explanation/architecture.md.
     """
 
     group_id = models.CharField(max_length=255)

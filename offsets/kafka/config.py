@@ -1,4 +1,4 @@
-"""librdkafka settings. Measured reasons are in docs/architecture.md; secrets pass through and are never logged."""
+"""librdkafka settings. Measured reasons are in docs/explanation/architecture.md; secrets pass through and are never logged."""
 
 import logging
 import time
