@@ -10,7 +10,19 @@ from django.core.management import get_commands
 
 from streamsocial.environment import BASE_DIR
 from tests.command_options import OURS, options_of
-from tests.documents import DOCS, DOCUMENTS, anchors_of, links_of, name_of, paths_of, prose_of, text_of
+from tests.documents import (
+    DOCS,
+    DOCUMENTS,
+    anchors_of,
+    links_of,
+    name_of,
+    paths_of,
+    prose_of,
+    quoted,
+    rows,
+    sections,
+    text_of,
+)
 
 #: Prefixes of paths that move in parallel branches; empty once they are merged.
 MOVING = ("offsets/", "analytics/", "static/js/")
@@ -34,6 +46,35 @@ def test_it_quotes_only_paths_that_exist(path: Path) -> None:
         quoted
         for quoted in paths_of(path)
         if not quoted.startswith(MOVING) and not any(BASE_DIR.glob(quoted)) and not quoted.startswith(".stack/")
+    }
+    assert missing == set()
+
+
+def _module_map() -> dict[str, set[str]]:
+    """Each folder of the module map with the modules that its row names after the colon."""
+    map_ = sections(text_of(DOCS / "explanation" / "architecture.md"), 2)["Module map"]
+    return {
+        folder: set(quoted(row[1].partition(": ")[2]))
+        for row in rows(map_)
+        for folder in quoted(row[0])
+        if folder.endswith("/")
+    }
+
+
+def test_the_module_map_names_every_room_and_only_modules_that_exist() -> None:
+    rooms = {
+        f"{path.parent.relative_to(BASE_DIR)}/"
+        for package in ("offsets", "analytics")
+        for path in (BASE_DIR / package).glob("*/__init__.py")
+        if path.parent.name not in ("migrations", *(("management",) if package == "analytics" else ()))
+    }
+    described = _module_map()
+    assert rooms <= set(described)
+    missing = {
+        f"{folder}{module}"
+        for folder, modules in described.items()
+        for module in modules
+        if not folder.startswith(MOVING) and not any(BASE_DIR.glob(f"{folder}{module}*"))
     }
     assert missing == set()
 

@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from analytics import consumers, snapshot
 from offsets import models
-from offsets.health import Status
+from offsets.monitoring.status import Status
 from offsets.recovery.guards import Source
 from offsets.types import DeadLetterStatus, DesiredState, HaltReason, RangeKind
 from streamsocial.environment import BASE_DIR
