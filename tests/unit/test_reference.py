@@ -14,15 +14,13 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from analytics import consumers, snapshot
 from offsets import models
+from offsets.actions.guards import Source
 from offsets.monitoring.status import Status
-from offsets.recovery.guards import Source
 from offsets.types import DeadLetterStatus, DesiredState, HaltReason, RangeKind
 from streamsocial.environment import BASE_DIR
 from tests.command_options import OURS, options_of
 from tests.documents import REFERENCE, quoted, rows, sections, text_of
 
-#: Settings whose default is a dotted path that moves in a parallel branch; empty once that is merged.
-MOVING_DEFAULTS = {"COMMIT_POLICY"}
 #: Settings whose default is computed, and described in words.
 DEFAULTS_IN_WORDS = {"OFFSET_FILE_DIR"}
 
@@ -112,7 +110,7 @@ def test_defaults_are_those_of_the_settings() -> None:
     table = _settings_table(outside=False)
     wrong = {}
     for name, expression in _settings_read().items():
-        if name in MOVING_DEFAULTS | DEFAULTS_IN_WORDS:
+        if name in DEFAULTS_IN_WORDS:
             continue
         value = eval(str(expression), {"__builtins__": {}})  # arithmetic and literals of our own settings
         text = str(value).lower() if isinstance(value, bool) else str(value)
