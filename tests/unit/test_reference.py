@@ -1,13 +1,14 @@
 """The reference, compared with the code: nothing is missing, and nothing is there that does not exist."""
 
 import ast
+import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator
 
 import pytest
 from django.apps import apps
-from django.db.models import TextChoices
+from django.db.models import Model, TextChoices
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -257,8 +258,25 @@ def test_every_field_of_the_snapshot_is_documented_and_no_other(name: str) -> No
 # --- Architecture ---------------------------------------------------------------------------------
 
 
-def test_every_table_has_a_row_in_the_architecture() -> None:
+def _models() -> list[type[Model]]:
+    return [model for app in ("offsets", "analytics") for model in apps.get_app_config(app).get_models()]
+
+
+def _tables() -> dict[str, str]:
+    """The writer of each table, by model, as the architecture names it."""
     table = rows(sections(text_of(BASE_DIR / "docs/explanation/architecture.md"), 2)["Tables"])
-    named = {model for row in table for model in quoted(row[0])}
-    defined = {model.__name__ for app in ("offsets", "analytics") for model in apps.get_app_config(app).get_models()}
-    assert named == defined
+    return {model: quoted(row[2])[0] for row in table for model in quoted(row[0])}
+
+
+def test_every_table_has_a_row_in_the_architecture() -> None:
+    assert set(_tables()) == {model.__name__ for model in _models()}
+
+
+def test_the_writers_of_tables_are_those_that_the_models_name() -> None:
+    wrong = {}
+    for model in _models():
+        named = re.search(r"Written by\s+`([\w.]+)`", inspect.getdoc(model) or "")
+        documented = _tables()[model.__name__].removesuffix(".py").strip("/").replace("/", ".")
+        if named and named[1] != documented:
+            wrong[model.__name__] = (documented, named[1])
+    assert wrong == {}
