@@ -378,7 +378,7 @@ class PartitionHealth(models.Model):
 class Replay(models.Model):
     """Ranges that are read again beside live consumption, to count what was not counted.
 
-    Written by `offsets.replays.requests`.
+    Written by `offsets.replays.rows`.
     """
 
     class Status(models.TextChoices):
@@ -421,7 +421,7 @@ class Replay(models.Model):
 
 
 class ReplayRange(models.Model):
-    """Offsets `[start, end)` of a replay; `position` is how far it has come. Written by `offsets.replays.requests`."""
+    """Offsets `[start, end)` of a replay; `position` is how far it has come. Written by `offsets.replays.rows`."""
 
     class State(models.TextChoices):
         WAITING = "waiting"
