@@ -25,7 +25,7 @@ from tests.documents import (
 )
 
 #: Prefixes of paths that move in parallel branches; empty once they are merged.
-MOVING = ("offsets/", "analytics/", "static/js/")
+MOVING = ("offsets/actions/", "offsets/processing/", "offsets/recovery/", "static/js/")
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from analytics import consumers, snapshot
+from analytics.dashboard import consumers, snapshot
 from offsets import models
 from offsets.actions.guards import Source
 from offsets.monitoring.status import Status
