@@ -65,7 +65,7 @@ class Worker(models.Model):
 class PartitionCheckpoint(models.Model):
     """Where one group stands in one partition, who may move it, and under which epoch.
 
-    Written by `offsets.ledger` alone. Invariants and rules: docs/architecture.md.
+    Written by `offsets.ledger` alone. Invariants and rules: docs/explanation/architecture.md.
     """
 
     group_id = models.CharField(max_length=255)
@@ -378,7 +378,7 @@ class PartitionHealth(models.Model):
 class Replay(models.Model):
     """Ranges that are read again beside live consumption, to count what was not counted.
 
-    Written by `offsets.replays.requests`.
+    Written by `offsets.replays.rows`.
     """
 
     class Status(models.TextChoices):
@@ -421,7 +421,7 @@ class Replay(models.Model):
 
 
 class ReplayRange(models.Model):
-    """Offsets `[start, end)` of a replay; `position` is how far it has come. Written by `offsets.replays.requests`."""
+    """Offsets `[start, end)` of a replay; `position` is how far it has come. Written by `offsets.replays.rows`."""
 
     class State(models.TextChoices):
         WAITING = "waiting"

@@ -1,4 +1,4 @@
-"""What the application can listen to (docs/commit-strategies.md)."""
+"""What the application can listen to (docs/how-to/write-a-commit-policy.md)."""
 
 import uuid
 from dataclasses import dataclass

@@ -158,7 +158,7 @@ OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
 #: Measured: batches of 100,000 fall out of the processor's cache.
 FETCH_MAX_RECORDS = env.integer("FETCH_MAX_RECORDS", 10_000, minimum=1, maximum=100_000)
 COMMIT_INTERVAL_MS = env.integer("COMMIT_INTERVAL_MS", 500, minimum=10, maximum=60_000)
-#: A dotted path to a commit policy, or to what makes one: see docs/commit-strategies.md.
+#: A dotted path to a commit policy, or to what makes one: see docs/how-to/write-a-commit-policy.md.
 COMMIT_POLICY = env.text("COMMIT_POLICY", "offsets.processing.commit_policy.default_policy")
 #: However long a policy holds a commit back, it may not be longer than this.
 COMMIT_MAX_SECONDS = env.integer("COMMIT_MAX_SECONDS", 30, minimum=1, maximum=3600)

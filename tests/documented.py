@@ -1,20 +1,23 @@
-"""The code of docs/commit-strategies.md, so that tests run what users copy."""
+"""The examples of the extension guides, so that tests run what users copy."""
 
 import re
 from pathlib import Path
 
 from streamsocial.environment import BASE_DIR
 
-DOCUMENT = BASE_DIR / "docs" / "commit-strategies.md"
+GUIDES = [BASE_DIR / "docs" / "how-to" / name for name in ("write-a-commit-policy.md", "write-a-batch-handler.md")]
 
 
 def documented() -> dict[str, str]:
     """Code by the file name in its first line."""
-    return dict(re.findall(r"```python\n# (\S+)\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S))
+    examples: dict[str, str] = {}
+    for guide in GUIDES:
+        examples |= re.findall(r"```python\n# (\S+)\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
+    return examples
 
 
 def install(folder: Path) -> None:
-    """Write it down as a user would."""
+    """Write the examples to files, as a user would."""
     for name, code in documented().items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)

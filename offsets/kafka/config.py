@@ -1,4 +1,4 @@
-"""librdkafka settings. Measured reasons are in docs/architecture.md; secrets pass through and are never logged."""
+"""librdkafka settings. Secrets pass through and are never logged. Figures: docs/explanation/architecture.md."""
 
 import logging
 import time

@@ -3,7 +3,7 @@
 Every mutation locks the checkpoint row first, several of them in id order, and counts the rows it changed. The locks
 are FOR NO KEY UPDATE: samples, health and incidents, which refer to the row, must not wait for a stopped worker.
 Functions run inside the caller's transaction where they say so, otherwise they open their own.
-Rule numbers are those of docs/architecture.md.
+Rule numbers are those of docs/explanation/architecture.md.
 """
 
 from offsets.ledger.claims import (

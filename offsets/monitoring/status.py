@@ -153,7 +153,7 @@ def _halted(facts: PartitionFacts) -> Verdict:
     return Verdict(
         Status.HALTED,
         f"Halted at offset {facts.next_offset:,}: {cause}{f' ({detail})' if detail else ''}. "
-        "It counts nothing until an operator decides: see docs/operations.md.",
+        "It counts nothing until an operator decides: see docs/how-to/troubleshooting.md.",
     )
 
 

@@ -1,7 +1,7 @@
 """OffsetCoordinator: Kafka's group protocol decides who reads, the database decides who may write.
 
 All methods run on the fetching thread, between two `consume()` calls or inside a callback, except where they say
-otherwise. Rule numbers are those of docs/architecture.md.
+otherwise. Rule numbers are those of docs/explanation/architecture.md.
 """
 
 import logging
