@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from offsets.models import Worker
-from tests.documented import install
 from tests.support.cases import Case
+from tests.support.documented import install
 from tests.support.processes import assert_exactly_once, background, manage, manage_json
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -9,8 +9,8 @@ import pytest
 from django.core.management import get_commands
 
 from streamsocial.environment import BASE_DIR
-from tests.command_options import OURS, options_of
-from tests.documents import (
+from tests.support.command_options import OURS, options_of
+from tests.support.documents import (
     DOCS,
     DOCUMENTS,
     anchors_of,

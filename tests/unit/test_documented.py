@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offsets.types import Claim, RecordBatch
-from tests.documented import documented
+from tests.support.documented import documented
 
 CLAIM = Claim(1, "t", 0, 1, 0, ("content", "user"))
 EVENT = b'{"event_type":"like","user_id":1,"content_id":2,"occurred_at":3%s}'

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from offsets.policies import AllOf, AnyOf, ByBytes, ByCount, ByTime, ByType, CommitPolicy, Progress
 from offsets.processing import commit_policy
 from offsets.types import BatchStats, OffsetSpan, TopicPartition
-from tests.documented import documented
+from tests.support.documented import documented
 
 NOTHING = Progress(BatchStats(), 0.0, 0)
 

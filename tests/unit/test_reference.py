@@ -19,8 +19,8 @@ from offsets.actions.guards import Source
 from offsets.monitoring.status import Status
 from offsets.types import DeadLetterStatus, DesiredState, HaltReason, RangeKind
 from streamsocial.environment import BASE_DIR
-from tests.command_options import OURS, options_of
-from tests.documents import REFERENCE, quoted, rows, sections, text_of
+from tests.support.command_options import OURS, options_of
+from tests.support.documents import REFERENCE, quoted, rows, sections, text_of
 
 #: Settings whose default is computed, and described in words.
 DEFAULTS_IN_WORDS = {"OFFSET_FILE_DIR"}
