@@ -18,6 +18,9 @@ from streamsocial.stack import Stack
 from streamsocial.stack.processes import Identity
 from streamsocial.stack.state import MARKER
 
+# Helpers assert as well; without this their failures would show no values.
+pytest.register_assert_rewrite("tests.support", "tests.faults.scene")
+
 _PREFIX = "streamsocial-test-"
 _OWNER = "owner"
 _READ_BY_SETTINGS = re.compile(r"env\.(?:text|flag|integer|words|choice)\(\s*\"(\w+)\"")

@@ -1,4 +1,4 @@
-"""The circuit breaker of one partition: when so much fails that it had better wait for a person. Pure.
+"""The circuit breaker of each partition: when so much fails that it pauses until an operator resumes it.
 
 Over the limit the partition pauses; it never drops (after parallel-consumer's and Connect's tolerance settings, which
 either stop the whole process or lose records).

@@ -1,16 +1,15 @@
 """Kill a worker again and again at a failpoint, let another finish, and compare what was counted with the truth."""
 
-import csv
 import random
 import signal
 import uuid
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.processes import background, manage_json
+from tests.support.truth import counts_of
 
 #: Where a worker may die. Under exactly_once nothing happens between store and metrics, under at_most_once they are
 #: counted last.
@@ -119,17 +118,6 @@ def _compare(
         said_claimed=verified["promise"]["claimed_offsets"],
         verified=verified["ok"],
     )
-
-
-def counts_of(path: Path) -> Counter[tuple[str, str]]:
-    """Events by content and type: each event is in exactly one of these, whatever other dimensions are kept."""
-    counts: Counter[tuple[str, str]] = Counter()
-    with path.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["dimension"] == "content":
-                for kind in ("views", "likes", "comments", "shares"):
-                    counts[row["id"], kind] += int(row[kind])
-    return counts
 
 
 def table(cells: list[Cell]) -> str:

@@ -18,10 +18,10 @@ from django.core.management import CommandError, call_command
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import JournalEntry, LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.types import TopicPartition as Place
-from tests.faults.crash_matrix import counts_of
 from tests.support.cases import Case
 from tests.support.page_rows import make_checkpoint
 from tests.support.processes import Background, background, manage, manage_json, wait_for
+from tests.support.truth import counts_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -122,3 +122,62 @@ def test_it_knows_every_table() -> None:
 
     ours = {m._meta.db_table for name in ("offsets", "analytics") for m in apps.get_app_config(name).get_models()}
     assert ours == set(WRITERS) == set(MODELS.values())
+
+
+# --- Purity -----------------------------------------------------------------------------------------
+
+CLIENTS = {"django", "confluent_kafka", "psycopg", "celery", "kombu", "channels", "redis", "daphne", "rich"}
+
+
+def _is_pure(path: Path) -> bool:
+    return bool(re.search(r"\bPure\b", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""))
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """Full names of what a module imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _file_of(name: str) -> Path | None:
+    """The module that `name` is, or is defined in; None outside of the project."""
+    parts = name.split(".")
+    if parts[0] not in {"offsets", "analytics", "streamsocial"}:
+        return None
+    candidates = (BASE_DIR.joinpath(*parts[:length]) for length in range(len(parts), 0, -1))
+    for base in candidates:
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.exists():
+                return path
+    return None
+
+
+def _clients_of(tree: ast.Module, seen: set[Path] | None = None) -> set[str]:
+    """The clients and frameworks that a module imports, itself or through modules of ours."""
+    seen = set() if seen is None else seen
+    clients = set()
+    for name in _imported(tree):
+        path = _file_of(name)
+        if path is None:
+            clients |= {name.split(".")[0]} & CLIENTS
+        elif path not in seen:
+            seen.add(path)
+            clients |= _clients_of(ast.parse(path.read_text(encoding="utf-8")), seen)
+    return clients
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in _modules() if _is_pure(path)], ids=lambda path: str(path.relative_to(BASE_DIR))
+)
+def test_a_module_that_calls_itself_pure_imports_neither_django_nor_a_client(path: Path) -> None:
+    assert _clients_of(ast.parse(path.read_text(encoding="utf-8"))) == set()
+
+
+@pytest.mark.parametrize("code", ["from django.db import models", "from offsets.actions import audit"])
+def test_it_would_notice_an_impure_module(code: str) -> None:
+    assert "django" in _clients_of(ast.parse(code))

@@ -20,11 +20,11 @@ from offsets.ranges import OffsetRange
 from offsets.replays import requests
 from offsets.replays import rows as replay_rows
 from offsets.replays.plans import Wanted
-from tests.faults.crash_matrix import counts_of
 from tests.support.cases import Case
 from tests.support.processes import background, wait_for
 from tests.support.replay_scenario import ADA, Scenario
 from tests.support.replays import numbers, run
+from tests.support.truth import counts_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
