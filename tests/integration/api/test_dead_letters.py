@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from offsets.actions import dead_letters
-from offsets.api import replays
+from offsets.api import dead_letters as api_dead_letters
 from offsets.models import (
     DeadLetter,
     OperatorAction,
@@ -40,7 +40,7 @@ def test_letters_are_listed_in_pages_and_by_filter(viewer: Client, lettered: lis
 
 
 def test_a_list_of_letters_is_bounded(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "MAX_LISTED", 3)
+    monkeypatch.setattr(api_dead_letters, "MAX_LISTED", 3)
     checkpoint = make_checkpoint()
     ids = [make_letter(checkpoint, offset).pk for offset in range(5)]
     data = viewer.get("/api/dead-letters/").json()

@@ -122,11 +122,11 @@ def test_what_somebody_else_counted_in_this_moment_holds_up_nothing(monkeypatch:
     with monkeypatch.context() as patch:
 
         def too_late(ids: Sequence[int]) -> list[DeadLetter]:
-            patch.setattr(ledger, "lock_letters", lock)
+            patch.setattr(ledger, "lock_dead_letters", lock)
             act(dead_letters.REQUEUE, again[:1])
             return lock(ids)
 
-        patch.setattr(ledger, "lock_letters", too_late)
+        patch.setattr(ledger, "lock_dead_letters", too_late)
         tick_count_again()
     assert not OperatorAction.objects.filter(source="automatic").exists()
     tick_count_again()

@@ -61,7 +61,7 @@ def test_a_requeued_letter_is_counted_once_in_every_dimension() -> None:
 @partitions
 def test_a_letter_is_counted_and_marked_in_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = read([event("view", 1, 5), big()])
-    monkeypatch.setattr(ledger, "settle_letters", lambda *_: 0)
+    monkeypatch.setattr(ledger, "settle_dead_letters", lambda *_: 0)
 
     with pytest.raises(LedgerConflictError):
         act(dead_letters.REQUEUE, ids)

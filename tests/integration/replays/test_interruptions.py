@@ -18,8 +18,8 @@ from offsets.models import (
     Replay,
     ReplayRange,
 )
-from offsets.replays import requests, runner
 from offsets.replays import rows as replay_rows
+from offsets.replays import runner
 from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 from tests.support.replay_scenario import Scenario, once, other_session, take_over
 from tests.support.replays import assert_refused, database_back_after, numbers, run
@@ -181,7 +181,7 @@ def lose_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             moved.append(1)
 
     monkeypatch.setattr(WorkerSession, "transaction", losing)
-    monkeypatch.setattr(requests, "advance", noting)
+    monkeypatch.setattr(replay_rows, "advance", noting)
 
 
 def test_it_gives_up_waiting_for_a_database_that_stays_away_and_can_be_run_again(
