@@ -1,23 +1,23 @@
 // Puts the page together: a snapshot comes in, each part shows its share, and none can break another.
-import { Actions } from "./actions.js";
-import { announceChanges } from "./announcer.js";
-import { MinutesChart } from "./chart.js";
-import { byId, make } from "./dom.js";
-import { Feed } from "./feed.js";
-import { clock } from "./format.js";
-import { Freshness, skewOf } from "./freshness.js";
-import { showHeadline } from "./headline.js";
-import { showInvariantDetails, startInvariants } from "./invariants.js";
-import { showJournal } from "./journal.js";
-import { Live } from "./live.js";
-import { Partitions } from "./partitions.js";
-import { startMenu } from "./menu.js";
-import { evict, ofPartition, reconcile, replay } from "./plans.js";
-import { Recovery } from "./recovery.js";
-import { nameOf } from "./statuses.js";
-import { startTheme } from "./theme.js";
-import { showTiles } from "./tiles.js";
-import { Workers } from "./workers.js";
+import { Actions } from "./actions/dialog.js";
+import { announceChanges } from "./ui/live-region.js";
+import { MinutesChart } from "./overview/minutes-chart.js";
+import { byId, make } from "./ui/dom.js";
+import { Feed } from "./live/feed.js";
+import { clock } from "./ui/format.js";
+import { Freshness, skewOf } from "./live/freshness.js";
+import { showHeadline } from "./overview/headline.js";
+import { showInvariantDetails, startInvariants } from "./overview/invariants.js";
+import { showJournal } from "./panels/journal.js";
+import { Live } from "./live/connection.js";
+import { Partitions } from "./partitions/table.js";
+import { startMenu } from "./ui/menu.js";
+import { evict, ofPartition, reconcile, replay } from "./actions/plans.js";
+import { Recovery } from "./panels/recovery.js";
+import { nameOf } from "./ui/statuses.js";
+import { startTheme } from "./ui/theme.js";
+import { showTiles } from "./overview/tiles.js";
+import { Workers } from "./panels/workers.js";
 
 const VERSION = 1; // of the snapshot
 const { websocketPath, loginUrl, servedAt, canOperate } = byId("page").dataset;

@@ -390,7 +390,7 @@ def test_it_shows_no_log_that_ends_before_what_was_read(group, operator):
 
 def test_it_says_when_its_script_did_not_start(visits):
     page = visits.page()
-    page.route("**/js/feed.js", lambda route: route.fulfill(status=404))
+    page.route("**/js/live/feed.js", lambda route: route.fulfill(status=404))
     visits.let_in(page, make_user("victor", "viewer"))
 
     expect(page.locator("#headline-text")).to_have_text("This page has not started.")

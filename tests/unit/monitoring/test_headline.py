@@ -39,7 +39,7 @@ def test_it_orders_statuses_by_severity(better, worse):
 
 
 def test_the_page_orders_the_same_statuses_in_the_same_way():
-    script = (BASE_DIR / "static" / "js" / "statuses.js").read_text(encoding="utf-8")
+    script = (BASE_DIR / "static" / "js" / "ui" / "statuses.js").read_text(encoding="utf-8")
     families = re.findall(r"words: \[(.*?)\]", script)
 
     assert re.findall(r'"([^"]+)"', " ".join(families)) == SEVERITY == list(Status)

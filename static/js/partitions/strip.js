@@ -1,5 +1,5 @@
 // The ledger strip: a partition's log from its first to its last offset, to scale, in the colours of what became of it.
-import { count, exact, percent } from "./format.js";
+import { count, exact, percent } from "../ui/format.js";
 import { KINDS, prepare } from "./strip-paint.js";
 
 const LEAST = 2; // pixels of a range that would be too small to see

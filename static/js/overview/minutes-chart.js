@@ -1,7 +1,7 @@
 // Events per minute, stacked by type: one bar for each minute, drawn by uPlot.
-import { byId, make, setHidden, setText } from "./dom.js";
-import { exact, hourMinute, HUMANISE_FROM, inThousands } from "./format.js";
-import { colour, onTheme } from "./theme.js";
+import { byId, make, setHidden, setText } from "../ui/dom.js";
+import { exact, hourMinute, HUMANISE_FROM, inThousands } from "../ui/format.js";
+import { colour, onTheme } from "../ui/theme.js";
 
 const TYPES = ["view", "like", "comment", "share"];
 const AXIS_WIDTH = 56;
@@ -35,7 +35,7 @@ export class MinutesChart {
     });
     this.#place.addEventListener("keydown", (event) => this.#key(event));
     // Loaded on its own: without the library everything else on the page still works.
-    import("../uplot/uPlot.esm.js").then(
+    import("../../uplot/uPlot.esm.js").then(
       ({ default: library }) => {
         this.#library = library;
         this.#draw();

@@ -1,6 +1,6 @@
 // What happened lately, newest first, in the words of those it happened to.
-import { byId, icon, keyed, make, setHidden, setText } from "./dom.js";
-import { moment } from "./format.js";
+import { byId, icon, keyed, make, setHidden, setText } from "../ui/dom.js";
+import { moment } from "../ui/format.js";
 
 const SHAPES = { info: "status-none", warning: "status-late", error: "status-halted" };
 const FAMILIES = { info: "", warning: "late", error: "halted" };

@@ -1,7 +1,7 @@
 // One sentence for the whole page, one below it that says what to do, and the tab's title.
-import { byId, setAttribute, setText } from "./dom.js";
+import { byId, setAttribute, setText } from "../ui/dom.js";
 import { samplingTrouble } from "./tiles.js";
-import { familyOf, isFine, nameOf, severityOf, shapeOf } from "./statuses.js";
+import { familyOf, isFine, nameOf, severityOf, shapeOf } from "../ui/statuses.js";
 
 const page = document.title;
 let advice = "";

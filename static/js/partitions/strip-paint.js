@@ -1,5 +1,5 @@
 // The look of each kind of range: a colour and a pattern, so that either alone is enough.
-import { colour } from "./theme.js";
+import { colour } from "../ui/theme.js";
 
 const TILE = 6;
 

@@ -1,7 +1,7 @@
 // One thing in full: a dead letter, decoded and raw, or an incident with its timeline and what was seen.
-import { ActionError, read } from "./action-api.js";
-import { byId, make, setText } from "./dom.js";
-import { count, duration, exact, moment, UNKNOWN } from "./format.js";
+import { ActionError, read } from "../actions/client.js";
+import { byId, make, setText } from "../ui/dom.js";
+import { count, duration, exact, moment, UNKNOWN } from "../ui/format.js";
 
 let asked = 0;
 

@@ -1,6 +1,6 @@
 // Who works, and how they are; dead and silent ones cannot be overlooked.
-import { byId, icon, keyed, make, setAttribute, setHidden, setIcon, setText } from "./dom.js";
-import { age, brief, bytes, count, duration, exact, inFull, rate } from "./format.js";
+import { byId, icon, keyed, make, setAttribute, setHidden, setIcon, setText } from "../ui/dom.js";
+import { age, brief, bytes, count, duration, exact, inFull, rate } from "../ui/format.js";
 
 const HEARTBEAT_LATE_SECONDS = 5;
 const LONG_STAGE_SECONDS = 5;

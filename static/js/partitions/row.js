@@ -1,8 +1,8 @@
 // One partition of the table: its cells are made once, and only what changed is written.
-import { PartitionDetails } from "./partition-details.js";
-import { icon, make, setAttribute, setHidden, setIcon, setText } from "./dom.js";
-import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "./format.js";
-import { familyOf, nameOf, shapeOf } from "./statuses.js";
+import { PartitionDetails } from "./details.js";
+import { icon, make, setAttribute, setHidden, setIcon, setText } from "../ui/dom.js";
+import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "../ui/format.js";
+import { familyOf, nameOf, shapeOf } from "../ui/statuses.js";
 import { drawStrip, inWords } from "./strip.js";
 
 // Owners send a heartbeat each second; some missed in a row are worth a look.

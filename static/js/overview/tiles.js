@@ -1,8 +1,8 @@
 // The five tiles: lag, rate, freshness, counted, invariants.
-import { byId, setAttribute, setText } from "./dom.js";
-import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "./format.js";
-import { drawSparkline } from "./sparkline.js";
-import { nameOf } from "./statuses.js";
+import { byId, setAttribute, setText } from "../ui/dom.js";
+import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "../ui/format.js";
+import { drawSparkline } from "../ui/sparkline.js";
+import { nameOf } from "../ui/statuses.js";
 
 const TYPES = ["view", "like", "comment", "share"];
 // The monitor samples every second; past this the lag shown is no longer that of now.

@@ -1,13 +1,13 @@
 // The partition table. Order is the reader's; ticks only change cells.
-import { PartitionRow } from "./partition-row.js";
-import { byId, setAttribute, setHidden, setText } from "./dom.js";
-import { exact, count } from "./format.js";
+import { PartitionRow } from "./row.js";
+import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
+import { exact, count } from "../ui/format.js";
 import { firstDirection, matches, sorted, worstFirst } from "./sorting.js";
-import { tally } from "./statuses.js";
+import { tally } from "../ui/statuses.js";
 import { makePaint } from "./strip-paint.js";
 import { under } from "./strip.js";
-import { onTheme } from "./theme.js";
-import { hideTooltip, showTooltip } from "./tooltip.js";
+import { onTheme } from "../ui/theme.js";
+import { hideTooltip, showTooltip } from "../ui/tooltip.js";
 
 const FILTER_FROM = 13; // more rows than one screen holds
 const NEAR = "200px";

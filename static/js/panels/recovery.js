@@ -1,10 +1,10 @@
 // Incidents, offsets that were not counted, dead letters, replays and actions: each with its buttons in its row.
-import { byId, make, setAttribute, setText } from "./dom.js";
-import { count, duration, exact, moment, UNKNOWN } from "./format.js";
-import { lead, List, text } from "./list.js";
-import { acceptFailed, cancelReplay, evict, howFar, letters, ofPartition, replay, undo } from "./plans.js";
-import { showIncident, showLetter, words } from "./record.js";
-import { nameOf } from "./statuses.js";
+import { byId, make, setAttribute, setText } from "../ui/dom.js";
+import { count, duration, exact, moment, UNKNOWN } from "../ui/format.js";
+import { lead, List, text } from "../ui/table.js";
+import { acceptFailed, cancelReplay, evict, howFar, letters, ofPartition, replay, undo } from "../actions/plans.js";
+import { showIncident, showLetter, words } from "./detail-dialog.js";
+import { nameOf } from "../ui/statuses.js";
 
 /** How many rows the server sends of each list. */
 const SHOWN = 30;

@@ -1,7 +1,7 @@
 // Below a partition's row, on demand: what its status means, the strip at full width, and every range exactly.
-import { make, setAttribute, setHidden, setText } from "./dom.js";
-import { count, duration, exact, moment, percent, UNKNOWN } from "./format.js";
-import { nameOf } from "./statuses.js";
+import { make, setAttribute, setHidden, setText } from "../ui/dom.js";
+import { count, duration, exact, moment, percent, UNKNOWN } from "../ui/format.js";
+import { nameOf } from "../ui/statuses.js";
 import { drawStrip, extent, inWords } from "./strip.js";
 
 const COLUMNS = 11;

@@ -1,6 +1,6 @@
 // What I1 to I6 promise and what the last check found, on demand.
-import { byId, make, setAttribute, setText } from "./dom.js";
-import { age } from "./format.js";
+import { byId, make, setAttribute, setText } from "../ui/dom.js";
+import { age } from "../ui/format.js";
 
 const PROMISES = {
   I1: ["Coverage", "Every offset from the baseline to the next offset has its range: no hole."],

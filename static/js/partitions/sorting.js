@@ -1,5 +1,5 @@
 // The order of the table: worst first at first; afterwards it changes only when somebody asks.
-import { isFine, nameOf, severityOf } from "./statuses.js";
+import { isFine, nameOf, severityOf } from "../ui/statuses.js";
 
 const byName = (a, b) => a.topic.localeCompare(b.topic) || a.partition - b.partition;
 

@@ -1,9 +1,9 @@
 // The dialog of everything an operator does: preview in words, a reason, the deed, and then what the ledger says, not what
 // was wished. What is done, and how it is seen to be done, is a plan of plans.js.
-import { ActionError } from "./action-api.js";
-import { announce } from "./announcer.js";
-import { byId, make, setAttribute, setHidden, setText } from "./dom.js";
-import { exact, UNKNOWN } from "./format.js";
+import { ActionError } from "./client.js";
+import { announce } from "../ui/live-region.js";
+import { byId, make, setAttribute, setHidden, setText } from "../ui/dom.js";
+import { exact, UNKNOWN } from "../ui/format.js";
 
 const CONFIRM_MS = 8000;
 const LOOK_AFTER_MS = 400;

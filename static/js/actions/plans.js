@@ -2,9 +2,9 @@
 //
 // { title, button, fields, preview(values) -> { text, before, after, token (null: nothing to apply) }, apply(reason, token, values) -> answer,
 //   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
-import { ActionError, read, send } from "./action-api.js";
-import { clock, count, duration, exact, rate } from "./format.js";
-import { nameOf } from "./statuses.js";
+import { ActionError, read, send } from "./client.js";
+import { clock, count, duration, exact, rate } from "../ui/format.js";
+import { nameOf } from "../ui/statuses.js";
 
 const now = () => clock(new Date());
 
