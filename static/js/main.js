@@ -8,15 +8,19 @@ import { clock } from "./ui/format.js";
 import { Freshness, skewOf } from "./live/freshness.js";
 import { showHeadline } from "./overview/headline.js";
 import { showInvariantDetails, startInvariants } from "./overview/invariants.js";
+import { ActionsPanel } from "./panels/actions.js";
+import { DeadLettersPanel } from "./panels/dead-letters.js";
+import { IncidentsPanel } from "./panels/incidents.js";
 import { showJournal } from "./panels/journal.js";
 import { Live } from "./live/connection.js";
 import { Partitions } from "./partitions/table.js";
 import { startMenu } from "./ui/menu.js";
 import { evict, ofPartition, reconcile, replay } from "./actions/plans.js";
-import { Recovery } from "./panels/recovery.js";
 import { nameOf } from "./ui/statuses.js";
 import { startTheme } from "./ui/theme.js";
 import { showTiles } from "./overview/tiles.js";
+import { ReplaysPanel } from "./panels/replays.js";
+import { UncountedPanel } from "./panels/uncounted.js";
 import { Workers } from "./panels/workers.js";
 
 const VERSION = 1; // of the snapshot
@@ -29,9 +33,16 @@ const freshness = new Freshness(skewOf(Number(servedAt)));
 const live = new Live(freshness);
 const actions = new Actions();
 const open = (plan) => actions.open(plan);
-const partitions = new Partitions(canOperate === "yes", (kind, id) => open(planOf(kind, partitions.get(id))));
-const workers = new Workers(canOperate === "yes", (worker) => open(evict(worker)));
-const recovery = new Recovery(canOperate === "yes", open);
+const operator = { canOperate: canOperate === "yes", open };
+const partitions = new Partitions(operator.canOperate, (kind, id) => open(planOf(kind, partitions.get(id))));
+const workers = new Workers(operator.canOperate, (worker) => open(evict(worker)));
+const recovery = {
+  "incidents-panel": new IncidentsPanel(operator),
+  "uncounted-panel": new UncountedPanel(operator),
+  "dead-letters-panel": new DeadLettersPanel(operator),
+  "replays-panel": new ReplaysPanel(operator),
+  "actions-panel": new ActionsPanel(operator),
+};
 const chart = new MinutesChart();
 
 const parts = [
@@ -40,7 +51,7 @@ const parts = [
   ["partitions-panel", (snapshot) => partitions.show(snapshot)],
   ["minutes-panel", (snapshot) => chart.show(snapshot)],
   ["workers-panel", (snapshot) => workers.show(snapshot)],
-  ["incidents-panel", (snapshot) => recovery.show(snapshot)],
+  ...Object.entries(recovery).map(([id, panel]) => [id, (snapshot) => panel.show(snapshot)]),
   ["journal-panel", showJournal],
   ["headline", showInvariantDetails],
   ["partitions-panel", (snapshot) => actions.confirm(snapshot)],

@@ -189,37 +189,37 @@ def test_it_accepts_that_failed_offsets_are_not_counted(group, operator):
 
 def test_it_inspects_requeues_and_discards_dead_letters_and_undoes_it(group, operator, visits):
     page = operator()
-    expect(page.locator("#letters-sum")).to_contain_text("2 wait for a decision")
-    row(page, "letters", "malformed").get_by_role("button", name=re.compile("Inspect")).click()
+    expect(page.locator("#dead-letters-sum")).to_contain_text("2 wait for a decision")
+    row(page, "dead-letters", "malformed").get_by_role("button", name=re.compile("Inspect")).click()
     record = page.get_by_role("dialog")
     expect(record).to_contain_text("malformed: It failed.")
     expect(record).to_contain_text("No JSON:")
     expect(record).to_contain_text("bm90IGpzb24=")
     record.get_by_role("button", name="Close").click()
 
-    row(page, "letters", "handler_failed").get_by_role("button", name=re.compile("Requeue")).click()
+    row(page, "dead-letters", "handler_failed").get_by_role("button", name=re.compile("Requeue")).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Requeue 1 dead letter: counted now, from the bytes that were kept.")
     give_reason(page, "The handler is mended")
     expect(dialog.get_by_role("alert")).to_contain_text("Done: 1 dead letter changed")
     dialog.get_by_role("button", name="Close").click()
-    expect(row(page, "letters")).to_have_count(1)
+    expect(row(page, "dead-letters")).to_have_count(1)
     group.fit.refresh_from_db()
     assert group.fit.status == "counted"
     assert EngagementDelta.objects.filter(checkpoint=group.checkpoint).count() == 1
 
-    row(page, "letters").get_by_role("button", name=re.compile("Requeue")).click()
+    row(page, "dead-letters").get_by_role("button", name=re.compile("Requeue")).click()
     expect(dialog).to_contain_text("1 would fail again and stay as they are")
     expect(dialog.locator("#action-apply")).to_be_disabled()
     dialog.get_by_role("button", name="Cancel").click()
 
-    page.locator("#letters-code").select_option("malformed")
+    page.locator("#dead-letters-code").select_option("malformed")
     page.get_by_role("button", name="Discard all of these").click()
     expect(dialog).to_contain_text("Discard 1 dead letter: never counted")
     give_reason(page, "Nonsense")
     expect(dialog.get_by_role("alert")).to_contain_text("Done: 1 dead letter changed")
     dialog.get_by_role("button", name="Close").click()
-    expect(page.locator("#letters-empty")).to_be_visible()
+    expect(page.locator("#dead-letters-empty")).to_be_visible()
 
     row(page, "actions", "Discard").get_by_role("button", name=re.compile("Undo")).click()
     expect(dialog).to_contain_text("Reopen 1 discarded dead letter")
@@ -231,7 +231,7 @@ def test_it_inspects_requeues_and_discards_dead_letters_and_undoes_it(group, ope
 
 def test_it_refuses_to_requeue_what_somebody_else_requeued_meanwhile(group, operator, visits):
     page = operator()
-    row(page, "letters", "handler_failed").get_by_role("button", name=re.compile("Requeue")).click()
+    row(page, "dead-letters", "handler_failed").get_by_role("button", name=re.compile("Requeue")).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Requeue 1 dead letter")
     DeadLetter.objects.filter(pk=group.fit.pk).update(status="counted")
@@ -334,8 +334,8 @@ def test_it_tells_another_store_what_the_ledger_says(group, operator, visits):
 def test_it_gives_viewers_the_lists_without_buttons(group, visits):
     page = visits.log_in(visits.page(), make_user("victor", "viewer"))
 
-    expect(row(page, "letters")).to_have_count(2)
-    expect(row(page, "letters").first.get_by_role("button", name=re.compile("Inspect"))).to_be_visible()
+    expect(row(page, "dead-letters")).to_have_count(2)
+    expect(row(page, "dead-letters").first.get_by_role("button", name=re.compile("Inspect"))).to_be_visible()
     forbidden = re.compile("^(Requeue|Discard|Replay|Accept|Evict|Cancel|Undo|Act on)")
     expect(page.get_by_role("button", name=forbidden)).to_have_count(0)
 

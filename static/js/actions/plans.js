@@ -70,7 +70,7 @@ const END = { name: "end", label: "To before offset", hint: "The end is exclusiv
 
 const RATE = { name: "rate", label: "Records a second at most", hint: "Empty: as fast as it goes.", optional: true };
 
-export function howFar({ done_offsets: done, total_offsets: total, offsets_per_second: speed, eta_seconds: eta }) {
+export function progressOf({ done_offsets: done, total_offsets: total, offsets_per_second: speed, eta_seconds: eta }) {
   const parts = [`${exact(done)} of ${count(total, "offset")}`];
   if (speed !== null) parts.push(`${rate(speed)} a second`);
   if (eta !== null) parts.push(`${duration(eta)} left`);
@@ -94,7 +94,7 @@ export function replay(id, name, ranges = null) {
     apply: (reason, token, { rate: limit }) => send("/api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
     progress(answer, { recovery }) {
       const one = recovery.replays.find((each) => each.id === answer.replay_id);
-      return one ? { value: one.done_offsets, max: one.total_offsets, text: howFar(one) } : null;
+      return one ? { value: one.done_offsets, max: one.total_offsets, text: progressOf(one) } : null;
     },
     done(answer, { recovery }) {
       const one = recovery.replays.find((each) => each.id === answer.replay_id);
@@ -136,12 +136,12 @@ export const cancelReplay = ({ id }) => ({
 
 // --- Dead letters, workers, actions ---------------------------------------------------------------
 
-const LETTER_WORDS = { requeue: "Requeue", discard: "Discard", reopen: "Reopen" };
+const DEAD_LETTER_WORDS = { requeue: "Requeue", discard: "Discard", reopen: "Reopen" };
 
 /** `chosen`: { ids } or a filter { error_code, topic, partition }; `what` names it. */
-export const letters = (kind, chosen, what) => ({
-  title: `${LETTER_WORDS[kind]} ${what}`,
-  button: `${LETTER_WORDS[kind]} ${what}`,
+export const ofDeadLetters = (kind, chosen, what) => ({
+  title: `${DEAD_LETTER_WORDS[kind]} ${what}`,
+  button: `${DEAD_LETTER_WORDS[kind]} ${what}`,
   fields: [],
   async preview() {
     const shown = await read(`/api/dead-letters/${kind}/`, chosen.ids ? { ids: chosen.ids.join() } : chosen);

@@ -2,6 +2,7 @@
 import { ActionError, read } from "../actions/client.js";
 import { byId, make, setText } from "../ui/dom.js";
 import { count, duration, exact, moment, UNKNOWN } from "../ui/format.js";
+import { words } from "./recovery.js";
 
 let asked = 0;
 
@@ -26,18 +27,18 @@ function fill(title, facts, text) {
   setText(byId("record-text"), text);
 }
 
-export const showLetter = ({ id, topic, partition, offset }) =>
-  open(`${topic}-${partition} at offset ${exact(offset)}`, `/api/dead-letters/${id}/`, (letter) => [
+export const showDeadLetter = ({ id, topic, partition, offset }) =>
+  open(`${topic}-${partition} at offset ${exact(offset)}`, `/api/dead-letters/${id}/`, (deadLetter) => [
     {
-      Error: `${letter.error_code}: ${letter.error_detail}`,
-      Status: letter.status,
-      "Set apart": moment(letter.created_at),
-      "Time of the record": letter.record_timestamp ? moment(letter.record_timestamp) : UNKNOWN,
-      Key: letter.key ?? (letter.key_base64 === null ? "none" : `${letter.key_base64} (base64)`),
-      Headers: letter.headers.map(([name, value]) => `${name}: ${value ?? "no text"}`).join("; "),
-      Value: letter.value_bytes === null ? "none (a tombstone)" : count(letter.value_bytes, "byte"),
+      Error: `${deadLetter.error_code}: ${deadLetter.error_detail}`,
+      Status: deadLetter.status,
+      "Set apart": moment(deadLetter.created_at),
+      "Time of the record": deadLetter.record_timestamp ? moment(deadLetter.record_timestamp) : UNKNOWN,
+      Key: deadLetter.key ?? (deadLetter.key_base64 === null ? "none" : `${deadLetter.key_base64} (base64)`),
+      Headers: deadLetter.headers.map(([name, value]) => `${name}: ${value ?? "no text"}`).join("; "),
+      Value: deadLetter.value_bytes === null ? "none (a tombstone)" : count(deadLetter.value_bytes, "byte"),
     },
-    valueOf(letter),
+    valueOf(deadLetter),
   ]);
 
 function valueOf({ value, value_base64: raw }) {
@@ -70,9 +71,3 @@ export const showIncident = ({ id, kind, subject }) =>
   ]);
 
 const seen = (evidence) => (evidence ? ["", "What was seen", evidence] : []);
-
-/** "halted_expired" as a person says it. */
-export function words(kind) {
-  const text = kind.replaceAll("_", " ");
-  return text[0].toUpperCase() + text.slice(1);
-}
