@@ -2,8 +2,8 @@
 window.addEventListener("load", () => {
   setTimeout(() => {
     if (document.documentElement.dataset.live) return;
-    document.getElementById("headline-text").textContent = "This page has not started.";
+    document.getElementById("headline-text").textContent = "The page failed to start.";
     document.getElementById("headline-advice").textContent =
-      "Part of its script did not load, or this browser is too old for it. Reload the page; in a terminal, manage.py offsets_status shows the same.";
+      "A script failed to load, or this browser is too old. Reload the page, or run manage.py offsets_status in a terminal.";
   }, 3000);
 });

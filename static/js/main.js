@@ -71,7 +71,7 @@ const failures = new Map();
 function failed(index, error) {
   if (failures.has(index)) return;
   console.error(error);
-  const words = `A part of this has failed since ${clock(new Date())} (${error.message}); the rest of the page is live. Reload to try again.`;
+  const words = `Failed to update since ${clock(new Date())}: ${error.message}. The rest of the page is live. Reload to try again.`;
   const note = make("p", { class: "note part-failed", "data-level": "error" }, words);
   failures.set(index, note);
   byId(parts[index][0]).append(note);
@@ -79,7 +79,7 @@ function failed(index, error) {
 
 function show(snapshot) {
   if (snapshot.version !== VERSION) {
-    live.connection({ kind: "over", reason: "The server was updated and says more than this page understands. Reload it." });
+    live.connection({ kind: "over", reason: "The server was updated, and this page is out of date. Reload it." });
     return;
   }
   freshness.heard(snapshot.taken_at);

@@ -83,8 +83,8 @@ def test_it_explains_who_may_look(visits):
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
 
-    expect(page.get_by_role("heading", level=1)).to_have_text("You may not see this page")
-    page.get_by_role("button", name="Log in as somebody else").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Access denied")
+    page.get_by_role("button", name="Log in as a different user").click()
     expect(page.get_by_label("Username")).to_be_visible()
     # The answer 403 is meant; the browser reports it all the same.
     visits.complaints[:] = [text for text in visits.complaints if "403" not in text]
@@ -126,7 +126,7 @@ def test_it_shows_workers_totals_invariants_and_journal(group, operator):
     expect(dead).to_contain_text("Dead")
     expect(dead).to_contain_text("OperationalError: gone")
     expect(page.locator("#workers tbody", has_text="w-7f2a91bc")).to_contain_text("412 MiB")
-    page.get_by_role("button", name="What they say").click()
+    page.get_by_role("button", name="Details", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text("Broken. Detail 3.")
 
 
@@ -206,7 +206,7 @@ def test_it_tells_unknown_from_zero(operator):
     expect(cell(page, 0, "lag")).to_have_text("–")
     expect(cell(page, 0, "end")).to_have_text("–")
     expect(page.locator("#lag-value")).to_have_text("–")
-    expect(page.locator("#lag-note")).to_have_text("log ends unknown so far")
+    expect(page.locator("#lag-note")).to_have_text("log ends not sampled yet")
     expect(cell(page, 0, "status")).to_have_text("UNOWNED")
 
 
@@ -234,7 +234,7 @@ def test_it_pauses_with_a_preview_and_a_reason_and_shows_what_the_ledger_says(gr
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Pause engagement-0 at offset 1,000: its worker w-7f2a91bc stops within 1.0 s")
     dialog.get_by_role("button", name="Pause engagement-0").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("a reason is required")
+    expect(dialog.get_by_role("alert")).to_contain_text("Enter a reason")
     assert not OperatorAction.objects.exists()
     dialog.get_by_label("Reason").fill("Deploying the new schema")
     dialog.get_by_role("button", name="Pause engagement-0").click()
@@ -280,7 +280,7 @@ def test_it_refuses_what_is_no_longer_as_it_was_seen_and_looks_again(group, oper
     expect(dialog.get_by_role("alert")).to_contain_text("has changed since you looked: epoch was 3, is 9")
     expect(dialog.get_by_role("button", name="Pause engagement-0")).to_be_disabled()
     assert PartitionCheckpoint.objects.get(pk=group["first"].pk).desired_state == "running"
-    dialog.get_by_role("button", name="Look again").click()
+    dialog.get_by_role("button", name="Refresh preview").click()
     expect(dialog.locator("#action-change")).to_contain_text("9")
     dialog.get_by_role("button", name="Pause engagement-0").click()
     expect(dialog.get_by_role("alert")).to_contain_text("Done")
@@ -316,7 +316,7 @@ def test_it_says_how_stale_it_is_and_recovers(group, operator, visits):
 
     expect(page.locator("#live-text")).to_have_text(re.compile(r"stale for \d+ s"))
     expect(live).to_have_attribute("data-live", "stale")
-    expect(page.locator("#headline-advice")).to_contain_text("Shown is what was true at")
+    expect(page.locator("#headline-advice")).to_contain_text("Showing data from")
     expect(page.locator("#announcer")).to_contain_text("stale")
     expect(page.get_by_role("button", name="Reload")).to_be_visible()
     PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1700, ledger_end=1700)
@@ -332,7 +332,7 @@ def test_it_reconnects_by_itself(group, operator, visits):
     page.evaluate("window.untouched = true")
 
     visits.server.end()
-    expect(page.locator("#headline-advice")).to_contain_text("The server does not answer")
+    expect(page.locator("#headline-advice")).to_contain_text("The server is not responding")
     PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1800, ledger_end=1800)
     visits.server.start()
 
@@ -361,7 +361,7 @@ def test_it_goes_to_the_login_when_the_session_has_ended(group, operator):
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (None, "You may no longer see this page."),
+        (None, "You no longer have access to this page."),
         ('{"version": 2, "sequence": 1}', "The server was updated"),
     ],
     ids=["no longer allowed", "another version"],
@@ -393,7 +393,7 @@ def test_it_says_when_its_script_did_not_start(visits):
     page.route("**/js/live/feed.js", lambda route: route.fulfill(status=404))
     visits.let_in(page, make_user("victor", "viewer"))
 
-    expect(page.locator("#headline-text")).to_have_text("This page has not started.")
+    expect(page.locator("#headline-text")).to_have_text("The page failed to start.")
     visits.complaints[:] = [text for text in visits.complaints if "404" not in text]
 
 

@@ -40,16 +40,16 @@ def test_it_moves_a_partition_from_preview_to_outcome(kafka_group, operator, vis
     name = f"{kafka_group.topic}-0"
 
     page.get_by_role("button", name=name, exact=True).click()
-    page.get_by_role("button", name=f"Move {name}").click()
+    page.get_by_role("button", name=f"Seek {name}").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Next offset to read")).to_be_focused()
     dialog.get_by_label("Next offset to read").fill("900")
     expect(dialog.get_by_role("alert")).to_contain_text("offset 900 lies outside of the log, which holds 0 to 50")
-    expect(dialog.get_by_role("button", name=f"Move {name}")).to_be_disabled()
+    expect(dialog.get_by_role("button", name=f"Seek {name}")).to_be_disabled()
     dialog.get_by_label("Next offset to read").fill("10")
     expect(dialog).to_contain_text("30 are read again and left out, because they are counted; nothing is lost")
     dialog.get_by_label("Reason").fill("Look at them again")
-    dialog.get_by_role("button", name=f"Move {name}").click()
+    dialog.get_by_role("button", name=f"Seek {name}").click()
 
     expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows")
     kafka_group.refresh_from_db()
@@ -65,7 +65,7 @@ def test_it_tells_that_the_partition_moved_since_the_preview(kafka_group, operat
     page = operator()
     name = f"{kafka_group.topic}-0"
     page.get_by_role("button", name=name, exact=True).click()
-    page.get_by_role("button", name=f"Move {name}").click()
+    page.get_by_role("button", name=f"Seek {name}").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Next offset to read").fill("45")
     expect(dialog).to_contain_text("5 offsets are passed over and recorded as skipped")
@@ -73,7 +73,7 @@ def test_it_tells_that_the_partition_moved_since_the_preview(kafka_group, operat
     make_range(kafka_group, 40, 48)
 
     dialog.get_by_label("Reason").fill("Poison")
-    dialog.get_by_role("button", name=f"Move {name}").click()
+    dialog.get_by_role("button", name=f"Seek {name}").click()
 
     expect(dialog.get_by_role("alert")).to_contain_text("it was at 40, it is at 48. Nothing was changed")
     assert OperatorAction.objects.get().outcome == "refused"

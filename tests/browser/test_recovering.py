@@ -102,7 +102,7 @@ def test_it_replays_what_failed_with_a_live_bar_and_tells_the_outcome(group, ope
     expect(dialog).to_contain_text("10 offsets are counted (10 failed). The live offset does not move.")
     give_reason(page, "The cause is gone")
 
-    expect(dialog.get_by_role("alert")).to_contain_text("It goes on without this page")
+    expect(dialog.get_by_role("alert")).to_contain_text("It continues if you close this page")
     [replay] = Replay.objects.all()
     chunks = iter([False, False])
     runner.run(replay.pk, should_stop=lambda: next(chunks, True))
@@ -125,20 +125,20 @@ def test_it_replays_a_range_that_the_operator_names_and_refuses_nonsense(group, 
     page.get_by_role("button", name=f"Replay offsets of {group.name}").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("From offset").fill("45")
-    expect(dialog).to_contain_text("Say which offsets")
-    dialog.get_by_label("To before offset").fill("50")
+    expect(dialog).to_contain_text("Enter the first offset")
+    dialog.get_by_label("To offset (exclusive)").fill("50")
     expect(dialog.get_by_role("alert")).to_contain_text("nothing of it can be replayed")
     dialog.get_by_label("From offset").fill("35")
-    dialog.get_by_label("To before offset").fill("20")
+    dialog.get_by_label("To offset (exclusive)").fill("20")
     expect(dialog.get_by_role("alert")).to_contain_text("is no range of offsets")
     dialog.get_by_label("From offset").fill("10")
-    dialog.get_by_label("To before offset").fill("40")
-    dialog.get_by_label("Records a second at most").fill("none")
-    expect(dialog.get_by_role("alert")).to_contain_text("The rate must be a whole number above 0")
-    dialog.get_by_label("Records a second at most").fill("5000")
+    dialog.get_by_label("To offset (exclusive)").fill("40")
+    dialog.get_by_label("Maximum records per second").fill("none")
+    expect(dialog.get_by_role("alert")).to_contain_text("Invalid rate 'none'")
+    dialog.get_by_label("Maximum records per second").fill("5000")
     expect(dialog).to_contain_text("20 offsets are counted (10 failed, 10 skipped); 10 are left out")
     give_reason(page)
-    expect(dialog.get_by_role("alert")).to_contain_text("It goes on without this page")
+    expect(dialog.get_by_role("alert")).to_contain_text("It continues if you close this page")
     replay = Replay.objects.get()
     assert replay.records_per_second == 5000
     runner.run(replay.pk)
@@ -165,7 +165,7 @@ def test_it_cancels_a_replay(group, operator):
     page = operator()
     row(page, "uncounted", "skipped").get_by_role("button", name=re.compile("Replay")).click()
     dialog = give_reason(page)
-    expect(dialog.get_by_role("alert")).to_contain_text("It goes on without this page")
+    expect(dialog.get_by_role("alert")).to_contain_text("It continues if you close this page")
     dialog.get_by_role("button", name="Close").click()
 
     page.get_by_role("button", name=re.compile("Cancel replay")).click()
@@ -189,11 +189,11 @@ def test_it_accepts_that_failed_offsets_are_not_counted(group, operator):
 
 def test_it_inspects_requeues_and_discards_dead_letters_and_undoes_it(group, operator, visits):
     page = operator()
-    expect(page.locator("#dead-letters-sum")).to_contain_text("2 wait for a decision")
+    expect(page.locator("#dead-letters-sum")).to_contain_text("2 pending")
     row(page, "dead-letters", "malformed").get_by_role("button", name=re.compile("Inspect")).click()
     record = page.get_by_role("dialog")
     expect(record).to_contain_text("malformed: It failed.")
-    expect(record).to_contain_text("No JSON:")
+    expect(record).to_contain_text("Not valid JSON:")
     expect(record).to_contain_text("bm90IGpzb24=")
     record.get_by_role("button", name="Close").click()
 
@@ -214,7 +214,7 @@ def test_it_inspects_requeues_and_discards_dead_letters_and_undoes_it(group, ope
     dialog.get_by_role("button", name="Cancel").click()
 
     page.locator("#dead-letters-code").select_option("malformed")
-    page.get_by_role("button", name="Discard all of these").click()
+    page.get_by_role("button", name="Discard all matching").click()
     expect(dialog).to_contain_text("Discard 1 dead letter: never counted")
     give_reason(page, "Nonsense")
     expect(dialog.get_by_role("alert")).to_contain_text("Done: 1 dead letter changed")
@@ -280,14 +280,14 @@ def test_it_shows_an_incident_with_its_timeline_and_leads_to_what_helps(group, o
     expect(record).to_contain_text("manager: Detected: 10 offsets")
     expect(record).to_contain_text("Traceback: here")
     record.get_by_role("button", name="Close").click()
-    shown.get_by_role("button", name=re.compile("Act on")).click()
+    shown.get_by_role("button", name=re.compile(" to resolve ")).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("10 offsets are counted (10 failed)")
     dialog.get_by_role("button", name="Cancel").click()
 
     incidents.reconcile(GROUP, [])
     expect(page.locator("#incidents-sum")).to_contain_text("None open")
-    expect(shown.get_by_role("button", name=re.compile("Act on"))).to_be_hidden()
+    expect(shown.get_by_role("button", name=re.compile(" to resolve "))).to_be_hidden()
 
 
 def test_it_skips_accepts_a_loss_and_rebuilds_from_the_partition(group, operator):
@@ -320,13 +320,13 @@ def test_it_tells_another_store_what_the_ledger_says(group, operator, visits):
     )
     page = operator()
     details(page, group)
-    page.get_by_role("button", name=f"Reconcile the redis store of {group.name}").click()
+    page.get_by_role("button", name=f"Reconcile Redis store of {group.name}").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("holds nothing, the ledger 40")
     give_reason(page, "It was emptied")
     expect(dialog.get_by_role("alert")).to_contain_text("it is told 40")
     dialog.get_by_role("button", name="Close").click()
-    page.get_by_role("button", name=f"Reconcile the redis store of {group.name}").click()
+    page.get_by_role("button", name=f"Reconcile Redis store of {group.name}").click()
     expect(dialog.get_by_role("alert")).to_contain_text("agrees with the ledger")
     forget_refusals(visits)
 
@@ -336,7 +336,7 @@ def test_it_gives_viewers_the_lists_without_buttons(group, visits):
 
     expect(row(page, "dead-letters")).to_have_count(2)
     expect(row(page, "dead-letters").first.get_by_role("button", name=re.compile("Inspect"))).to_be_visible()
-    forbidden = re.compile("^(Requeue|Discard|Replay|Accept|Evict|Cancel|Undo|Act on)")
+    forbidden = re.compile("^(Requeue|Discard|Replay|Accept|Evict|Cancel|Undo|Restart|Seek|Resume)| to resolve ")
     expect(page.get_by_role("button", name=forbidden)).to_have_count(0)
 
 

@@ -58,8 +58,8 @@ def tokens(page):
 
 def test_it_shows_what_a_change_does_before_it_is_made(checkpoint):
     client = client_of("operator")
-    assert b"Move to an offset" in client.get(f"/admin/offsets/partitioncheckpoint/{checkpoint.pk}/change/").content
-    assert b"It stands at offset <strong>40</strong>" in client.get(place(checkpoint)).content
+    assert b"Seek to an offset" in client.get(f"/admin/offsets/partitioncheckpoint/{checkpoint.pk}/change/").content
+    assert b"Next offset: <strong>40</strong>" in client.get(place(checkpoint)).content
     page = client.post(place(checkpoint), {"next_offset": "10"})
     assert b"30 are read again and left out" in page.content
     assert PartitionCheckpoint.objects.get(pk=checkpoint.pk).next_offset == 40
@@ -117,4 +117,4 @@ def test_only_operators_may_move(checkpoint):
     assert viewer.post(place(checkpoint), {"next_offset": "1"}).status_code == 403
     assert Client().get(place(checkpoint)).status_code == 302
     page = viewer.get(f"/admin/offsets/partitioncheckpoint/{checkpoint.pk}/change/")
-    assert b"Move to an offset" not in page.content
+    assert b"Seek to an offset" not in page.content

@@ -19,14 +19,14 @@ async function ask(path, options, unanswered) {
   }
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
-  throw new ActionError(answer.error ?? `The server answered ${response.status} without saying why. Try again.`, response.status);
+  throw new ActionError(answer.error ?? `The server returned HTTP ${response.status} without an error message. Try again.`, response.status);
 }
 
 /** What is true now, or would be done; `query` leaves out what is undefined. */
 export function read(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined);
   const search = new URLSearchParams(given).toString();
-  return ask(search ? `${path}?${search}` : path, {}, "The server does not answer. Nothing was changed; try again.");
+  return ask(search ? `${path}?${search}` : path, {}, "The server is not responding. Nothing was changed. Try again.");
 }
 
 export const send = (path, body) =>
@@ -37,5 +37,5 @@ export const send = (path, body) =>
       headers: { "Content-Type": "application/json", "X-CSRFToken": document.querySelector("#action-form [name=csrfmiddlewaretoken]").value },
       body: JSON.stringify(body),
     },
-    "The server did not answer, so it is not known whether this was applied. Look again: the preview shows what is true now.",
+    "The server did not respond, so it is unknown whether the action was applied. Refresh the preview to see the current state.",
   );

@@ -7,9 +7,9 @@ import { exact, UNKNOWN } from "../ui/format.js";
 
 const CONFIRM_MS = 8000;
 const LOOK_AFTER_MS = 400;
-const FACTS = { desired_state: "Wanted state", next_offset: "Next offset", epoch: "Epoch", owner: "Owner" };
+const FACTS = { desired_state: "Desired state", next_offset: "Next offset", epoch: "Epoch", owner: "Owner" };
 // In offsets; only what a move says of itself.
-const OUTCOME = { to_count: "To be counted", deduplicated: "Read again, left out", duplicated: "Counted again", lost: "Lost" };
+const OUTCOME = { to_count: "To be counted", deduplicated: "Deduplicated", duplicated: "Counted twice", lost: "Lost" };
 
 export class Actions {
   #current = null; // { plan, token, answer, step: "loading" | "ready" | "refused" | "sending" | "waiting" | "done" }
@@ -82,7 +82,7 @@ export class Actions {
       setText(byId("action-text"), empty.field.missing);
       return;
     }
-    setText(byId("action-text"), "Asking what it would do …");
+    setText(byId("action-text"), "Loading preview …");
     try {
       const shown = await current.plan.preview(values);
       if (current !== this.#current || JSON.stringify(values) !== JSON.stringify(this.#values())) return;
@@ -92,7 +92,7 @@ export class Actions {
       if (current.facts) fillChange(shown.before, shown.after, current.plan.kind);
       this.#step(shown.token ? "ready" : "refused", "");
     } catch (error) {
-      if (current === this.#current) this.#failed(error, "No preview, so nothing to apply.");
+      if (current === this.#current) this.#failed(error, "Preview unavailable.");
     }
   }
 
@@ -101,7 +101,7 @@ export class Actions {
     if (current?.step !== "ready") return;
     const reason = byId("action-reason").value.trim();
     if (!reason) {
-      this.#step("ready", "Say why: a reason is required, and kept with the action.", "error");
+      this.#step("ready", "Enter a reason. It is saved in the audit log.", "error");
       byId("action-reason").focus();
       return;
     }
@@ -109,7 +109,7 @@ export class Actions {
     try {
       current.answer = await current.plan.apply(reason, current.token, this.#values());
       if (current !== this.#current) return;
-      const waits = current.plan.patient ? "It goes on without this page, too." : "Waiting for the ledger to show it …";
+      const waits = current.plan.patient ? "It continues if you close this page." : "Waiting for the ledger to confirm …";
       this.#step("waiting", `Recorded as ${current.answer.outcome}. ${waits}`);
       if (!current.plan.patient) this.#timer = setTimeout(() => this.#unconfirmed(), CONFIRM_MS);
       if (this.#snapshot) this.confirm(this.#snapshot);
@@ -119,7 +119,7 @@ export class Actions {
   }
 
   #unconfirmed() {
-    this.#step("done", "It was recorded, but no snapshot has shown it yet: the page may be stale. Close this and watch the row; do not press twice.", "warning");
+    this.#step("done", "The action was recorded, but no snapshot confirms it yet: the page may be stale. Close this dialog and check the partition; do not apply the action again.", "warning");
   }
 
   #failed(error, lead) {
@@ -171,7 +171,7 @@ function showProgress({ value, max, text }) {
 }
 
 // The offset is the worker's: it has a batch in hand when it is told to stop.
-const OFFSET_AFTER = { pause: "stops within a second", resume: "moves on" };
+const OFFSET_AFTER = { pause: "stops within 1 s", resume: "advances" };
 
 function fillChange(before, after, kind) {
   const say = (value) => (typeof value === "number" ? exact(value) : (value ?? UNKNOWN));
@@ -179,7 +179,7 @@ function fillChange(before, after, kind) {
     const same = before[name] === after[name];
     const now = make("td", {}, say(before[name]));
     const worker = name === "next_offset" && before.owner ? OFFSET_AFTER[kind] : undefined;
-    const then = make("td", {}, worker ?? (same ? "stays" : say(after[name])));
+    const then = make("td", {}, worker ?? (same ? "unchanged" : say(after[name])));
     return make("tr", { "data-same": same }, make("th", { scope: "row" }, FACTS[name]), now, then);
   });
   const outcome = Object.keys(OUTCOME).filter((name) => after[name]);

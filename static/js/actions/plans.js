@@ -4,7 +4,7 @@
 //   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
 import { ActionError, read, send } from "./client.js";
 import { clock, count, duration, exact, rate } from "../ui/format.js";
-import { nameOf } from "../ui/statuses.js";
+import { nameOf, storeName } from "../ui/statuses.js";
 
 const now = () => clock(new Date());
 
@@ -15,13 +15,13 @@ const moved = (one, after) => one.epoch >= after.epoch;
 const KINDS = {
   pause: { word: "Pause", done: (one) => one.desired_state === "paused" },
   resume: { word: "Resume", done: (one) => one.desired_state === "running" },
-  seek: { word: "Move", done: moved },
+  seek: { word: "Seek", done: moved },
   skip: { word: "Skip offsets of", done: moved },
-  accept_loss: { word: "Accept the loss of", done: moved },
+  accept_loss: { word: "Accept loss of", done: moved },
   rebuild: { word: "Rebuild", done: moved },
-  restart: { word: "Begin again", done: moved },
+  restart: { word: "Restart", done: moved },
 };
-const TARGET = { name: "target", label: "Next offset to read", hint: "An offset, or earliest or latest. What lies between is said below.", missing: "Say where to: an offset, earliest or latest." };
+const TARGET = { name: "target", label: "Next offset to read", hint: "An offset, earliest or latest. The preview shows the effect.", missing: "Enter an offset, earliest or latest." };
 
 export function ofPartition(kind, partition) {
   const { word, done } = KINDS[kind];
@@ -46,33 +46,33 @@ export function ofPartition(kind, partition) {
   };
 }
 
-/** Tell another store what the ledger says; the other direction is a move. */
+/** Update a store from the ledger; the other direction is a seek. */
 export function reconcile(partition, store) {
   const name = nameOf(partition);
   const path = `/api/partitions/${partition.checkpoint_id}/reconcile/${store}/`;
   return {
-    title: `Reconcile the ${store} store of ${name}`,
-    button: `Tell the ${store} store`,
+    title: `Reconcile ${storeName(store)} store of ${name}`,
+    button: `Update ${storeName(store)} store`,
     fields: [],
     async preview() {
       const { text, stored } = await read(path);
       return { text, token: { stored } };
     },
     apply: (reason, token) => send(path, { reason, ...token }),
-    done: (answer) => `Done: ${answer.detail} While the group is active its owner writes to Kafka, within a second.`,
+    done: (answer) => `Done: ${answer.detail} While the group is active, the owner commits to Kafka within 1 s.`,
   };
 }
 
 // --- Offsets that were not counted ----------------------------------------------------------------
 
-const START = { name: "start", label: "From offset", missing: "Say which offsets: from the first, to before the last." };
-const END = { name: "end", label: "To before offset", hint: "The end is exclusive. What is counted already is left out.", missing: START.missing };
+const START = { name: "start", label: "From offset", missing: "Enter the first offset and the end offset (exclusive)." };
+const END = { name: "end", label: "To offset (exclusive)", hint: "Offsets that are already counted are not counted again.", missing: START.missing };
 
-const RATE = { name: "rate", label: "Records a second at most", hint: "Empty: as fast as it goes.", optional: true };
+const RATE = { name: "rate", label: "Maximum records per second", hint: "Leave empty for no limit.", optional: true };
 
 export function progressOf({ done_offsets: done, total_offsets: total, offsets_per_second: speed, eta_seconds: eta }) {
   const parts = [`${exact(done)} of ${count(total, "offset")}`];
-  if (speed !== null) parts.push(`${rate(speed)} a second`);
+  if (speed !== null) parts.push(`${rate(speed)} per second`);
   if (eta !== null) parts.push(`${duration(eta)} left`);
   return parts.join(", ");
 }
@@ -85,7 +85,7 @@ export function replay(id, name, ranges = null) {
     button: `Replay ${name}`,
     fields: ranges ? [RATE] : [START, END, RATE],
     async preview({ start, end, rate: limit }) {
-      if (limit && !(Number(limit) >= 1)) throw new ActionError("The rate must be a whole number above 0, or empty.", 400);
+      if (limit && !(Number(limit) >= 1)) throw new ActionError(`Invalid rate '${limit}'. Enter a whole number above 0, or leave it empty.`, 400);
       const wanted = ranges ? given : [{ start, end }];
       const plans = await Promise.all(wanted.map((one) => read("/api/replays/preview/", { checkpoint_id: id, start: one.start, end: one.end })));
       const token = plans.map((plan) => ({ checkpoint_id: id, start: plan.start, end: plan.end, to_count: plan.to_count }));
@@ -107,7 +107,7 @@ export function replay(id, name, ranges = null) {
 
 export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
   title: `Accept failed offsets of ${name}`,
-  button: "Accept as not counted",
+  button: "Accept as uncounted",
   fields: [],
   async preview() {
     const shown = await read("/api/failed/accept/", { checkpoint_id: id, start, end });
@@ -116,7 +116,7 @@ export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
   apply: (reason, token) => send("/api/failed/accept/", { reason, ...token }),
   done(answer, { recovery }) {
     const left = recovery.uncounted.some((one) => one.checkpoint_id === id && one.kind === "failed" && one.start < end && start < one.end);
-    return left ? null : `Done: the ledger shows no failed offsets of ${name} there at ${now()}.`;
+    return left ? null : `Done: the ledger shows no failed offsets of ${name} in this range at ${now()}.`;
   },
 });
 
@@ -150,8 +150,8 @@ export const ofDeadLetters = (kind, chosen, what) => ({
   },
   apply: (reason, token) => send(`/api/dead-letters/${kind}/`, { reason, ...token }),
   done(answer) {
-    const rest = answer.still_fail ? ` ${exact(answer.still_fail)} fail again and stay as they are: ${answer.reasons.join(" ")}` : "";
-    return `Done: ${count(answer.changed, "dead letter")} changed in the ledger.${rest}`;
+    const rest = answer.still_fail ? ` ${exact(answer.still_fail)} failed again and stay pending: ${answer.reasons.join(" ")}` : "";
+    return `Done: ${count(answer.changed, "dead letter")} changed.${rest}`;
   },
 });
 
@@ -173,7 +173,7 @@ export const evict = ({ worker_id: id }) => ({
 
 export const undo = ({ id, kind, target }) => ({
   title: `Undo ${kind.replaceAll("_", " ")} ${target}`,
-  button: "Undo it",
+  button: "Undo",
   fields: [],
   async preview() {
     const { texts } = await read(`/api/actions/${id}/undo/`);

@@ -34,7 +34,7 @@ export class Live {
     const late = seconds > STALE_SECONDS || this.#connection.kind === "over";
     this.#show(late ? "stale" : "connecting", late ? `no data for ${age(seconds)}` : "connecting", seconds);
     if (late) {
-      showNothing("No numbers have arrived yet.");
+      showNothing("No data received yet.");
       showAdvice(this.#trouble(new Date(this.#opened)), "NO DATA · ");
     }
   }
@@ -45,7 +45,7 @@ export class Live {
     showAdvice(stale ? this.#trouble(this.#freshness.takenAt) : "", stale ? "STALE · " : "");
     if (stale === this.#stale) return;
     this.#stale = stale;
-    announce(stale ? "The page is stale: no news from the server." : "The page is live again.");
+    announce(stale ? "The page is stale: no updates from the server." : "The page is live again.");
   }
 
   #show(state, words, seconds) {
@@ -58,15 +58,15 @@ export class Live {
   /** What failed, since when, and what still works. */
   #trouble(since) {
     const { kind, reason, until } = this.#connection;
-    const known = `Shown is what was true at ${clock(since)}.`;
+    const known = `Showing data from ${clock(since)}.`;
     const first = this.#freshness.age === null ? "" : `${known} `;
     if (kind === "over") return `${first}${reason}`;
     const retry =
       kind === "waiting"
-        ? `The server does not answer; next try in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s.`
+        ? `The server is not responding; next retry in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s.`
         : kind === "connecting"
-          ? "The server does not answer yet; trying."
-          : "The server is connected but sends nothing; its database may be away.";
-    return `${first}${retry} Workers count without this page; see manage.py offsets_status.`;
+          ? "Connecting to the server."
+          : "Connected, but the server sends no data; its database may be unavailable.";
+    return `${first}${retry} Workers keep counting; check manage.py offsets_status.`;
   }
 }

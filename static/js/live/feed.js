@@ -8,9 +8,9 @@ const SILENCE_MS = 20_000;
 const NOT_LOGGED_IN = 4401;
 const FINAL = new Map([
   [NOT_LOGGED_IN, "You are logged out."],
-  [4400, "The server did not understand this page; it may be older than the server. Reload it."],
-  [4403, "You may no longer see this page. Ask an administrator for the group viewer, then reload."],
-  [4404, "The server does not know this page's live feed; it may have been updated. Reload the page."],
+  [4400, "The server rejected a message from this page, which may be out of date. Reload it."],
+  [4403, "You no longer have access to this page. Ask an administrator to add you to the viewer group, then reload."],
+  [4404, "The live feed was not found: the server may have been updated. Reload the page."],
 ]);
 
 /** Calls `onSnapshot(snapshot)` for each newer one, and `onState({kind, …})` as the connection comes and goes. */

@@ -15,8 +15,8 @@ function adviceFor(snapshot) {
   const worst = worstOf(snapshot.partitions);
   if (worst && !isFine(worst.status)) return `${nameOf(worst)}: ${worst.status_detail}`;
   const trouble = samplingTrouble(snapshot);
-  if (trouble) return `Kafka's ${trouble}, so the lag is not that of now. Counting goes on; look for the control worker, which asks Kafka every second.`;
-  return snapshot.partitions.length ? "Nothing to do." : "The page fills by itself as soon as a worker has claimed a partition.";
+  if (trouble) return `The lag is out of date: ${trouble}. Counting continues. Check the control worker, which samples Kafka every second.`;
+  return snapshot.partitions.length ? "No action needed." : "Data appears as soon as a worker claims a partition.";
 }
 
 export function showHeadline(snapshot) {

@@ -3,12 +3,12 @@ import { byId, make, setAttribute, setText } from "../ui/dom.js";
 import { age } from "../ui/format.js";
 
 const PROMISES = {
-  I1: ["Coverage", "Every offset from the baseline to the next offset has its range: no hole."],
-  I2: ["Disjoint", "No offset lies in two ranges."],
+  I1: ["Coverage", "Every offset from the baseline to the next offset is in a range: no gaps."],
+  I2: ["Disjoint", "No offset is in two ranges."],
   I3: ["Conservation", "Counted events equal the records in the ledger, per partition and dimension."],
-  I4: ["Time", "The minute buckets sum to the same number."],
-  I5: ["Monotonic", "The next offset never falls within one epoch."],
-  I6: ["Accounted failures", "Every failed record has its dead letter."],
+  I4: ["Time", "The minute buckets add up to the same total."],
+  I5: ["Monotonic", "The next offset never decreases within an epoch."],
+  I6: ["Accounted failures", "Every failed record has a dead letter."],
 };
 
 let latest = null;
@@ -16,7 +16,7 @@ let latest = null;
 function fill() {
   const dialog = byId("invariants");
   if (!dialog.open) return;
-  const when = latest ? `Checked ${age(latest.checked_age_seconds)} ago, on the live rows.` : "Not checked yet.";
+  const when = latest ? `Checked ${age(latest.checked_age_seconds)} ago.` : "Not checked yet.";
   setText(byId("invariants-age"), when);
   for (const [name, { mark, detail }] of rows()) {
     const result = latest?.invariants[name];

@@ -41,7 +41,7 @@ export class MinutesChart {
         this.#draw();
       },
       () => {
-        setText(byId("minutes-note"), "The chart library is not installed, so no chart is drawn. Run npm ci, then reload; all numbers are still live.");
+        setText(byId("minutes-note"), "Chart unavailable: the chart library is not installed. Run npm ci --omit=dev, then reload. All numbers are live.");
         setHidden(byId("minutes-note"), false);
       },
     );

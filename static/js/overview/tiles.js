@@ -1,6 +1,6 @@
 // The five tiles: lag, rate, freshness, counted, invariants.
 import { byId, setAttribute, setText } from "../ui/dom.js";
-import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "../ui/format.js";
+import { age, brief, count, duration, exact, inFull, rate, UNKNOWN } from "../ui/format.js";
 import { drawSparkline } from "../ui/sparkline.js";
 import { nameOf } from "../ui/statuses.js";
 
@@ -19,8 +19,8 @@ function show(name, value, title, note) {
 export function samplingTrouble(snapshot) {
   const seconds = snapshot.log_sampled_age_seconds;
   if (!snapshot.partitions.length) return "";
-  if (seconds === null || snapshot.partitions.every((one) => one.log_end_offset === null)) return "log ends unknown so far";
-  return seconds > SAMPLE_OLD_SECONDS ? `log ends unknown for ${age(seconds)}` : "";
+  if (seconds === null || snapshot.partitions.every((one) => one.log_end_offset === null)) return "log ends not sampled yet";
+  return seconds > SAMPLE_OLD_SECONDS ? `log ends not sampled for ${age(seconds)}` : "";
 }
 
 function longestWait(partitions) {
@@ -32,10 +32,10 @@ function showLog(snapshot) {
   const { lag, lag_seconds: behind, events_per_second: speed, series } = snapshot;
   const trouble = samplingTrouble(snapshot);
   const slowest = longestWait(snapshot.partitions);
-  show("lag", brief(lag), inFull(lag, "records"), trouble || "records to read");
-  show("rate", rate(speed), inFull(speed, "events a second"), "events a second");
-  const whose = behind > 0 && slowest ? `longest: ${nameOf(slowest)}` : "behind the log";
-  const unknown = lag > 0 && behind === null ? "longer than the samples reach" : whose;
+  show("lag", brief(lag), inFull(lag, "records"), trouble || "records behind");
+  show("rate", rate(speed), inFull(speed, "events per second"), "events per second");
+  const whose = behind > 0 && slowest ? `worst: ${nameOf(slowest)}` : "behind the log";
+  const unknown = lag > 0 && behind === null ? "beyond the sampled history" : whose;
   show("freshness", duration(behind), behind === null ? "Unknown" : `${behind} s`, trouble || unknown);
   for (const name of ["lag", "freshness"]) setAttribute(byId(`tile-${name}`), "data-old", Boolean(trouble));
   setAttribute(byId("partitions"), "data-old", Boolean(trouble));
@@ -45,8 +45,8 @@ function showLog(snapshot) {
   drawSparkline(byId("freshness-spark"), series.at, series.lag_seconds, duration);
 }
 
-function showCounted({ counted, totals, dead_letters: letters }) {
-  const waiting = letters ? `events; ${exact(letters)} dead letter${letters === 1 ? "" : "s"} wait` : "events, each once";
+function showCounted({ counted, totals, dead_letters: pending }) {
+  const waiting = pending ? `events · ${count(pending, "pending dead letter")}` : "events, exactly once";
   show("counted", exact(counted), exact(counted), waiting);
   for (const type of TYPES) setText(byId(`counted-${type}`), exact(totals[type]));
 }
@@ -56,7 +56,7 @@ function showInvariants(report) {
   const violated = report ? Object.keys(report.invariants).filter((name) => !report.invariants[name].ok) : [];
   setAttribute(tile, "data-status", !report ? "" : report.ok ? "ok" : "halted");
   const words = !report ? UNKNOWN : report.ok ? "All hold" : `${violated.join(", ")} broken`;
-  show("invariants", words, words, report ? `checked ${age(report.checked_age_seconds)} ago` : "not checked yet");
+  show("invariants", words, words, report ? `Checked ${age(report.checked_age_seconds)} ago` : "Not checked yet");
   for (const item of byId("checks").children) {
     const name = item.textContent;
     const result = report?.invariants[name];

@@ -38,7 +38,7 @@ export class DeadLettersPanel {
       ],
     });
     for (const kind of Object.keys(KINDS)) {
-      byId(`dead-letters-${kind}`)?.addEventListener("click", () => operator.open(ofDeadLetters(kind, this.#filter(), "all of these dead letters")));
+      byId(`dead-letters-${kind}`)?.addEventListener("click", () => operator.open(ofDeadLetters(kind, this.#filter(), "all matching dead letters")));
     }
     for (const id of ["dead-letters-code", "dead-letters-partition"]) {
       byId(id).addEventListener("change", () => this.#snapshot && this.show(this.#snapshot));
@@ -49,7 +49,7 @@ export class DeadLettersPanel {
     this.#snapshot = snapshot;
     const { dead_letters: listed } = snapshot.recovery;
     const { dead_letters: pending } = snapshot;
-    setText(byId("dead-letters-sum"), pending ? `${exact(pending)} ${pending === 1 ? "waits" : "wait"} for a decision${limitNote(listed.length)}` : "");
+    setText(byId("dead-letters-sum"), pending ? `${exact(pending)} pending${limitNote(listed.length)}` : "");
     updateOptions(byId("dead-letters-code"), [...new Set(listed.map(({ error_code: code }) => code))].sort());
     updateOptions(byId("dead-letters-partition"), snapshot.partitions.filter(({ dead_letters: number }) => number).map(nameOf));
     for (const kind of Object.keys(KINDS)) {
@@ -75,6 +75,6 @@ function updateOptions(select, values) {
   const chosen = select.value;
   const options = ["", ...new Set(chosen ? [...values, chosen] : values)];
   if ([...select.options].map(({ value }) => value).join("\n") === options.join("\n")) return;
-  select.replaceChildren(...options.map((value) => make("option", { value }, value || "any")));
+  select.replaceChildren(...options.map((value) => make("option", { value }, value || "All")));
   select.value = chosen;
 }

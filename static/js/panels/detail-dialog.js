@@ -9,7 +9,7 @@ let asked = 0;
 /** Opens at once, and fills when the server has answered; the last one asked for wins. */
 async function open(title, path, show) {
   const mine = (asked += 1);
-  fill(title, {}, "Asking the server …");
+  fill(title, {}, "Loading …");
   byId("record").showModal();
   try {
     const [facts, text] = show(await read(path));
@@ -32,18 +32,18 @@ export const showDeadLetter = ({ id, topic, partition, offset }) =>
     {
       Error: `${deadLetter.error_code}: ${deadLetter.error_detail}`,
       Status: deadLetter.status,
-      "Set apart": moment(deadLetter.created_at),
-      "Time of the record": deadLetter.record_timestamp ? moment(deadLetter.record_timestamp) : UNKNOWN,
+      "Dead-lettered at": moment(deadLetter.created_at),
+      "Record timestamp": deadLetter.record_timestamp ? moment(deadLetter.record_timestamp) : UNKNOWN,
       Key: deadLetter.key ?? (deadLetter.key_base64 === null ? "none" : `${deadLetter.key_base64} (base64)`),
-      Headers: deadLetter.headers.map(([name, value]) => `${name}: ${value ?? "no text"}`).join("; "),
-      Value: deadLetter.value_bytes === null ? "none (a tombstone)" : count(deadLetter.value_bytes, "byte"),
+      Headers: deadLetter.headers.map(([name, value]) => `${name}: ${value ?? "not UTF-8"}`).join("; "),
+      Value: deadLetter.value_bytes === null ? "none (tombstone)" : count(deadLetter.value_bytes, "byte"),
     },
     valueOf(deadLetter),
   ]);
 
 function valueOf({ value, value_base64: raw }) {
-  if (raw === null) return "A tombstone: the record has no value.";
-  const decoded = value === null ? "It is no UTF-8 text." : pretty(value);
+  if (raw === null) return "Tombstone: the record has no value.";
+  const decoded = value === null ? "Not valid UTF-8." : pretty(value);
   return `Decoded\n${decoded}\n\nRaw (base64)\n${raw}`;
 }
 
@@ -53,7 +53,7 @@ function pretty(value) {
     JSON.parse(value);
     return value;
   } catch (error) {
-    return `${value}\n\nNo JSON: ${error.message}`;
+    return `${value}\n\nNot valid JSON: ${error.message}`;
   }
 }
 
@@ -61,13 +61,13 @@ export const showIncident = ({ id, kind, subject }) =>
   open(`${words(kind)}: ${subject}`, `/api/incidents/${id}/`, (one) => [
     {
       Severity: one.severity,
-      Began: moment(one.began_at),
+      Started: moment(one.began_at),
       Detected: `${moment(one.opened_at)}, after ${duration(one.detect_seconds)}`,
       Recovered: one.closed_at ? `${moment(one.closed_at)}, after ${duration(one.recover_seconds)}` : "not yet",
       Offsets: one.ranges.map((each) => `${each.topic}-${each.partition} [${exact(each.start)}, ${exact(each.end)}) ${each.kind}`).join("; "),
-      Told: one.notifications.map((each) => `${each.channel} ${each.event}: ${each.status}`).join("; "),
+      Notifications: one.notifications.map((each) => `${each.channel} ${each.event}: ${each.status}`).join("; "),
     },
     [one.summary, "", ...one.timeline.map((step) => `${moment(step.at)}  ${step.source}: ${step.text}`), ...seen(one.evidence)].join("\n"),
   ]);
 
-const seen = (evidence) => (evidence ? ["", "What was seen", evidence] : []);
+const seen = (evidence) => (evidence ? ["", "Evidence", evidence] : []);

@@ -6,18 +6,20 @@ import { lead, List, text } from "../ui/table.js";
 import { showIncident } from "./detail-dialog.js";
 import { secondsBetween, words } from "./recovery.js";
 
-/** The plan of the action that resolves an incident; null where nothing on this page does. */
+const EVICT = { verb: "Evict", plan: evictWorker };
+const REPLAY = { verb: "Replay", plan: replayFailed };
+/** The action that resolves each kind of incident: its verb, and its plan, which is null where it does not apply. */
 const REMEDIES = {
-  worker_dead: evictWorker,
-  worker_stuck: evictWorker,
-  stalled: evictWorker,
-  halted_expired: (incident, snapshot) => partitionPlan("accept_loss", incident, snapshot),
-  halted_recreated: (incident, snapshot) => partitionPlan("restart", incident, snapshot),
-  halted_truncated: (incident, snapshot) => partitionPlan("restart", incident, snapshot),
-  halted_store_missing: (incident, snapshot) => partitionPlan("seek", incident, snapshot),
-  circuit_breaker: (incident, snapshot) => partitionPlan("resume", incident, snapshot),
-  failed_ranges: replayFailed,
-  retention: replayFailed,
+  worker_dead: EVICT,
+  worker_stuck: EVICT,
+  stalled: EVICT,
+  halted_expired: { verb: "Accept loss", plan: partitionPlan("accept_loss") },
+  halted_recreated: { verb: "Restart", plan: partitionPlan("restart") },
+  halted_truncated: { verb: "Restart", plan: partitionPlan("restart") },
+  halted_store_missing: { verb: "Seek", plan: partitionPlan("seek") },
+  circuit_breaker: { verb: "Resume", plan: partitionPlan("resume") },
+  failed_ranges: REPLAY,
+  retention: REPLAY,
 };
 
 function evictWorker({ worker_id: id }, { workers }) {
@@ -25,9 +27,11 @@ function evictWorker({ worker_id: id }, { workers }) {
   return worker ? evict(worker) : null;
 }
 
-function partitionPlan(kind, { checkpoint_id: id }, { partitions }) {
-  const partition = partitions.find(({ checkpoint_id: checkpointId }) => checkpointId === id);
-  return partition ? ofPartition(kind, partition) : null;
+function partitionPlan(kind) {
+  return ({ checkpoint_id: id }, { partitions }) => {
+    const partition = partitions.find(({ checkpoint_id: checkpointId }) => checkpointId === id);
+    return partition ? ofPartition(kind, partition) : null;
+  };
 }
 
 function replayFailed({ checkpoint_id: id, subject, ranges }) {
@@ -35,7 +39,7 @@ function replayFailed({ checkpoint_id: id, subject, ranges }) {
   return failed.length ? replay(id, subject, failed) : null;
 }
 
-const remedyOf = (incident, snapshot) => (incident.closed_at ? null : (REMEDIES[incident.kind]?.(incident, snapshot) ?? null));
+const planFor = (incident, snapshot) => (incident.closed_at ? null : (REMEDIES[incident.kind]?.plan(incident, snapshot) ?? null));
 const nameOf = ({ kind, subject }) => `${words(kind)}: ${subject}`;
 
 function statusOf({ closed_at: closed, severity }) {
@@ -61,10 +65,10 @@ export class IncidentsPanel {
       buttons: [
         {
           kind: "remedy",
-          word: () => "Act …",
-          label: (incident) => `Act on ${nameOf(incident)}`,
-          fits: (incident, snapshot) => canOperate && remedyOf(incident, snapshot) !== null,
-          press: (incident, snapshot) => open(remedyOf(incident, snapshot)),
+          word: ({ kind }) => `${REMEDIES[kind].verb} …`,
+          label: (incident) => `${REMEDIES[incident.kind].verb} to resolve ${nameOf(incident)}`,
+          fits: (incident, snapshot) => canOperate && planFor(incident, snapshot) !== null,
+          press: (incident, snapshot) => open(planFor(incident, snapshot)),
         },
         { kind: "look", word: () => "Timeline", label: (incident) => `Timeline of ${nameOf(incident)}`, fits: () => true, press: showIncident },
       ],
@@ -74,7 +78,9 @@ export class IncidentsPanel {
   show(snapshot) {
     const { incidents } = snapshot.recovery;
     const open = incidents.filter(({ closed_at: closed }) => !closed).length;
-    setText(byId("incidents-sum"), incidents.length ? `${open ? `${exact(open)} open` : "None open"}; those that are over follow` : "");
+    const resolved = incidents.length - open;
+    const parts = [open ? `${exact(open)} open` : "None open", ...(resolved ? [`${exact(resolved)} resolved`] : [])];
+    setText(byId("incidents-sum"), incidents.length ? parts.join(" · ") : "");
     setAttribute(byId("incidents-panel"), "data-some", open > 0);
     this.#list.show(incidents, snapshot);
   }

@@ -54,7 +54,7 @@ export class ReplaysPanel {
   show(snapshot) {
     const { replays } = snapshot.recovery;
     const active = replays.filter(isActive).length;
-    setText(byId("replays-sum"), replays.length ? `${active ? `${exact(active)} under way` : "None under way"}` : "");
+    setText(byId("replays-sum"), replays.length ? active ? `${exact(active)} active` : "None active" : "");
     this.#list.show(replays, snapshot);
   }
 }

@@ -20,7 +20,7 @@ const OUTCOME = {
   create: () => make("td", {}, make("span", { class: "swatch", "aria-hidden": "true" }), make("span")),
   update(cell, { kind, gone }) {
     setAttribute(cell.firstChild, "data-kind", kind);
-    setText(cell.lastChild, kind === "failed" && gone ? "failed, gone from Kafka" : kind);
+    setText(cell.lastChild, kind === "failed" && gone ? "failed, deleted from Kafka" : kind);
   },
 };
 
@@ -49,7 +49,7 @@ export class UncountedPanel {
         actionButton(operator, {
           kind: "accept",
           word: "Accept …",
-          label: (range) => `Accept ${whereOf(range)} as not counted`,
+          label: (range) => `Accept ${whereOf(range)} as uncounted`,
           plan: (range) => acceptFailed(range, nameOf(range)),
           fits: ({ kind }) => kind === "failed",
         }),

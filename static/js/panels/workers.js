@@ -5,7 +5,7 @@ import { age, brief, bytes, count, duration, exact, inFull, rate } from "../ui/f
 const HEARTBEAT_LATE_SECONDS = 5;
 const LONG_STAGE_SECONDS = 5;
 const COLUMNS = 8;
-const NUMBERS = ["Partitions", "Events/s", "Memory", "In hand", "Fenced"];
+const NUMBERS = ["Partitions", "Events/s", "Memory", "In flight", "Fenced"];
 
 const STATES = {
   running: ["ok", "Running"],
@@ -47,9 +47,9 @@ function update(row, worker) {
   setAttribute(row.beat, "title", `Last heartbeat ${age(worker.heartbeat_age_seconds)} ago`);
   const values = [
     [exact(worker.partitions.length), worker.partitions.join(", ") || "None"],
-    [rate(worker.events_per_second), `${inFull(worker.events_per_second, "events a second")}; ${count(worker.records, "record")} since it started`],
+    [rate(worker.events_per_second), `${inFull(worker.events_per_second, "events per second")}; ${count(worker.records, "record")} since it started`],
     [bytes(worker.memory_bytes), null],
-    [brief(worker.batch_in_hand), inFull(worker.batch_in_hand, "records fetched and not yet committed")],
+    [brief(worker.batch_in_hand), inFull(worker.batch_in_hand, "records fetched but not yet committed")],
     [exact(worker.fenced_commits), null],
   ];
   values.forEach(([text, title], index) => {
@@ -104,7 +104,7 @@ function summarise(workers, fenced) {
   const states = workers.map((one) => look(one)[1].toLowerCase());
   const parts = [...new Set(states)].map((word) => `${exact(states.filter((one) => one === word).length)} ${word}`);
   const alive = workers.filter((one) => one.state === "running").length;
-  if (fenced) parts.push(`${count(fenced, "stale commit")} refused`);
+  if (fenced) parts.push(count(fenced, "fenced commit"));
   setText(byId("workers-sum"), workers.length ? parts.join(" · ") : "");
   setHidden(byId("workers-empty"), alive > 0);
 }

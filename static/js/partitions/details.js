@@ -1,31 +1,31 @@
 // Below a partition's row, on demand: what its status means, the strip at full width, and every range exactly.
 import { make, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { count, duration, exact, moment, percent, UNKNOWN } from "../ui/format.js";
-import { nameOf } from "../ui/statuses.js";
+import { nameOf, storeName } from "../ui/statuses.js";
 import { drawStrip, extent, inWords } from "./strip.js";
 
 const COLUMNS = 11;
-const HEADS = ["What became of them", "From offset", "To before", "Offsets", "Records counted", "Records failed"];
+const HEADS = ["Outcome", "From offset", "To (exclusive)", "Offsets", "Records counted", "Records failed"];
 
 const FACTS = {
-  state: "Wanted state",
+  state: "Desired state",
   since: "Status since",
-  eta: "Caught up in",
+  eta: "ETA",
   committed: "Last commit",
-  letters: "Dead letters waiting",
-  read: "Read of the log",
-  promise: "Promise",
+  letters: "Pending dead letters",
+  read: "Log progress",
+  promise: "Semantics",
   stores: "Other stores",
 };
 
 /** What can be done besides pausing; which of it fits depends on why the partition is halted. */
 const ACTIONS = {
-  seek: { word: "Move", text: "Move to an offset …", fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why) },
+  seek: { word: "Seek", text: "Seek to an offset …", fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why) },
   skip: { word: "Skip offsets of", text: "Skip to an offset …", fits: ({ halt_reason: why }) => !why },
   replay: { word: "Replay offsets of", text: "Replay offsets …", fits: ({ halt_reason: why }) => why !== "recreated" },
-  accept_loss: { word: "Accept the loss of", text: "Accept the loss …", fits: ({ halt_reason: why }) => why === "expired" },
+  accept_loss: { word: "Accept loss of", text: "Accept loss …", fits: ({ halt_reason: why }) => why === "expired" },
   rebuild: { word: "Rebuild", text: "Rebuild …", fits: ({ halt_reason: why }) => why !== "recreated" },
-  restart: { word: "Begin again", text: "Begin again, keeping the counts …", fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why) },
+  restart: { word: "Restart", text: "Restart, keep counts …", fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why) },
 };
 
 /** A store that follows a moving partition is a little behind: nothing to mend. */
@@ -35,16 +35,16 @@ function differs({ drift, owner, desired_state: state }, store) {
 }
 
 for (const store of ["kafka", "redis", "file"]) {
-  ACTIONS[`reconcile:${store}`] = { word: `Reconcile the ${store} store of`, text: `Reconcile ${store} …`, fits: (partition) => differs(partition, store) };
+  ACTIONS[`reconcile:${store}`] = { word: `Reconcile ${storeName(store)} store of`, text: `Reconcile ${storeName(store)} store …`, fits: (partition) => differs(partition, store) };
 }
 
 const actionButton = (kind) => make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
 
 /** How far a store stands from the ledger: a mirror is a little behind while the partition moves. */
 function drifted(by) {
-  if (by === null) return "holds nothing";
-  if (by === 0) return "agrees";
-  return by < 0 ? `is ${exact(-by)} behind` : `is ${exact(by)} ahead`;
+  if (by === null) return "empty";
+  if (by === 0) return "in sync";
+  return by < 0 ? `${exact(-by)} behind` : `${exact(by)} ahead`;
 }
 
 export class PartitionDetails {
@@ -71,19 +71,19 @@ export class PartitionDetails {
   update(partition) {
     const { start, end } = extent(partition);
     setText(this.sentence, partition.status_detail);
-    setText(this.from, `log starts at ${exact(partition.log_start_offset)}`);
-    setText(this.to, `ends at ${exact(partition.log_end_offset)}`);
+    setText(this.from, `Log start: ${exact(partition.log_start_offset)}`);
+    setText(this.to, `Log end: ${exact(partition.log_end_offset)}`);
     setText(this.facts.state, partition.desired_state + (partition.halt_reason ? `, halted (${partition.halt_reason})` : ""));
     setText(this.facts.since, partition.status_since ? moment(partition.status_since) : UNKNOWN);
-    setText(this.facts.eta, partition.lag === 0 ? "it is" : duration(partition.eta_seconds));
+    setText(this.facts.eta, partition.lag === 0 ? "caught up" : duration(partition.eta_seconds));
     setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
     setAttribute(this.facts.committed, "title", partition.committed_at);
     setText(this.facts.letters, exact(partition.dead_letters));
     const known = partition.log_end_offset !== null && end > start;
     setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
-    const again = partition.duplicates ? `, ${exact(partition.duplicates)} records counted again` : "";
+    const again = partition.duplicates ? `, ${exact(partition.duplicates)} records counted twice` : "";
     setText(this.facts.promise, partition.semantics.replaceAll("_", " ") + again);
-    setText(this.facts.stores, Object.entries(partition.drift).map(([store, by]) => `${store} ${drifted(by)}`).join(", ") || UNKNOWN);
+    setText(this.facts.stores, Object.entries(partition.drift).map(([store, by]) => `${storeName(store)}: ${drifted(by)}`).join(", ") || UNKNOWN);
     setAttribute(this.strip, "aria-label", inWords(partition));
     for (const [kind, button] of Object.entries(this.buttons)) {
       setHidden(button, !ACTIONS[kind].fits(partition));

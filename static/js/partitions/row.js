@@ -80,17 +80,17 @@ export class PartitionRow {
     setText(cells.next_offset, exact(partition.next_offset));
     setText(cells.log_end_offset, exact(knownEnd(partition)));
     setText(cells.lag, brief(partition.lag));
-    setAttribute(cells.lag, "title", inFull(partition.lag, "records to read"));
+    setAttribute(cells.lag, "title", inFull(partition.lag, "records behind"));
     setText(cells.lag_seconds, duration(partition.lag_seconds));
     setText(cells.events_per_second, rate(partition.events_per_second));
-    setAttribute(cells.events_per_second, "title", inFull(partition.events_per_second, "offsets a second"));
+    setAttribute(cells.events_per_second, "title", inFull(partition.events_per_second, "offsets per second"));
     if (this.button) this.#updateButton(partition);
     if (this.open) this.details.update(partition);
   }
 
   #updateOwner({ owner, owner_heartbeat_age_seconds: seconds }) {
     setText(this.owner, owner ?? UNKNOWN);
-    setAttribute(this.cells.owner, "title", owner ? `${owner}, heartbeat ${duration(seconds)} ago` : "Nobody owns it");
+    setAttribute(this.cells.owner, "title", owner ? `${owner}, heartbeat ${duration(seconds)} ago` : "No owner");
     setHidden(this.heartbeat, !owner);
     setText(this.heartbeat.lastChild, age(seconds));
     setAttribute(this.heartbeat, "data-late", owner && !(seconds <= HEARTBEAT_LATE_SECONDS));

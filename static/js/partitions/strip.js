@@ -87,9 +87,9 @@ export function under(partition, width, pixel) {
   const hit = plan.pieces.findLast((one) => pixel >= one.x && pixel < one.x + one.width);
   if (hit?.stub) {
     const offsets = hit.stub.ranges.reduce((sum, range) => sum + range.end - range.start, 0);
-    return ["Before the log's first offset", `${count(offsets, "offset")} not counted (${hit.kind})`];
+    return ["Before the log start", `${count(offsets, "offset")} not counted (${hit.kind})`];
   }
-  if (!hit) return [plan.scale ? "Not in the ledger" : "The log is empty", `from ${exact(plan.start)} to ${exact(plan.end)}`];
+  if (!hit) return [plan.scale ? "Not in the ledger" : "Log is empty", `from ${exact(plan.start)} to ${exact(plan.end)}`];
   const offsets = hit.end - hit.start;
   const where = `[${exact(hit.start)}, ${exact(hit.end)})`;
   const share = `${count(offsets, "offset")}, ${percent(offsets, plan.end - plan.start)} of the log`;

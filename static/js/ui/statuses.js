@@ -39,3 +39,6 @@ export function tally(partitions) {
 }
 
 export const nameOf = (partition) => `${partition.topic}-${partition.partition}`;
+
+const STORE_NAMES = { kafka: "Kafka", redis: "Redis" };
+export const storeName = (store) => STORE_NAMES[store] ?? store;

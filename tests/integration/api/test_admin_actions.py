@@ -40,7 +40,7 @@ def test_the_admin_requeues_with_a_reason_and_tells_what_fails(lettered: list[De
     assert "Requeue 2 dead letters: counted now" in page
     assert "Fails again: " in page
     assert "<b>nonsense" not in page
-    assert "Say why" in client.post(LETTERS, chosen("requeue", *ids, confirmed="1", reason=" ")).content.decode()
+    assert "Enter a reason" in client.post(LETTERS, chosen("requeue", *ids, confirmed="1", reason=" ")).content.decode()
     assert not OperatorAction.objects.exists()
     done = client.post(LETTERS, chosen("requeue", *ids, confirmed="1", reason="fixed"), follow=True)
     assert "2 changed, 1 left as they are." in done.content.decode()
