@@ -1,27 +1,27 @@
 // Puts the page together: a snapshot comes in, each part shows its share, and none can break another.
 import { Actions } from "./actions/dialog.js";
-import { announceChanges } from "./ui/live-region.js";
-import { MinutesChart } from "./overview/minutes-chart.js";
-import { byId, make } from "./ui/dom.js";
+import { evict, ofPartition, reconcile, replay } from "./actions/plans.js";
+import { Live } from "./live/connection.js";
 import { Feed } from "./live/feed.js";
-import { clock } from "./ui/format.js";
 import { Freshness, skewOf } from "./live/freshness.js";
 import { showHeadline } from "./overview/headline.js";
 import { showInvariantDetails, startInvariants } from "./overview/invariants.js";
+import { MinutesChart } from "./overview/minutes-chart.js";
+import { showTiles } from "./overview/tiles.js";
 import { ActionsPanel } from "./panels/actions.js";
 import { DeadLettersPanel } from "./panels/dead-letters.js";
 import { IncidentsPanel } from "./panels/incidents.js";
 import { showJournal } from "./panels/journal.js";
-import { Live } from "./live/connection.js";
-import { Partitions } from "./partitions/table.js";
-import { startMenu } from "./ui/menu.js";
-import { evict, ofPartition, reconcile, replay } from "./actions/plans.js";
-import { nameOf } from "./ui/statuses.js";
-import { startTheme } from "./ui/theme.js";
-import { showTiles } from "./overview/tiles.js";
 import { ReplaysPanel } from "./panels/replays.js";
 import { UncountedPanel } from "./panels/uncounted.js";
 import { Workers } from "./panels/workers.js";
+import { Partitions } from "./partitions/table.js";
+import { byId, make } from "./ui/dom.js";
+import { clock } from "./ui/format.js";
+import { announceChanges } from "./ui/live-region.js";
+import { startMenu } from "./ui/menu.js";
+import { nameOf } from "./ui/statuses.js";
+import { startTheme } from "./ui/theme.js";
 
 const VERSION = 1; // of the snapshot
 const { websocketPath, loginUrl, servedAt, canOperate } = byId("page").dataset;

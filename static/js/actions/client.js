@@ -13,13 +13,20 @@ export class ActionError extends Error {
 async function ask(path, options, unanswered) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { Accept: "application/json", ...options.headers }, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    response = await fetch(path, {
+      ...options,
+      headers: { Accept: "application/json", ...options.headers },
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
   } catch {
     throw new ActionError(unanswered, 0);
   }
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
-  throw new ActionError(answer.error ?? `The server returned HTTP ${response.status} without an error message. Try again.`, response.status);
+  throw new ActionError(
+    answer.error ?? `The server returned HTTP ${response.status} without an error message. Try again.`,
+    response.status,
+  );
 }
 
 /** What is true now, or would be done; `query` leaves out what is undefined. */
@@ -34,7 +41,10 @@ export const send = (path, body) =>
     path,
     {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-CSRFToken": document.querySelector("#action-form [name=csrfmiddlewaretoken]").value },
+      headers: {
+        "Content-Type": "application/json",
+        "X-CSRFToken": document.querySelector("#action-form [name=csrfmiddlewaretoken]").value,
+      },
       body: JSON.stringify(body),
     },
     "The server did not respond, so it is unknown whether the action was applied. Refresh the preview to see the current state.",

@@ -1,9 +1,10 @@
 // The dialog of everything an operator does: preview in words, a reason, the deed, and then what the ledger says, not what
 // was wished. What is done, and how it is seen to be done, is a plan of plans.js.
-import { ActionError } from "./client.js";
-import { announce } from "../ui/live-region.js";
+
 import { byId, make, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { exact, UNKNOWN } from "../ui/format.js";
+import { announce } from "../ui/live-region.js";
+import { ActionError } from "./client.js";
 
 const CONFIRM_MS = 8000;
 const LOOK_AFTER_MS = 400;
@@ -109,7 +110,9 @@ export class Actions {
     try {
       current.answer = await current.plan.apply(reason, current.token, this.#values());
       if (current !== this.#current) return;
-      const waits = current.plan.patient ? "It continues if you close this page." : "Waiting for the ledger to confirm …";
+      const waits = current.plan.patient
+        ? "It continues if you close this page."
+        : "Waiting for the ledger to confirm …";
       this.#step("waiting", `Recorded as ${current.answer.outcome}. ${waits}`);
       if (!current.plan.patient) this.#timer = setTimeout(() => this.#unconfirmed(), CONFIRM_MS);
       if (this.#snapshot) this.confirm(this.#snapshot);
@@ -119,7 +122,11 @@ export class Actions {
   }
 
   #unconfirmed() {
-    this.#step("done", "The action was recorded, but no snapshot confirms it yet: the page may be stale. Close this dialog and check the partition; do not apply the action again.", "warning");
+    this.#step(
+      "done",
+      "The action was recorded, but no snapshot confirms it yet: the page may be stale. Close this dialog and check the partition; do not apply the action again.",
+      "warning",
+    );
   }
 
   #failed(error, lead) {
@@ -157,7 +164,14 @@ export class Actions {
 
 function input(field) {
   const id = `action-${field.name}`;
-  const box = make("input", { id, type: "text", maxlength: 20, autocomplete: "off", spellcheck: "false", "aria-describedby": field.hint ? `${id}-hint` : null });
+  const box = make("input", {
+    id,
+    type: "text",
+    maxlength: 20,
+    autocomplete: "off",
+    spellcheck: "false",
+    "aria-describedby": field.hint ? `${id}-hint` : null,
+  });
   const root = make("div", { class: "field" }, make("label", { class: "field" }, make("span", {}, field.label), box));
   if (field.hint) root.append(make("p", { class: "hint", id: `${id}-hint` }, field.hint));
   return { field, box, root };
@@ -183,6 +197,16 @@ function fillChange(before, after, kind) {
     return make("tr", { "data-same": same }, make("th", { scope: "row" }, FACTS[name]), now, then);
   });
   const outcome = Object.keys(OUTCOME).filter((name) => after[name]);
-  rows.push(...outcome.map((name) => make("tr", {}, make("th", { scope: "row" }, OUTCOME[name]), make("td", {}, ""), make("td", {}, `${exact(after[name])} offsets`))));
+  rows.push(
+    ...outcome.map((name) =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row" }, OUTCOME[name]),
+        make("td", {}, ""),
+        make("td", {}, `${exact(after[name])} offsets`),
+      ),
+    ),
+  );
   byId("action-rows").replaceChildren(...rows);
 }

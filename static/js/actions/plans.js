@@ -2,9 +2,10 @@
 //
 // { title, button, fields, preview(values) -> { text, before, after, token (null: nothing to apply) }, apply(reason, token, values) -> answer,
 //   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
-import { ActionError, read, send } from "./client.js";
+
 import { clock, count, duration, exact, rate } from "../ui/format.js";
 import { nameOf, storeName } from "../ui/statuses.js";
+import { ActionError, read, send } from "./client.js";
 
 const now = () => clock(new Date());
 
@@ -21,7 +22,12 @@ const KINDS = {
   rebuild: { word: "Rebuild", done: moved },
   restart: { word: "Restart", done: moved },
 };
-const TARGET = { name: "target", label: "Next offset to read", hint: "An offset, earliest or latest. The preview shows the effect.", missing: "Enter an offset, earliest or latest." };
+const TARGET = {
+  name: "target",
+  label: "Next offset to read",
+  hint: "An offset, earliest or latest. The preview shows the effect.",
+  missing: "Enter an offset, earliest or latest.",
+};
 
 export function ofPartition(kind, partition) {
   const { word, done } = KINDS[kind];
@@ -65,8 +71,17 @@ export function reconcile(partition, store) {
 
 // --- Offsets that were not counted ----------------------------------------------------------------
 
-const START = { name: "start", label: "From offset", missing: "Enter the first offset and the end offset (exclusive)." };
-const END = { name: "end", label: "To offset (exclusive)", hint: "Offsets that are already counted are not counted again.", missing: START.missing };
+const START = {
+  name: "start",
+  label: "From offset",
+  missing: "Enter the first offset and the end offset (exclusive).",
+};
+const END = {
+  name: "end",
+  label: "To offset (exclusive)",
+  hint: "Offsets that are already counted are not counted again.",
+  missing: START.missing,
+};
 
 const RATE = { name: "rate", label: "Maximum records per second", hint: "Leave empty for no limit.", optional: true };
 
@@ -85,13 +100,22 @@ export function replay(id, name, ranges = null) {
     button: `Replay ${name}`,
     fields: ranges ? [RATE] : [START, END, RATE],
     async preview({ start, end, rate: limit }) {
-      if (limit && !(Number(limit) >= 1)) throw new ActionError(`Invalid rate '${limit}'. Enter a whole number above 0, or leave it empty.`, 400);
+      if (limit && !(Number(limit) >= 1))
+        throw new ActionError(`Invalid rate '${limit}'. Enter a whole number above 0, or leave it empty.`, 400);
       const wanted = ranges ? given : [{ start, end }];
-      const plans = await Promise.all(wanted.map((one) => read("/api/replays/preview/", { checkpoint_id: id, start: one.start, end: one.end })));
-      const token = plans.map((plan) => ({ checkpoint_id: id, start: plan.start, end: plan.end, to_count: plan.to_count }));
+      const plans = await Promise.all(
+        wanted.map((one) => read("/api/replays/preview/", { checkpoint_id: id, start: one.start, end: one.end })),
+      );
+      const token = plans.map((plan) => ({
+        checkpoint_id: id,
+        start: plan.start,
+        end: plan.end,
+        to_count: plan.to_count,
+      }));
       return { text: plans.map((plan) => plan.text).join(" "), token };
     },
-    apply: (reason, token, { rate: limit }) => send("/api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
+    apply: (reason, token, { rate: limit }) =>
+      send("/api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
     progress(answer, { recovery }) {
       const one = recovery.replays.find((each) => each.id === answer.replay_id);
       return one ? { value: one.done_offsets, max: one.total_offsets, text: progressOf(one) } : null;
@@ -115,7 +139,9 @@ export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
   },
   apply: (reason, token) => send("/api/failed/accept/", { reason, ...token }),
   done(answer, { recovery }) {
-    const left = recovery.uncounted.some((one) => one.checkpoint_id === id && one.kind === "failed" && one.start < end && start < one.end);
+    const left = recovery.uncounted.some(
+      (one) => one.checkpoint_id === id && one.kind === "failed" && one.start < end && start < one.end,
+    );
     return left ? null : `Done: the ledger shows no failed offsets of ${name} in this range at ${now()}.`;
   },
 });
@@ -150,7 +176,9 @@ export const ofDeadLetters = (kind, chosen, what) => ({
   },
   apply: (reason, token) => send(`/api/dead-letters/${kind}/`, { reason, ...token }),
   done(answer) {
-    const rest = answer.still_fail ? ` ${exact(answer.still_fail)} failed again and stay pending: ${answer.reasons.join(" ")}` : "";
+    const rest = answer.still_fail
+      ? ` ${exact(answer.still_fail)} failed again and stay pending: ${answer.reasons.join(" ")}`
+      : "";
     return `Done: ${count(answer.changed, "dead letter")} changed.${rest}`;
   },
 });

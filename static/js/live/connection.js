@@ -1,9 +1,10 @@
 // The age of what is shown. Past 3 s the page says so and greys, past 10 s it offers to reload.
-import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
-import { announce } from "../ui/live-region.js";
-import { age, clock, duration } from "../ui/format.js";
-import { RELOAD_SECONDS, STALE_SECONDS } from "./freshness.js";
+
 import { showAdvice, showNothing } from "../overview/headline.js";
+import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
+import { age, clock, duration } from "../ui/format.js";
+import { announce } from "../ui/live-region.js";
+import { RELOAD_SECONDS, STALE_SECONDS } from "./freshness.js";
 
 const TICK_MS = 200;
 

@@ -1,21 +1,25 @@
 // One sentence for the whole page, one below it that says what to do, and the tab's title.
 import { byId, setAttribute, setText } from "../ui/dom.js";
-import { samplingTrouble } from "./tiles.js";
 import { familyOf, isFine, nameOf, severityOf, shapeOf } from "../ui/statuses.js";
+import { samplingTrouble } from "./tiles.js";
 
 const page = document.title;
 let advice = "";
 let mark = "";
 
 function worstOf(partitions) {
-  return partitions.reduce((worst, one) => (!worst || severityOf(one.status) > severityOf(worst.status) ? one : worst), null);
+  return partitions.reduce(
+    (worst, one) => (!worst || severityOf(one.status) > severityOf(worst.status) ? one : worst),
+    null,
+  );
 }
 
 function adviceFor(snapshot) {
   const worst = worstOf(snapshot.partitions);
   if (worst && !isFine(worst.status)) return `${nameOf(worst)}: ${worst.status_detail}`;
   const trouble = samplingTrouble(snapshot);
-  if (trouble) return `The lag is out of date: ${trouble}. Counting continues. Check the control worker, which samples Kafka every second.`;
+  if (trouble)
+    return `The lag is out of date: ${trouble}. Counting continues. Check the control worker, which samples Kafka every second.`;
   return snapshot.partitions.length ? "No action needed." : "Data appears as soon as a worker claims a partition.";
 }
 

@@ -1,6 +1,6 @@
 // Events per minute, stacked by type: one bar for each minute, drawn by uPlot.
 import { byId, make, setHidden, setText } from "../ui/dom.js";
-import { exact, hourMinute, HUMANISE_FROM, inThousands } from "../ui/format.js";
+import { exact, HUMANISE_FROM, hourMinute, inThousands } from "../ui/format.js";
 import { colour, onTheme } from "../ui/theme.js";
 
 const TYPES = ["view", "like", "comment", "share"];
@@ -41,7 +41,10 @@ export class MinutesChart {
         this.#draw();
       },
       () => {
-        setText(byId("minutes-note"), "Chart unavailable: the chart library is not installed. Run npm ci --omit=dev, then reload. All numbers are live.");
+        setText(
+          byId("minutes-note"),
+          "Chart unavailable: the chart library is not installed. Run npm ci --omit=dev, then reload. All numbers are live.",
+        );
         setHidden(byId("minutes-note"), false);
       },
     );
@@ -93,10 +96,25 @@ export class MinutesChart {
       padding: [8, 16, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      scales: { x: { range: (_plot, first, last) => [first - 30, last + 30] }, y: { range: (_plot, _lowest, highest) => [0, Math.max(10, (highest ?? 0) * 1.08)] } },
+      scales: {
+        x: { range: (_plot, first, last) => [first - 30, last + 30] },
+        y: { range: (_plot, _lowest, highest) => [0, Math.max(10, (highest ?? 0) * 1.08)] },
+      },
       axes: [
-        { ...axis, grid: { show: false }, size: 24, space: 72, values: (_plot, ticks) => ticks.map((tick) => hourMinute(tick * 1000)) },
-        { ...axis, grid, size: AXIS_WIDTH, space: 40, values: (_plot, ticks) => ticks.map(ticks.at(-1) < HUMANISE_FROM ? exact : inThousands) },
+        {
+          ...axis,
+          grid: { show: false },
+          size: 24,
+          space: 72,
+          values: (_plot, ticks) => ticks.map((tick) => hourMinute(tick * 1000)),
+        },
+        {
+          ...axis,
+          grid,
+          size: AXIS_WIDTH,
+          space: 40,
+          values: (_plot, ticks) => ticks.map(ticks.at(-1) < HUMANISE_FROM ? exact : inThousands),
+        },
       ],
       series: [{}, ...series],
       hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },
@@ -128,6 +146,13 @@ export class MinutesChart {
 
 function readoutParts() {
   return TYPES.map((type) =>
-    make("span", { class: "readout-type" }, make("span", { class: "swatch", "data-type": type, "aria-hidden": "true" }), type, " ", make("b")),
+    make(
+      "span",
+      { class: "readout-type" },
+      make("span", { class: "swatch", "data-type": type, "aria-hidden": "true" }),
+      type,
+      " ",
+      make("b"),
+    ),
   );
 }

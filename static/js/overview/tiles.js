@@ -19,7 +19,8 @@ function show(name, value, title, note) {
 export function samplingTrouble(snapshot) {
   const seconds = snapshot.log_sampled_age_seconds;
   if (!snapshot.partitions.length) return "";
-  if (seconds === null || snapshot.partitions.every((one) => one.log_end_offset === null)) return "log ends not sampled yet";
+  if (seconds === null || snapshot.partitions.every((one) => one.log_end_offset === null))
+    return "log ends not sampled yet";
   return seconds > SAMPLE_OLD_SECONDS ? `log ends not sampled for ${age(seconds)}` : "";
 }
 

@@ -3,7 +3,7 @@ import { ofDeadLetters } from "../actions/plans.js";
 import { byId, make, setText } from "../ui/dom.js";
 import { count, exact, moment } from "../ui/format.js";
 import { nameOf } from "../ui/statuses.js";
-import { lead, List, text } from "../ui/table.js";
+import { List, lead, text } from "../ui/table.js";
 import { showDeadLetter } from "./detail-dialog.js";
 import { actionButton, limitNote } from "./recovery.js";
 
@@ -28,17 +28,29 @@ export class DeadLettersPanel {
       columns: [
         lead(nameOf, () => ""),
         text(({ offset }) => exact(offset), { number: true }),
-        text(({ error_code: code, error_detail: detail }) => `${code}: ${detail}`, { title: ({ error_detail: detail }) => detail }),
-        text(({ value, value_bytes: bytes }) => (bytes === null ? "tombstone" : (value ?? count(bytes, "byte"))), { title: ({ value }) => value }),
+        text(({ error_code: code, error_detail: detail }) => `${code}: ${detail}`, {
+          title: ({ error_detail: detail }) => detail,
+        }),
+        text(({ value, value_bytes: bytes }) => (bytes === null ? "tombstone" : (value ?? count(bytes, "byte"))), {
+          title: ({ value }) => value,
+        }),
         text(({ created_at: created }) => moment(created)),
       ],
       buttons: [
-        { kind: "look", word: () => "Inspect", label: (deadLetter) => `Inspect ${whereOf(deadLetter)}`, fits: () => true, press: showDeadLetter },
+        {
+          kind: "look",
+          word: () => "Inspect",
+          label: (deadLetter) => `Inspect ${whereOf(deadLetter)}`,
+          fits: () => true,
+          press: showDeadLetter,
+        },
         ...Object.keys(KINDS).map((kind) => rowButton(operator, kind)),
       ],
     });
     for (const kind of Object.keys(KINDS)) {
-      byId(`dead-letters-${kind}`)?.addEventListener("click", () => operator.open(ofDeadLetters(kind, this.#filter(), "all matching dead letters")));
+      byId(`dead-letters-${kind}`)?.addEventListener("click", () =>
+        operator.open(ofDeadLetters(kind, this.#filter(), "all matching dead letters")),
+      );
     }
     for (const id of ["dead-letters-code", "dead-letters-partition"]) {
       byId(id).addEventListener("change", () => this.#snapshot && this.show(this.#snapshot));
@@ -51,7 +63,10 @@ export class DeadLettersPanel {
     const { dead_letters: pending } = snapshot;
     setText(byId("dead-letters-sum"), pending ? `${exact(pending)} pending${limitNote(listed.length)}` : "");
     updateOptions(byId("dead-letters-code"), [...new Set(listed.map(({ error_code: code }) => code))].sort());
-    updateOptions(byId("dead-letters-partition"), snapshot.partitions.filter(({ dead_letters: number }) => number).map(nameOf));
+    updateOptions(
+      byId("dead-letters-partition"),
+      snapshot.partitions.filter(({ dead_letters: number }) => number).map(nameOf),
+    );
     for (const kind of Object.keys(KINDS)) {
       const button = byId(`dead-letters-${kind}`);
       if (button) button.disabled = !pending;
@@ -68,7 +83,8 @@ export class DeadLettersPanel {
   }
 }
 
-const matcher = (filter) => (deadLetter) => Object.entries(filter).every(([field, value]) => value === undefined || deadLetter[field] === value);
+const matcher = (filter) => (deadLetter) =>
+  Object.entries(filter).every(([field, value]) => value === undefined || deadLetter[field] === value);
 
 /** Keep a select's options in step with `values`; the chosen one stays selected. */
 function updateOptions(select, values) {

@@ -23,7 +23,9 @@ async function open(title, path, show) {
 function fill(title, facts, text) {
   setText(byId("record-title"), title);
   const pairs = Object.entries(facts).filter(([, value]) => value);
-  byId("record-facts").replaceChildren(...pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  byId("record-facts").replaceChildren(
+    ...pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+  );
   setText(byId("record-text"), text);
 }
 
@@ -64,10 +66,17 @@ export const showIncident = ({ id, kind, subject }) =>
       Started: moment(one.began_at),
       Detected: `${moment(one.opened_at)}, after ${duration(one.detect_seconds)}`,
       Recovered: one.closed_at ? `${moment(one.closed_at)}, after ${duration(one.recover_seconds)}` : "not yet",
-      Offsets: one.ranges.map((each) => `${each.topic}-${each.partition} [${exact(each.start)}, ${exact(each.end)}) ${each.kind}`).join("; "),
+      Offsets: one.ranges
+        .map((each) => `${each.topic}-${each.partition} [${exact(each.start)}, ${exact(each.end)}) ${each.kind}`)
+        .join("; "),
       Notifications: one.notifications.map((each) => `${each.channel} ${each.event}: ${each.status}`).join("; "),
     },
-    [one.summary, "", ...one.timeline.map((step) => `${moment(step.at)}  ${step.source}: ${step.text}`), ...seen(one.evidence)].join("\n"),
+    [
+      one.summary,
+      "",
+      ...one.timeline.map((step) => `${moment(step.at)}  ${step.source}: ${step.text}`),
+      ...seen(one.evidence),
+    ].join("\n"),
   ]);
 
 const seen = (evidence) => (evidence ? ["", "Evidence", evidence] : []);

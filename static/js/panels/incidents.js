@@ -2,7 +2,7 @@
 import { evict, ofPartition, replay } from "../actions/plans.js";
 import { byId, setAttribute, setText } from "../ui/dom.js";
 import { duration, exact, moment } from "../ui/format.js";
-import { lead, List, text } from "../ui/table.js";
+import { List, lead, text } from "../ui/table.js";
 import { showIncident } from "./detail-dialog.js";
 import { secondsBetween, words } from "./recovery.js";
 
@@ -39,7 +39,8 @@ function replayFailed({ checkpoint_id: id, subject, ranges }) {
   return failed.length ? replay(id, subject, failed) : null;
 }
 
-const planFor = (incident, snapshot) => (incident.closed_at ? null : (REMEDIES[incident.kind]?.plan(incident, snapshot) ?? null));
+const planFor = (incident, snapshot) =>
+  incident.closed_at ? null : (REMEDIES[incident.kind]?.plan(incident, snapshot) ?? null);
 const nameOf = ({ kind, subject }) => `${words(kind)}: ${subject}`;
 
 function statusOf({ closed_at: closed, severity }) {
@@ -70,7 +71,13 @@ export class IncidentsPanel {
           fits: (incident, snapshot) => canOperate && planFor(incident, snapshot) !== null,
           press: (incident, snapshot) => open(planFor(incident, snapshot)),
         },
-        { kind: "look", word: () => "Timeline", label: (incident) => `Timeline of ${nameOf(incident)}`, fits: () => true, press: showIncident },
+        {
+          kind: "look",
+          word: () => "Timeline",
+          label: (incident) => `Timeline of ${nameOf(incident)}`,
+          fits: () => true,
+          press: showIncident,
+        },
       ],
     });
   }

@@ -30,5 +30,12 @@ export function showJournal({ journal }) {
   setHidden(byId("journal-empty"), journal.length > 0);
   setHidden(byId("journal"), journal.length === 0);
   // The time of day becomes a date at midnight.
-  keyed(byId("journal"), entries, journal, (one) => one.id, create, (node, entry) => setText(node.at, moment(entry.at)));
+  keyed(
+    byId("journal"),
+    entries,
+    journal,
+    (one) => one.id,
+    create,
+    (node, entry) => setText(node.at, moment(entry.at)),
+  );
 }

@@ -5,7 +5,8 @@ import { exact } from "../ui/format.js";
 const LIST_LIMIT = 30;
 
 /** Appended to a panel's total where the list is cut. */
-export const limitNote = (shown) => (shown < LIST_LIMIT ? "" : ` · newest ${exact(shown)} shown, all in the Django admin`);
+export const limitNote = (shown) =>
+  shown < LIST_LIMIT ? "" : ` · newest ${exact(shown)} shown, all in the Django admin`;
 
 /** A button of a row that opens the dialog of an action; only operators see it. */
 export const actionButton = ({ canOperate, open }, { kind, word, label, plan, fits = () => true }) => ({

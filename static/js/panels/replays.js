@@ -2,13 +2,19 @@
 import { cancelReplay, progressOf } from "../actions/plans.js";
 import { byId, make, setAttribute, setText } from "../ui/dom.js";
 import { count, exact } from "../ui/format.js";
-import { lead, List, text } from "../ui/table.js";
+import { List, lead, text } from "../ui/table.js";
 import { actionButton } from "./recovery.js";
 
 const isActive = ({ status }) => status === "queued" || status === "running";
 
 const PROGRESS = {
-  create: () => make("td", { class: "list-progress" }, make("progress", { "aria-label": "Progress" }), make("span", { class: "list-below" })),
+  create: () =>
+    make(
+      "td",
+      { class: "list-progress" },
+      make("progress", { "aria-label": "Progress" }),
+      make("span", { class: "list-below" }),
+    ),
   update(cell, replay) {
     setAttribute(cell.firstChild, "max", Math.max(1, replay.total_offsets));
     setAttribute(cell.firstChild, "value", replay.total_offsets ? replay.done_offsets : 1);
@@ -54,7 +60,7 @@ export class ReplaysPanel {
   show(snapshot) {
     const { replays } = snapshot.recovery;
     const active = replays.filter(isActive).length;
-    setText(byId("replays-sum"), replays.length ? active ? `${exact(active)} active` : "None active" : "");
+    setText(byId("replays-sum"), replays.length ? (active ? `${exact(active)} active` : "None active") : "");
     this.#list.show(replays, snapshot);
   }
 }

@@ -3,7 +3,7 @@ import { acceptFailed, replay } from "../actions/plans.js";
 import { byId, make, setAttribute, setText } from "../ui/dom.js";
 import { count, duration, exact, UNKNOWN } from "../ui/format.js";
 import { nameOf } from "../ui/statuses.js";
-import { lead, List, text } from "../ui/table.js";
+import { List, lead, text } from "../ui/table.js";
 import { actionButton, limitNote, secondsBetween } from "./recovery.js";
 
 const keyOf = ({ checkpoint_id: id, start, kind }) => `${id}:${start}:${kind}`;

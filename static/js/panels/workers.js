@@ -27,27 +27,49 @@ function create(worker, canOperate) {
   const beat = make("span", { class: "heartbeat" }, icon("icon-heart"), make("span"));
   const name = make("th", { scope: "row" }, make("span", { class: "ellipsis" }, worker.worker_id), place);
   const how = make("td", {}, make("span", { class: "badge" }, picture, state), beat);
-  const button = make("button", { type: "button", class: "button quiet", "aria-label": `Evict ${worker.worker_id}` }, "Evict …");
+  const button = make(
+    "button",
+    { type: "button", class: "button quiet", "aria-label": `Evict ${worker.worker_id}` },
+    "Evict …",
+  );
   const row = make("tr", {}, name, how, ...cells, make("td", {}, ...(canOperate ? [button] : [])));
   const error = make("td", { colspan: COLUMNS, class: "worker-error" });
   const errorRow = make("tr", { class: "error-row", hidden: true }, error);
-  return { root: make("tbody", { "data-id": worker.worker_id }, row, errorRow), place, picture, state, beat, cells, error, errorRow, button };
+  return {
+    root: make("tbody", { "data-id": worker.worker_id }, row, errorRow),
+    place,
+    picture,
+    state,
+    beat,
+    cells,
+    error,
+    errorRow,
+    button,
+  };
 }
 
-const whereOf = ({ slot, hostname, process_id: pid }) => [slot && `slot ${slot.split(":").at(-1)}`, `${hostname}:${pid}`].filter(Boolean).join(" · ");
+const whereOf = ({ slot, hostname, process_id: pid }) =>
+  [slot && `slot ${slot.split(":").at(-1)}`, `${hostname}:${pid}`].filter(Boolean).join(" · ");
 
 function update(row, worker) {
   const [family, word] = look(worker);
   setAttribute(row.root, "data-status", family);
   setText(row.place, whereOf(worker));
-  setAttribute(row.place, "title", `${worker.slot || "foreground worker"}, process ${worker.process_id} on ${worker.hostname}`);
+  setAttribute(
+    row.place,
+    "title",
+    `${worker.slot || "foreground worker"}, process ${worker.process_id} on ${worker.hostname}`,
+  );
   setIcon(row.picture, `status-${family}`);
   setText(row.state, word);
   setText(row.beat.lastChild, age(worker.heartbeat_age_seconds));
   setAttribute(row.beat, "title", `Last heartbeat ${age(worker.heartbeat_age_seconds)} ago`);
   const values = [
     [exact(worker.partitions.length), worker.partitions.join(", ") || "None"],
-    [rate(worker.events_per_second), `${inFull(worker.events_per_second, "events per second")}; ${count(worker.records, "record")} since it started`],
+    [
+      rate(worker.events_per_second),
+      `${inFull(worker.events_per_second, "events per second")}; ${count(worker.records, "record")} since it started`,
+    ],
     [bytes(worker.memory_bytes), null],
     [brief(worker.batch_in_hand), inFull(worker.batch_in_hand, "records fetched but not yet committed")],
     [exact(worker.fenced_commits), null],
@@ -74,7 +96,9 @@ function troubleOf({ last_error: error, stage, stage_seconds: seconds }) {
 /** The troubled first, otherwise by name: a list this short is found again at a glance. */
 function ordered(workers) {
   const order = ["dead", "running", "stopping", "stopped"];
-  return [...workers].sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || a.worker_id.localeCompare(b.worker_id));
+  return [...workers].sort(
+    (a, b) => order.indexOf(a.state) - order.indexOf(b.state) || a.worker_id.localeCompare(b.worker_id),
+  );
 }
 
 export class Workers {

@@ -20,12 +20,20 @@ const FACTS = {
 
 /** What can be done besides pausing; which of it fits depends on why the partition is halted. */
 const ACTIONS = {
-  seek: { word: "Seek", text: "Seek to an offset …", fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why) },
+  seek: {
+    word: "Seek",
+    text: "Seek to an offset …",
+    fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why),
+  },
   skip: { word: "Skip offsets of", text: "Skip to an offset …", fits: ({ halt_reason: why }) => !why },
   replay: { word: "Replay offsets of", text: "Replay offsets …", fits: ({ halt_reason: why }) => why !== "recreated" },
   accept_loss: { word: "Accept loss of", text: "Accept loss …", fits: ({ halt_reason: why }) => why === "expired" },
   rebuild: { word: "Rebuild", text: "Rebuild …", fits: ({ halt_reason: why }) => why !== "recreated" },
-  restart: { word: "Restart", text: "Restart, keep counts …", fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why) },
+  restart: {
+    word: "Restart",
+    text: "Restart, keep counts …",
+    fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why),
+  },
 };
 
 /** A store that follows a moving partition is a little behind: nothing to mend. */
@@ -35,10 +43,15 @@ function differs({ drift, owner, desired_state: state }, store) {
 }
 
 for (const store of ["kafka", "redis", "file"]) {
-  ACTIONS[`reconcile:${store}`] = { word: `Reconcile ${storeName(store)} store of`, text: `Reconcile ${storeName(store)} store …`, fits: (partition) => differs(partition, store) };
+  ACTIONS[`reconcile:${store}`] = {
+    word: `Reconcile ${storeName(store)} store of`,
+    text: `Reconcile ${storeName(store)} store …`,
+    fits: (partition) => differs(partition, store),
+  };
 }
 
-const actionButton = (kind) => make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
+const actionButton = (kind) =>
+  make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
 
 /** How far a store stands from the ledger: a mirror is a little behind while the partition moves. */
 function drifted(by) {
@@ -56,16 +69,33 @@ export class PartitionDetails {
     this.from = make("span");
     this.to = make("span");
     this.facts = Object.fromEntries(Object.keys(FACTS).map((name) => [name, make("dd")]));
-    const facts = Object.entries(FACTS).map(([name, title]) => make("div", {}, make("dt", {}, title), this.facts[name]));
+    const facts = Object.entries(FACTS).map(([name, title]) =>
+      make("div", {}, make("dt", {}, title), this.facts[name]),
+    );
     this.body = make("tbody");
     const heads = HEADS.map((title, index) => make("th", { scope: "col", class: index ? "num" : null }, title));
     const table = make("table", { class: "ranges" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
-    const scroll = make("div", { class: "scroll ranges-scroll", tabindex: 0, role: "group", "aria-label": "Ranges of the ledger" }, table);
+    const scroll = make(
+      "div",
+      { class: "scroll ranges-scroll", tabindex: 0, role: "group", "aria-label": "Ranges of the ledger" },
+      table,
+    );
     const axis = make("p", { class: "strip-axis" }, this.from, this.to);
-    const inner = make("div", { class: "details" }, this.sentence, make("div", {}, this.strip, axis), make("dl", { class: "facts" }, ...facts), scroll);
+    const inner = make(
+      "div",
+      { class: "details" },
+      this.sentence,
+      make("div", {}, this.strip, axis),
+      make("dl", { class: "facts" }, ...facts),
+      scroll,
+    );
     this.buttons = canOperate ? Object.fromEntries(Object.keys(ACTIONS).map((kind) => [kind, actionButton(kind)])) : {};
     if (canOperate) inner.append(make("div", { class: "details-actions" }, ...Object.values(this.buttons)));
-    this.root = make("tr", { role: "row", id: `details-${id}`, class: "details-row", hidden: true }, make("td", { role: "cell", colspan: COLUMNS }, inner));
+    this.root = make(
+      "tr",
+      { role: "row", id: `details-${id}`, class: "details-row", hidden: true },
+      make("td", { role: "cell", colspan: COLUMNS }, inner),
+    );
   }
 
   update(partition) {
@@ -73,7 +103,10 @@ export class PartitionDetails {
     setText(this.sentence, partition.status_detail);
     setText(this.from, `Log start: ${exact(partition.log_start_offset)}`);
     setText(this.to, `Log end: ${exact(partition.log_end_offset)}`);
-    setText(this.facts.state, partition.desired_state + (partition.halt_reason ? `, halted (${partition.halt_reason})` : ""));
+    setText(
+      this.facts.state,
+      partition.desired_state + (partition.halt_reason ? `, halted (${partition.halt_reason})` : ""),
+    );
     setText(this.facts.since, partition.status_since ? moment(partition.status_since) : UNKNOWN);
     setText(this.facts.eta, partition.lag === 0 ? "caught up" : duration(partition.eta_seconds));
     setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
@@ -83,7 +116,12 @@ export class PartitionDetails {
     setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
     const again = partition.duplicates ? `, ${exact(partition.duplicates)} records counted twice` : "";
     setText(this.facts.promise, partition.semantics.replaceAll("_", " ") + again);
-    setText(this.facts.stores, Object.entries(partition.drift).map(([store, by]) => `${storeName(store)}: ${drifted(by)}`).join(", ") || UNKNOWN);
+    setText(
+      this.facts.stores,
+      Object.entries(partition.drift)
+        .map(([store, by]) => `${storeName(store)}: ${drifted(by)}`)
+        .join(", ") || UNKNOWN,
+    );
     setAttribute(this.strip, "aria-label", inWords(partition));
     for (const [kind, button] of Object.entries(this.buttons)) {
       setHidden(button, !ACTIONS[kind].fits(partition));

@@ -1,8 +1,9 @@
 // One partition of the table: its cells are made once, and only what changed is written.
-import { PartitionDetails } from "./details.js";
+
 import { icon, make, setAttribute, setHidden, setIcon, setText } from "../ui/dom.js";
 import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "../ui/format.js";
 import { familyOf, nameOf, shapeOf } from "../ui/statuses.js";
+import { PartitionDetails } from "./details.js";
 import { drawStrip, inWords } from "./strip.js";
 
 // Owners send a heartbeat each second; some missed in a row are worth a look.
@@ -21,7 +22,12 @@ export class PartitionRow {
     this.id = partition.checkpoint_id;
     this.visible = false;
     const name = nameOf(partition);
-    this.expand = make("button", { type: "button", class: "expand", "aria-expanded": "false", "aria-controls": `details-${this.id}` }, icon("icon-right"), make("span", { class: "ellipsis" }, name));
+    this.expand = make(
+      "button",
+      { type: "button", class: "expand", "aria-expanded": "false", "aria-controls": `details-${this.id}` },
+      icon("icon-right"),
+      make("span", { class: "ellipsis" }, name),
+    );
     this.statusIcon = icon("status-none");
     this.statusText = make("span", { class: "ellipsis" });
     this.owner = make("span", { class: "ellipsis" });

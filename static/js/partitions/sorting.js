@@ -47,4 +47,6 @@ export function worstFirst(shown) {
 }
 
 export const matches = (partition, words) =>
-  words.every((word) => `${nameOf(partition)} ${partition.status} ${partition.owner ?? ""}`.toLowerCase().includes(word));
+  words.every((word) =>
+    `${nameOf(partition)} ${partition.status} ${partition.owner ?? ""}`.toLowerCase().includes(word),
+  );

@@ -26,7 +26,10 @@ const PATTERNS = {
     context.lineTo(4.5, TILE);
   },
   expired(context) {
-    for (const [x, y] of [[1.5, 1.5], [4.5, 4.5]]) {
+    for (const [x, y] of [
+      [1.5, 1.5],
+      [4.5, 4.5],
+    ]) {
       context.moveTo(x + 0.4, y);
       context.arc(x, y, 0.4, 0, Math.PI * 2);
     }

@@ -46,7 +46,12 @@ export function layOut(partition, width, ratio = 1) {
     end,
     left,
     scale,
-    pieces: [...(stub ? [{ kind: stub.kind, x: 0, width: STUB, stub }] : []), ...processed, ...(unread ? [unread] : []), ...others],
+    pieces: [
+      ...(stub ? [{ kind: stub.kind, x: 0, width: STUB, stub }] : []),
+      ...processed,
+      ...(unread ? [unread] : []),
+      ...others,
+    ],
     tip: Math.min(x(partition.next_offset), unread ? unread.x : width),
   };
 }
@@ -89,7 +94,8 @@ export function under(partition, width, pixel) {
     const offsets = hit.stub.ranges.reduce((sum, range) => sum + range.end - range.start, 0);
     return ["Before the log start", `${count(offsets, "offset")} not counted (${hit.kind})`];
   }
-  if (!hit) return [plan.scale ? "Not in the ledger" : "Log is empty", `from ${exact(plan.start)} to ${exact(plan.end)}`];
+  if (!hit)
+    return [plan.scale ? "Not in the ledger" : "Log is empty", `from ${exact(plan.start)} to ${exact(plan.end)}`];
   const offsets = hit.end - hit.start;
   const where = `[${exact(hit.start)}, ${exact(hit.end)})`;
   const share = `${count(offsets, "offset")}, ${percent(offsets, plan.end - plan.start)} of the log`;

@@ -1,13 +1,14 @@
 // The partition table. Order is the reader's; ticks only change cells.
-import { PartitionRow } from "./row.js";
+
 import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
-import { exact, count } from "../ui/format.js";
-import { firstDirection, matches, sorted, worstFirst } from "./sorting.js";
+import { count, exact } from "../ui/format.js";
 import { tally } from "../ui/statuses.js";
-import { makePaint } from "./strip-paint.js";
-import { under } from "./strip.js";
 import { onTheme } from "../ui/theme.js";
 import { hideTooltip, showTooltip } from "../ui/tooltip.js";
+import { PartitionRow } from "./row.js";
+import { firstDirection, matches, sorted, worstFirst } from "./sorting.js";
+import { under } from "./strip.js";
+import { makePaint } from "./strip-paint.js";
 
 const FILTER_FROM = 13; // more rows than one screen holds
 const NEAR = "200px";
@@ -80,14 +81,20 @@ export class Partitions {
     setHidden(this.#table, partitions.length === 0);
     setHidden(byId("filter"), partitions.length < FILTER_FROM);
     const shown = [...this.#rows.values()].map((row) => row.partition);
-    setHidden(byId("resort"), this.#order.key !== "status" || this.#order.direction !== "descending" || worstFirst(shown));
+    setHidden(
+      byId("resort"),
+      this.#order.key !== "status" || this.#order.direction !== "descending" || worstFirst(shown),
+    );
   }
 
   // --- Order ------------------------------------------------------------------------------------
 
   #sortBy(key, direction = firstDirection(key)) {
     this.#order = { key, direction };
-    const rows = sorted([...this.#rows.values()].map((row) => row.partition), this.#order);
+    const rows = sorted(
+      [...this.#rows.values()].map((row) => row.partition),
+      this.#order,
+    );
     const focused = document.activeElement;
     this.#rows = new Map(rows.map((one) => [one.checkpoint_id, this.#rows.get(one.checkpoint_id)]));
     this.#table.append(...[...this.#rows.values()].map((row) => row.root));

@@ -29,7 +29,9 @@ export function rate(value) {
 
 /** The title beside a `brief` or a `rate`: more than the cell says, or nothing. */
 export const inFull = (value, unit) =>
-  known(value) ? `${value < 9.95 && !Number.isInteger(value) ? tenths.format(value) : whole.format(value)} ${unit}` : "Unknown";
+  known(value)
+    ? `${value < 9.95 && !Number.isInteger(value) ? tenths.format(value) : whole.format(value)} ${unit}`
+    : "Unknown";
 
 /** `0.4 s`, `38 s`, `4 min`, `2 h`, `3 d`: the same steps as the server's sentences. */
 export function duration(seconds) {

@@ -45,7 +45,9 @@ export function drawSparkline(picture, at, values, say) {
   const found = runs(at, values, Math.max(...known) || 1);
   const joined = found.map((run) => `M${run.map((point) => point.join(" ")).join("L")}`);
   setAttribute(line, "d", joined.map((path, index) => (found[index].length > 1 ? path : `${path}h.5`)).join(""));
-  const closed = joined.map((path, index) => `${path}L${found[index].at(-1)[0]} ${HEIGHT}L${found[index][0][0]} ${HEIGHT}Z`);
+  const closed = joined.map(
+    (path, index) => `${path}L${found[index].at(-1)[0]} ${HEIGHT}L${found[index][0][0]} ${HEIGHT}Z`,
+  );
   setAttribute(area, "d", closed.join(""));
   const span = duration(at.at(-1) - at[0]);
   setAttribute(picture, "aria-label", `Last ${span}: from ${say(Math.min(...known))} to ${say(Math.max(...known))}`);

@@ -69,7 +69,9 @@ export class List {
   #create(item) {
     const cells = this.columns.map((column) => column.create());
     cells.forEach((cell, index) => index && setAttribute(cell, "data-label", this.labels[index]));
-    const made = this.buttons.map(({ kind }) => make("button", { type: "button", class: "button quiet", "data-kind": kind }));
+    const made = this.buttons.map(({ kind }) =>
+      make("button", { type: "button", class: "button quiet", "data-kind": kind }),
+    );
     const root = make("tr", { "data-key": this.keyOf(item) }, ...cells, make("td", { class: "list-buttons" }, ...made));
     return { root, cells, made };
   }
