@@ -1,7 +1,7 @@
-// Puts the page together: a snapshot comes in, each part shows its share, and none can break another.
-import { Actions } from "./actions/dialog.js";
+// Assembles the page: each part shows its share of a snapshot, and none can break another.
+import { ActionDialog } from "./actions/dialog.js";
 import { evict, ofPartition, reconcile, replay } from "./actions/plans.js";
-import { Live } from "./live/connection.js";
+import { Connection } from "./live/connection.js";
 import { Feed } from "./live/feed.js";
 import { Freshness, skewOf } from "./live/freshness.js";
 import { showHeadline } from "./overview/headline.js";
@@ -30,56 +30,73 @@ startTheme();
 startMenu();
 startInvariants();
 const freshness = new Freshness(skewOf(Number(servedAt)));
-const live = new Live(freshness);
-const actions = new Actions();
-const open = (plan) => actions.open(plan);
+const connection = new Connection(freshness);
+const dialog = new ActionDialog();
+/** @param {Plan} plan */
+const open = (plan) => dialog.open(plan);
 const operator = { canOperate: canOperate === "yes", open };
-const partitions = new Partitions(operator.canOperate, (kind, id) => open(planOf(kind, partitions.get(id))));
+const partitions = new Partitions(operator.canOperate, (action, id) => {
+  const partition = partitions.get(id);
+  if (partition) open(planOf(action, partition));
+});
 const workers = new Workers(operator.canOperate, (worker) => open(evict(worker)));
-const recovery = {
-  "incidents-panel": new IncidentsPanel(operator),
-  "uncounted-panel": new UncountedPanel(operator),
-  "dead-letters-panel": new DeadLettersPanel(operator),
-  "replays-panel": new ReplaysPanel(operator),
-  "actions-panel": new ActionsPanel(operator),
-};
+const incidents = new IncidentsPanel(operator);
+const uncounted = new UncountedPanel(operator);
+const deadLetters = new DeadLettersPanel(operator);
+const replays = new ReplaysPanel(operator);
+const actions = new ActionsPanel(operator);
 const chart = new MinutesChart();
 
+/** Each part with the id of the element that shows its failure. @type {[string, (snapshot: Snapshot) => void][]} */
 const parts = [
   ["headline", showHeadline],
   ["headline", showTiles],
   ["partitions-panel", (snapshot) => partitions.show(snapshot)],
   ["minutes-panel", (snapshot) => chart.show(snapshot)],
   ["workers-panel", (snapshot) => workers.show(snapshot)],
-  ...Object.entries(recovery).map(([id, panel]) => [id, (snapshot) => panel.show(snapshot)]),
+  ["incidents-panel", (snapshot) => incidents.show(snapshot)],
+  ["uncounted-panel", (snapshot) => uncounted.show(snapshot)],
+  ["dead-letters-panel", (snapshot) => deadLetters.show(snapshot)],
+  ["replays-panel", (snapshot) => replays.show(snapshot)],
+  ["actions-panel", (snapshot) => actions.show(snapshot)],
   ["journal-panel", showJournal],
   ["headline", showInvariantDetails],
-  ["partitions-panel", (snapshot) => actions.confirm(snapshot)],
+  ["partitions-panel", (snapshot) => dialog.confirm(snapshot)],
   ["headline", announceChanges],
 ];
 
-function planOf(kind, partition) {
-  const [what, store] = kind.split(":");
-  if (what === "reconcile") return reconcile(partition, store);
-  if (what === "replay") return replay(partition.checkpoint_id, nameOf(partition));
+/**
+ * @param {string} action
+ * @param {PartitionSnapshot} partition
+ */
+function planOf(action, partition) {
+  const [kind, store] = action.split(":");
+  if (kind === "reconcile") return reconcile(partition, store);
+  if (kind === "replay") return replay(partition.checkpoint_id, nameOf(partition));
   return ofPartition(kind, partition);
 }
 
+/** @type {Map<number, HTMLElement>} */
 const failures = new Map();
 
-/** A part that fails says so, with the time, and leaves the others alone. */
+/**
+ * A part that fails is marked with the time; the others go on.
+ * @param {number} index
+ * @param {unknown} error
+ */
 function failed(index, error) {
   if (failures.has(index)) return;
   console.error(error);
-  const words = `Failed to update since ${clock(new Date())}: ${error.message}. The rest of the page is live. Reload to try again.`;
-  const note = make("p", { class: "note part-failed", "data-level": "error" }, words);
+  const text = `Failed to update since ${clock(new Date())}: ${error instanceof Error ? error.message : error}. The rest of the page is live. Reload to try again.`;
+  const note = make("p", { class: "note part-failed", "data-level": "error" }, text);
   failures.set(index, note);
   byId(parts[index][0]).append(note);
 }
 
+/** @param {Snapshot} snapshot */
 function show(snapshot) {
   if (snapshot.version !== VERSION) {
-    live.connection({ kind: "over", reason: "The server was updated, and this page is out of date. Reload it." });
+    connection.changed({ kind: "over", reason: "The server was updated, and this page is out of date. Reload it." });
     return;
   }
   freshness.heard(snapshot.taken_at);
@@ -92,14 +109,15 @@ function show(snapshot) {
       failed(index, error);
     }
   }
-  live.tick();
+  connection.tick();
 }
 
-function connection(state) {
+/** @param {ConnectionState} state */
+function connectionChanged(state) {
   if (state.kind === "logged-out") {
     location.assign(`${loginUrl}?next=${encodeURIComponent(location.pathname)}`);
   }
-  live.connection(state);
+  connection.changed(state);
 }
 
-new Feed(websocketPath, show, connection).connect();
+new Feed(websocketPath ?? "", show, connectionChanged).connect();

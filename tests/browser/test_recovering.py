@@ -106,7 +106,7 @@ def test_it_replays_what_failed_with_a_live_bar_and_tells_the_outcome(group, ope
     [replay] = Replay.objects.all()
     chunks = iter([False, False])
     runner.run(replay.pk, should_stop=lambda: next(chunks, True))
-    expect(dialog.locator("#action-far")).to_contain_text("8 of 10 offsets")
+    expect(dialog.locator("#action-progress-text")).to_contain_text("8 of 10 offsets")
     expect(dialog.get_by_role("progressbar")).to_have_attribute("value", "8")
     expect(row(page, "replays", "The cause is gone").get_by_role("progressbar")).to_have_attribute("value", "8")
     runner.run(replay.pk)

@@ -1,15 +1,25 @@
-// Asking the server for a preview, and for the deed. Refusals come back as sentences; nothing is guessed.
+// Asks the server for previews and actions. Refusals carry the server's message.
 
 const TIMEOUT_MS = 15_000;
 
-/** A refusal or a failure, in words for the operator; `status` is 0 where no answer came. */
+/** A refusal or a failure, with a message for the operator; `status` is 0 where no answer came. */
 export class ActionError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status
+   */
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ * @param {string} unanswered the message where no answer came
+ * @returns {Promise<any>}
+ */
 async function ask(path, options, unanswered) {
   let response;
   try {
@@ -29,13 +39,18 @@ async function ask(path, options, unanswered) {
   );
 }
 
-/** What is true now, or would be done; `query` leaves out what is undefined. */
+/**
+ * The present state, or a preview; `query` leaves out what is undefined.
+ * @param {string} path
+ * @param {Record<string, any>} query
+ */
 export function read(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined);
   const search = new URLSearchParams(given).toString();
   return ask(search ? `${path}?${search}` : path, {}, "The server is not responding. Nothing was changed. Try again.");
 }
 
+/** @type {(path: string, body: object) => Promise<any>} */
 export const send = (path, body) =>
   ask(
     path,
@@ -43,9 +58,15 @@ export const send = (path, body) =>
       method: "POST",
       headers: {
         "Content-Type": "application/json",
-        "X-CSRFToken": document.querySelector("#action-form [name=csrfmiddlewaretoken]").value,
+        "X-CSRFToken": csrfToken(),
       },
       body: JSON.stringify(body),
     },
     "The server did not respond, so it is unknown whether the action was applied. Refresh the preview to see the current state.",
   );
+
+function csrfToken() {
+  /** @type {HTMLInputElement | null} */
+  const input = document.querySelector("#action-form [name=csrfmiddlewaretoken]");
+  return input?.value ?? "";
+}

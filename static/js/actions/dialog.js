@@ -1,5 +1,5 @@
-// The dialog of everything an operator does: preview in words, a reason, the deed, and then what the ledger says, not what
-// was wished. What is done, and how it is seen to be done, is a plan of plans.js.
+// The dialog of every action: a preview, a reason, the action, and then its outcome as the ledger shows it.
+// Each action is a plan of plans.js.
 
 import { byId, make, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { exact, UNKNOWN } from "../ui/format.js";
@@ -7,72 +7,90 @@ import { announce } from "../ui/live-region.js";
 import { ActionError } from "./client.js";
 
 const CONFIRM_MS = 8000;
-const LOOK_AFTER_MS = 400;
+const PREVIEW_AFTER_MS = 400;
+/** @type {Record<string, string>} */
 const FACTS = { desired_state: "Desired state", next_offset: "Next offset", epoch: "Epoch", owner: "Owner" };
-// In offsets; only what a move says of itself.
+// In offsets; only seeks have them.
+/** @type {Record<string, string>} */
 const OUTCOME = { to_count: "To be counted", deduplicated: "Deduplicated", duplicated: "Counted twice", lost: "Lost" };
 
-export class Actions {
-  #current = null; // { plan, token, answer, step: "loading" | "ready" | "refused" | "sending" | "waiting" | "done" }
+/** @typedef {"loading" | "ready" | "refused" | "sending" | "waiting" | "done"} Step */
+/** @typedef {{ plan: Plan, token: any, answer: any, facts: boolean, step: Step }} Current */
+
+export class ActionDialog {
+  /** @type {Current | null} */
+  #current = null;
+  /** @type {Snapshot | null} */
   #snapshot = null;
+  /** @type {ReturnType<typeof input>[]} */
   #inputs = [];
   #timer = 0;
   #typing = 0;
+  /** @type {HTMLDialogElement} */
+  #dialog = byId("action");
+  /** @type {HTMLTextAreaElement} */
+  #reason = byId("action-reason");
+  /** @type {HTMLButtonElement} */
+  #apply = byId("action-apply");
 
   constructor() {
     byId("action-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
     });
-    byId("action-close").addEventListener("click", () => byId("action").close());
-    byId("action-again").addEventListener("click", () => this.#look());
+    byId("action-close").addEventListener("click", () => this.#dialog.close());
+    byId("action-refresh").addEventListener("click", () => this.#preview());
     byId("action-fields").addEventListener("input", () => {
-      // What was shown is not what is asked for any more.
+      // The preview shown no longer matches the input.
       this.#step("loading", "");
       clearTimeout(this.#typing);
-      this.#typing = setTimeout(() => this.#look(), LOOK_AFTER_MS);
+      this.#typing = setTimeout(() => this.#preview(), PREVIEW_AFTER_MS);
     });
-    byId("action").addEventListener("close", () => {
+    this.#dialog.addEventListener("close", () => {
       clearTimeout(this.#timer);
       clearTimeout(this.#typing);
       this.#current = null;
     });
   }
 
+  /** @param {Plan} plan */
   open(plan) {
-    if (byId("action").open) return;
-    this.#current = { plan, token: null, answer: null, step: "loading" };
-    byId("action-reason").value = "";
+    if (this.#dialog.open) return;
+    this.#current = { plan, token: null, answer: null, facts: false, step: "loading" };
+    this.#reason.value = "";
     this.#inputs = plan.fields.map(input);
     byId("action-fields").replaceChildren(...this.#inputs.map(({ root }) => root));
     setHidden(byId("action-fields"), !this.#inputs.length);
     setText(byId("action-title"), plan.title);
-    setText(byId("action-apply"), plan.button);
+    setText(this.#apply, plan.button);
     setHidden(byId("action-change"), true);
-    byId("action").showModal();
-    (this.#inputs.find(({ field }) => !field.optional)?.box ?? byId("action-reason")).focus();
-    this.#look();
+    this.#dialog.showModal();
+    (this.#inputs.find(({ field }) => !field.optional)?.box ?? this.#reason).focus();
+    this.#preview();
   }
 
-  /** Each snapshot may be the one that shows the outcome. */
+  /**
+   * Called with each snapshot: it may show the outcome.
+   * @param {Snapshot} snapshot
+   */
   confirm(snapshot) {
     this.#snapshot = snapshot;
     const current = this.#current;
     if (current?.step !== "waiting") return;
-    const far = current.plan.progress?.(current.answer, snapshot);
-    if (far) showProgress(far);
-    const words = current.plan.done(current.answer, snapshot);
-    if (!words) return;
+    const progress = current.plan.progress?.(current.answer, snapshot);
+    if (progress) showProgress(progress);
+    const outcome = current.plan.done(current.answer, snapshot);
+    if (!outcome) return;
     clearTimeout(this.#timer);
-    this.#step("done", words, "done");
-    announce(words);
+    this.#step("done", outcome, "done");
+    announce(outcome);
   }
 
   #values() {
     return Object.fromEntries(this.#inputs.map(({ field, box }) => [field.name, box.value.trim()]));
   }
 
-  async #look() {
+  async #preview() {
     const current = this.#current;
     if (!current) return;
     const values = this.#values();
@@ -80,7 +98,7 @@ export class Actions {
     this.#step("loading", "");
     const empty = this.#inputs.find(({ field }) => !field.optional && !values[field.name]);
     if (empty) {
-      setText(byId("action-text"), empty.field.missing);
+      setText(byId("action-text"), empty.field.missing ?? "");
       return;
     }
     setText(byId("action-text"), "Loading preview …");
@@ -90,7 +108,7 @@ export class Actions {
       current.token = shown.token;
       setText(byId("action-text"), shown.text);
       current.facts = Boolean(shown.before && shown.after);
-      if (current.facts) fillChange(shown.before, shown.after, current.plan.kind);
+      if (shown.before && shown.after) fillChange(shown.before, shown.after, current.plan.kind);
       this.#step(shown.token ? "ready" : "refused", "");
     } catch (error) {
       if (current === this.#current) this.#failed(error, "Preview unavailable.");
@@ -100,10 +118,10 @@ export class Actions {
   async #submit() {
     const current = this.#current;
     if (current?.step !== "ready") return;
-    const reason = byId("action-reason").value.trim();
+    const reason = this.#reason.value.trim();
     if (!reason) {
       this.#step("ready", "Enter a reason. It is saved in the audit log.", "error");
-      byId("action-reason").focus();
+      this.#reason.focus();
       return;
     }
     this.#step("sending", "");
@@ -129,24 +147,34 @@ export class Actions {
     );
   }
 
+  /**
+   * @param {unknown} error
+   * @param {string} [lead]
+   */
   #failed(error, lead) {
     if (!(error instanceof ActionError)) throw error;
     if (lead) setText(byId("action-text"), lead);
-    // What was seen is no longer true, or was never known: only a new look leads on. Otherwise it may be tried again.
-    const lookFirst = !this.#current.token || error.status === 409 || error.status === 0;
-    this.#step(lookFirst ? "refused" : "ready", error.message, "error");
-    // Not out of the hands of somebody who is still typing where to.
-    if (lookFirst && !this.#inputs.some(({ box }) => box === document.activeElement)) byId("action-again").focus();
+    // After a conflict, or without an answer, the preview is out of date; otherwise the action may be tried again.
+    const outdated = !this.#current?.token || error.status === 409 || error.status === 0;
+    this.#step(outdated ? "refused" : "ready", error.message, "error");
+    // Do not steal focus while the operator is typing.
+    if (outdated && !this.#inputs.some(({ box }) => box === document.activeElement)) byId("action-refresh").focus();
   }
 
+  /**
+   * @param {Step} step
+   * @param {string} note
+   * @param {string} [level]
+   */
   #step(step, note, level) {
     const current = this.#current;
+    if (!current) return;
     current.step = step;
     const over = step === "waiting" || step === "done";
-    byId("action-apply").disabled = step !== "ready";
-    setHidden(byId("action-apply"), over);
-    setHidden(byId("action-again"), step !== "refused");
-    // A preview speaks of the future; once it is done, the outcome alone counts.
+    this.#apply.disabled = step !== "ready";
+    setHidden(this.#apply, over);
+    setHidden(byId("action-refresh"), step !== "refused");
+    // Once the action is done, only the outcome matters.
     setHidden(byId("action-text"), step === "done");
     setHidden(byId("action-field"), over);
     setHidden(byId("action-fields"), over || !this.#inputs.length);
@@ -162,6 +190,7 @@ export class Actions {
   }
 }
 
+/** @param {Field} field */
 function input(field) {
   const id = `action-${field.name}`;
   const box = make("input", {
@@ -177,23 +206,31 @@ function input(field) {
   return { field, box, root };
 }
 
+/** @param {Progress} progress */
 function showProgress({ value, max, text }) {
   setHidden(byId("action-progress"), false);
   setAttribute(byId("action-meter"), "max", Math.max(1, max));
   setAttribute(byId("action-meter"), "value", value);
-  setText(byId("action-far"), text);
+  setText(byId("action-progress-text"), text);
 }
 
-// The offset is the worker's: it has a batch in hand when it is told to stop.
+// The worker owns the offset: it has a batch in flight when it is asked to stop.
+/** @type {Record<string, string>} */
 const OFFSET_AFTER = { pause: "stops within 1 s", resume: "advances" };
 
+/**
+ * @param {Facts} before
+ * @param {Facts} after
+ * @param {string} [kind]
+ */
 function fillChange(before, after, kind) {
-  const say = (value) => (typeof value === "number" ? exact(value) : (value ?? UNKNOWN));
+  /** @param {string | number | null} value */
+  const format = (value) => (typeof value === "number" ? exact(value) : (value ?? UNKNOWN));
   const rows = Object.keys(FACTS).map((name) => {
     const same = before[name] === after[name];
-    const now = make("td", {}, say(before[name]));
-    const worker = name === "next_offset" && before.owner ? OFFSET_AFTER[kind] : undefined;
-    const then = make("td", {}, worker ?? (same ? "unchanged" : say(after[name])));
+    const now = make("td", {}, format(before[name]));
+    const worker = name === "next_offset" && before.owner && kind ? OFFSET_AFTER[kind] : undefined;
+    const then = make("td", {}, worker ?? (same ? "unchanged" : format(after[name])));
     return make("tr", { "data-same": same }, make("th", { scope: "row" }, FACTS[name]), now, then);
   });
   const outcome = Object.keys(OUTCOME).filter((name) => after[name]);
@@ -204,7 +241,7 @@ function fillChange(before, after, kind) {
         {},
         make("th", { scope: "row" }, OUTCOME[name]),
         make("td", {}, ""),
-        make("td", {}, `${exact(after[name])} offsets`),
+        make("td", {}, `${format(after[name])} offsets`),
       ),
     ),
   );

@@ -1,7 +1,4 @@
-// What an operator can do, as plans for the dialog: how each is previewed, applied, and seen to be done.
-//
-// { title, button, fields, preview(values) -> { text, before, after, token (null: nothing to apply) }, apply(reason, token, values) -> answer,
-//   done(answer, snapshot) -> a sentence once the snapshot shows it, or null; progress(answer, snapshot) -> { value, max, text } }
+// The actions of an operator, as plans for the dialog.
 
 import { clock, count, duration, exact, rate } from "../ui/format.js";
 import { nameOf, storeName } from "../ui/statuses.js";
@@ -11,11 +8,14 @@ const now = () => clock(new Date());
 
 // --- Partitions -----------------------------------------------------------------------------------
 
-/** `done(now, after)`: whether the ledger shows it. A move begins a new epoch; a rebuild, a new checkpoint. */
-const moved = (one, after) => one.epoch >= after.epoch;
+/** @typedef {(partition: PartitionSnapshot, after: any) => boolean} Confirmed whether the ledger shows the outcome */
+
+/** A seek begins a new epoch; a rebuild, a new checkpoint. @type {Confirmed} */
+const moved = (partition, after) => partition.epoch >= after.epoch;
+/** @type {Record<string, { word: string, done: Confirmed }>} */
 const KINDS = {
-  pause: { word: "Pause", done: (one) => one.desired_state === "paused" },
-  resume: { word: "Resume", done: (one) => one.desired_state === "running" },
+  pause: { word: "Pause", done: ({ desired_state: state }) => state === "paused" },
+  resume: { word: "Resume", done: ({ desired_state: state }) => state === "running" },
   seek: { word: "Seek", done: moved },
   skip: { word: "Skip offsets of", done: moved },
   accept_loss: { word: "Accept loss of", done: moved },
@@ -29,6 +29,11 @@ const TARGET = {
   missing: "Enter an offset, earliest or latest.",
 };
 
+/**
+ * @param {string} kind
+ * @param {PartitionSnapshot} partition
+ * @returns {Plan}
+ */
 export function ofPartition(kind, partition) {
   const { word, done } = KINDS[kind];
   const name = nameOf(partition);
@@ -40,19 +45,24 @@ export function ofPartition(kind, partition) {
     fields: kind === "seek" || kind === "skip" ? [TARGET] : [],
     async preview({ target }) {
       const shown = await read(`/api/partitions/${id}/preview/${kind}/`, { to: target });
-      // "latest" means the place that was shown, not where the end will be.
+      // "latest" is the offset that was shown, not the log end by then.
       return { ...shown, token: { seen: shown.seen, to: target === undefined ? undefined : shown.to } };
     },
     apply: (reason, token) => send(`/api/partitions/${id}/${kind}/`, { reason, ...token }),
     done(answer, { partitions }) {
-      const shown = partitions.find((one) => one.checkpoint_id === (answer.after.checkpoint_id ?? id));
+      const shown = partitions.find((candidate) => candidate.checkpoint_id === (answer.after.checkpoint_id ?? id));
       if (!shown || !done(shown, answer.after)) return null;
       return `Done: the ledger shows ${name} as ${shown.status} at ${now()}, at offset ${exact(shown.next_offset)}.`;
     },
   };
 }
 
-/** Update a store from the ledger; the other direction is a seek. */
+/**
+ * Update a store from the ledger; the other direction is a seek.
+ * @param {PartitionSnapshot} partition
+ * @param {string} store
+ * @returns {Plan}
+ */
 export function reconcile(partition, store) {
   const name = nameOf(partition);
   const path = `/api/partitions/${partition.checkpoint_id}/reconcile/${store}/`;
@@ -85,6 +95,7 @@ const END = {
 
 const RATE = { name: "rate", label: "Maximum records per second", hint: "Leave empty for no limit.", optional: true };
 
+/** @param {ReplaySnapshot} replay */
 export function progressOf({ done_offsets: done, total_offsets: total, offsets_per_second: speed, eta_seconds: eta }) {
   const parts = [`${exact(done)} of ${count(total, "offset")}`];
   if (speed !== null) parts.push(`${rate(speed)} per second`);
@@ -92,9 +103,14 @@ export function progressOf({ done_offsets: done, total_offsets: total, offsets_p
   return parts.join(", ");
 }
 
-/** One range, or several of one partition; without any, the operator says which. */
+/**
+ * One range, or several of one partition; without any, the operator enters one.
+ * @param {number} id
+ * @param {string} name
+ * @param {{ start?: any, end?: any }[] | null} ranges
+ * @returns {Plan}
+ */
 export function replay(id, name, ranges = null) {
-  const given = ranges ?? [];
   return {
     title: `Replay offsets of ${name}`,
     button: `Replay ${name}`,
@@ -102,9 +118,9 @@ export function replay(id, name, ranges = null) {
     async preview({ start, end, rate: limit }) {
       if (limit && !(Number(limit) >= 1))
         throw new ActionError(`Invalid rate '${limit}'. Enter a whole number above 0, or leave it empty.`, 400);
-      const wanted = ranges ? given : [{ start, end }];
+      const wanted = ranges ?? [{ start, end }];
       const plans = await Promise.all(
-        wanted.map((one) => read("/api/replays/preview/", { checkpoint_id: id, start: one.start, end: one.end })),
+        wanted.map((range) => read("/api/replays/preview/", { checkpoint_id: id, start: range.start, end: range.end })),
       );
       const token = plans.map((plan) => ({
         checkpoint_id: id,
@@ -117,18 +133,19 @@ export function replay(id, name, ranges = null) {
     apply: (reason, token, { rate: limit }) =>
       send("/api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
     progress(answer, { recovery }) {
-      const one = recovery.replays.find((each) => each.id === answer.replay_id);
-      return one ? { value: one.done_offsets, max: one.total_offsets, text: progressOf(one) } : null;
+      const replay = recovery.replays.find(({ id: replayId }) => replayId === answer.replay_id);
+      return replay ? { value: replay.done_offsets, max: replay.total_offsets, text: progressOf(replay) } : null;
     },
     done(answer, { recovery }) {
-      const one = recovery.replays.find((each) => each.id === answer.replay_id);
-      if (!one || one.finished_at === null) return null;
-      return `Replay ${one.id} is ${one.status}: ${one.detail}`;
+      const replay = recovery.replays.find(({ id: replayId }) => replayId === answer.replay_id);
+      if (!replay || replay.finished_at === null) return null;
+      return `Replay ${replay.id} is ${replay.status}: ${replay.detail}`;
     },
-    patient: true, // it may take hours, and goes on without this page
+    patient: true,
   };
 }
 
+/** @type {(range: UncountedSnapshot, name: string) => Plan} */
 export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
   title: `Accept failed offsets of ${name}`,
   button: "Accept as uncounted",
@@ -138,14 +155,15 @@ export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
     return { text: shown.text, token: { checkpoint_id: id, start, end, failed: shown.failed } };
   },
   apply: (reason, token) => send("/api/failed/accept/", { reason, ...token }),
-  done(answer, { recovery }) {
+  done(_answer, { recovery }) {
     const left = recovery.uncounted.some(
-      (one) => one.checkpoint_id === id && one.kind === "failed" && one.start < end && start < one.end,
+      (range) => range.checkpoint_id === id && range.kind === "failed" && range.start < end && start < range.end,
     );
     return left ? null : `Done: the ledger shows no failed offsets of ${name} in this range at ${now()}.`;
   },
 });
 
+/** @type {(replay: ReplaySnapshot) => Plan} */
 export const cancelReplay = ({ id }) => ({
   title: `Cancel replay ${id}`,
   button: `Cancel replay ${id}`,
@@ -154,23 +172,30 @@ export const cancelReplay = ({ id }) => ({
     return { ...(await read(`/api/replays/${id}/cancel/`)), token: {} };
   },
   apply: (reason) => send(`/api/replays/${id}/cancel/`, { reason }),
-  done(answer, { recovery }) {
-    const one = recovery.replays.find((each) => each.id === id);
-    return one?.finished_at ? `Replay ${id} is ${one.status}: ${one.detail}` : null;
+  done(_answer, { recovery }) {
+    const replay = recovery.replays.find(({ id: replayId }) => replayId === id);
+    return replay?.finished_at ? `Replay ${id} is ${replay.status}: ${replay.detail}` : null;
   },
 });
 
 // --- Dead letters, workers, actions ---------------------------------------------------------------
 
+/** @type {Record<string, string>} */
 const DEAD_LETTER_WORDS = { requeue: "Requeue", discard: "Discard", reopen: "Reopen" };
 
-/** `chosen`: { ids } or a filter { error_code, topic, partition }; `what` names it. */
-export const ofDeadLetters = (kind, chosen, what) => ({
-  title: `${DEAD_LETTER_WORDS[kind]} ${what}`,
-  button: `${DEAD_LETTER_WORDS[kind]} ${what}`,
+/**
+ * `name` is that of the selection.
+ * @type {(kind: string, selection: { ids: number[] } | DeadLetterFilter, name: string) => Plan}
+ */
+export const ofDeadLetters = (kind, selection, name) => ({
+  title: `${DEAD_LETTER_WORDS[kind]} ${name}`,
+  button: `${DEAD_LETTER_WORDS[kind]} ${name}`,
   fields: [],
   async preview() {
-    const shown = await read(`/api/dead-letters/${kind}/`, chosen.ids ? { ids: chosen.ids.join() } : chosen);
+    const shown = await read(
+      `/api/dead-letters/${kind}/`,
+      "ids" in selection ? { ids: selection.ids.join() } : selection,
+    );
     const reasons = [...new Set(shown.reasons)].map((reason) => ` ${reason}`).join("");
     return { text: shown.text + reasons, token: shown.will_change ? { ids: shown.ids } : null };
   },
@@ -183,6 +208,7 @@ export const ofDeadLetters = (kind, chosen, what) => ({
   },
 });
 
+/** @type {(worker: WorkerSnapshot) => Plan} */
 export const evict = ({ worker_id: id }) => ({
   title: `Evict ${id}`,
   button: `Evict ${id}`,
@@ -192,13 +218,14 @@ export const evict = ({ worker_id: id }) => ({
     return { text: shown.text, token: { seen: shown.seen } };
   },
   apply: (reason, token) => send(`/api/workers/${encodeURIComponent(id)}/evict/`, { reason, ...token }),
-  done(answer, { partitions, workers }) {
-    if (partitions.some((one) => one.owner === id)) return null;
-    const worker = workers.find((one) => one.worker_id === id);
+  done(_answer, { partitions, workers }) {
+    if (partitions.some(({ owner }) => owner === id)) return null;
+    const worker = workers.find(({ worker_id: workerId }) => workerId === id);
     return `Done: the ledger shows no partition of ${id} at ${now()}${worker ? `; it is ${worker.state}` : ""}.`;
   },
 });
 
+/** @type {(action: ActionSnapshot) => Plan} */
 export const undo = ({ id, kind, target }) => ({
   title: `Undo ${kind.replaceAll("_", " ")} ${target}`,
   button: "Undo",
@@ -209,7 +236,7 @@ export const undo = ({ id, kind, target }) => ({
   },
   apply: (reason) => send(`/api/actions/${id}/undo/`, { reason }),
   done(answer, { recovery }) {
-    const shown = recovery.actions.find((one) => one.id === id);
+    const shown = recovery.actions.find((action) => action.id === id);
     return shown?.undone ? `Done: action ${id} is undone by action ${answer.action_id}, at ${now()}.` : null;
   },
 });

@@ -1,4 +1,4 @@
-// The age of what is shown. Past 3 s the page says so and greys, past 10 s it offers to reload.
+// Shows the age of the data. After 3 s the page is marked stale, after 10 s it offers to reload.
 
 import { showAdvice, showNothing } from "../overview/headline.js";
 import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
@@ -8,19 +8,22 @@ import { RELOAD_SECONDS, STALE_SECONDS } from "./freshness.js";
 
 const TICK_MS = 200;
 
-export class Live {
+export class Connection {
   #freshness;
+  /** @type {ConnectionState} */
   #connection = { kind: "connecting", attempts: 0 };
   #opened = Date.now();
   #stale = false;
 
+  /** @param {import("./freshness.js").Freshness} freshness */
   constructor(freshness) {
     this.#freshness = freshness;
     byId("reload").addEventListener("click", () => location.reload());
     setInterval(() => this.tick(), TICK_MS);
   }
 
-  connection(state) {
+  /** @param {ConnectionState} state */
+  changed(state) {
     this.#connection = state;
     this.tick();
   }
@@ -31,6 +34,7 @@ export class Live {
     else this.#aged(seconds);
   }
 
+  /** @param {number} seconds */
   #waiting(seconds) {
     const late = seconds > STALE_SECONDS || this.#connection.kind === "over";
     this.#show(late ? "stale" : "connecting", late ? `no data for ${age(seconds)}` : "connecting", seconds);
@@ -40,6 +44,7 @@ export class Live {
     }
   }
 
+  /** @param {number} seconds */
   #aged(seconds) {
     const stale = seconds > STALE_SECONDS || this.#connection.kind === "over";
     this.#show(stale ? "stale" : "fresh", stale ? `stale for ${age(seconds)}` : duration(seconds), seconds);
@@ -49,25 +54,32 @@ export class Live {
     announce(stale ? "The page is stale: no updates from the server." : "The page is live again.");
   }
 
-  #show(state, words, seconds) {
+  /**
+   * @param {string} state
+   * @param {string} text
+   * @param {number} seconds
+   */
+  #show(state, text, seconds) {
     setAttribute(document.documentElement, "data-live", state);
     setAttribute(byId("live"), "data-state", state);
-    setText(byId("live-text"), words);
+    setText(byId("live-text"), text);
     setHidden(byId("reload"), !(seconds > RELOAD_SECONDS || this.#connection.kind === "over"));
   }
 
-  /** What failed, since when, and what still works. */
+  /**
+   * What failed, since when, and what still works.
+   * @param {Date | null} since
+   */
   #trouble(since) {
     const { kind, reason, until } = this.#connection;
-    const known = `Showing data from ${clock(since)}.`;
-    const first = this.#freshness.age === null ? "" : `${known} `;
-    if (kind === "over") return `${first}${reason}`;
+    const shown = this.#freshness.age === null || !since ? "" : `Showing data from ${clock(since)}. `;
+    if (kind === "over") return `${shown}${reason}`;
     const retry =
       kind === "waiting"
-        ? `The server is not responding; next retry in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s.`
+        ? `The server is not responding; next retry in ${Math.max(1, Math.ceil(((until ?? 0) - Date.now()) / 1000))} s.`
         : kind === "connecting"
           ? "Connecting to the server."
           : "Connected, but the server sends no data; its database may be unavailable.";
-    return `${first}${retry} Workers keep counting; check manage.py offsets_status.`;
+    return `${shown}${retry} Workers keep counting; check manage.py offsets_status.`;
   }
 }

@@ -2,7 +2,7 @@
 
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 15_000;
-// A connection that vanished without a goodbye never closes by itself: neither while it opens nor while it is open.
+// A connection that is cut without a close frame never closes by itself, neither while it opens nor later.
 const SILENCE_MS = 20_000;
 
 const NOT_LOGGED_IN = 4401;
@@ -18,6 +18,7 @@ export class Feed {
   #url;
   #onSnapshot;
   #onState;
+  /** @type {WebSocket | null} */
   #socket = null;
   #timer = 0;
   #watchdog = 0;
@@ -25,6 +26,11 @@ export class Feed {
   #sequence = 0;
   #over = false;
 
+  /**
+   * @param {string} path
+   * @param {(snapshot: Snapshot) => void} onSnapshot
+   * @param {(state: ConnectionState) => void} onState
+   */
   constructor(path, onSnapshot, onState) {
     const url = new URL(path, location.href);
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -37,7 +43,8 @@ export class Feed {
 
   connect() {
     clearTimeout(this.#timer);
-    const socket = (this.#socket = new WebSocket(this.#url));
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
     this.#onState({ kind: "connecting", attempts: this.#attempts });
     this.#listenFor();
     socket.onopen = () => this.#onState({ kind: "open" });
@@ -45,11 +52,15 @@ export class Feed {
     socket.onclose = (event) => socket === this.#socket && this.#closed(event.code);
   }
 
-  /** Somebody looks again, or the network came back: no reason to wait longer. */
+  /** The page is visible again, or the network is back: no reason to wait longer. */
   retryNow() {
     if (!this.#socket && !this.#over && this.#timer) this.connect();
   }
 
+  /**
+   * @param {WebSocket} socket
+   * @param {string} text
+   */
   #receive(socket, text) {
     if (socket !== this.#socket) return;
     this.#listenFor();
@@ -69,13 +80,14 @@ export class Feed {
   #listenFor() {
     clearTimeout(this.#watchdog);
     this.#watchdog = setTimeout(() => {
-      const silent = this.#socket;
-      if (!silent) return;
+      const socket = this.#socket;
+      if (!socket) return;
       this.#closed(0);
-      silent.close();
+      socket.close();
     }, SILENCE_MS);
   }
 
+  /** @param {number} code */
   #closed(code) {
     this.#socket = null;
     clearTimeout(this.#watchdog);
@@ -85,7 +97,7 @@ export class Feed {
       return;
     }
     const longest = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#attempts);
-    // Jitter: a restarted server must not meet all its pages in the same moment.
+    // Jitter, so that not all pages reconnect to a restarted server at once.
     const wait = longest * (0.5 + Math.random() / 2);
     this.#attempts += 1;
     this.#timer = setTimeout(() => this.connect(), wait);

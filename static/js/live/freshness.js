@@ -1,33 +1,45 @@
-// How old the shown snapshot is. Pure, but for the clock that is passed in.
+// The age of the shown snapshot. Pure, but for the clock that is passed in.
 
 export const STALE_SECONDS = 3;
 export const RELOAD_SECONDS = 10;
 const REMEMBERED = 30;
 
-/** From the time the server wrote into the page; the page's own way here is in it, which is little. */
+/**
+ * By how much this browser's clock is ahead of the server's, from the time that the server wrote into the page; the
+ * time of the transfer is included.
+ * @param {number} servedAtSeconds
+ * @returns {number | null}
+ */
 export function skewOf(servedAtSeconds) {
-  const [navigation] = performance.getEntriesByType("navigation");
+  const [navigation] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
   if (!navigation || !Number.isFinite(servedAtSeconds)) return null;
   return (performance.timeOrigin + navigation.responseStart) / 1000 - servedAtSeconds;
 }
 
 /**
- * The age is the time since the snapshot arrived plus what it was late by then: one that waited in a stopped server
- * must not pass for new. The clocks of browser and database may differ, so "late" is measured against the quickest of the
- * recent arrivals; the first has nothing to be compared with but the time at which the server made the page.
+ * The age is the time since the snapshot arrived, plus its delay on arrival: a snapshot that waited in a stopped server
+ * is not new. The clocks of browser and database may differ, so the delay is measured against the quickest of the recent
+ * arrivals. The first arrival is compared with the time at which the server rendered the page.
  */
 export class Freshness {
+  /** @type {number[]} */
   #transits = [];
+  /** @type {number | null} */
   #arrived = null;
   #lateSeconds = 0;
+  /** @type {Date | null} */
   #takenAt = null;
 
-  /** `skew`: by how much this browser's clock is ahead of the server's, or null. */
+  /**
+   * @param {number | null} skew by how much this browser's clock is ahead of the server's
+   * @param {() => number} now
+   */
   constructor(skew, now = () => Date.now() / 1000) {
     this.skew = skew;
     this.now = now;
   }
 
+  /** @param {string} takenAtIso */
   heard(takenAtIso) {
     const arrived = this.now();
     this.#takenAt = new Date(takenAtIso);
@@ -43,7 +55,7 @@ export class Freshness {
     return this.#takenAt;
   }
 
-  /** Seconds, or null before the first snapshot. */
+  /** In seconds; null before the first snapshot. */
   get age() {
     return this.#arrived === null ? null : Math.max(0, this.now() - this.#arrived) + this.#lateSeconds;
   }

@@ -1,4 +1,4 @@
-// One sentence for the whole page, one below it that says what to do, and the tab's title.
+// The status of the whole page in one sentence, what to do, and the tab's title.
 import { byId, setAttribute, setText } from "../ui/dom.js";
 import { familyOf, isFine, nameOf, severityOf, shapeOf } from "../ui/statuses.js";
 import { samplingTrouble } from "./tiles.js";
@@ -7,13 +7,17 @@ const page = document.title;
 let advice = "";
 let mark = "";
 
+/**
+ * @param {PartitionSnapshot[]} partitions
+ * @returns {PartitionSnapshot | null}
+ */
 function worstOf(partitions) {
-  return partitions.reduce(
-    (worst, one) => (!worst || severityOf(one.status) > severityOf(worst.status) ? one : worst),
-    null,
-  );
+  const worse = (/** @type {PartitionSnapshot} */ worst, /** @type {PartitionSnapshot} */ partition) =>
+    severityOf(partition.status) > severityOf(worst.status) ? partition : worst;
+  return partitions.length ? partitions.reduce(worse) : null;
 }
 
+/** @param {Snapshot} snapshot */
 function adviceFor(snapshot) {
   const worst = worstOf(snapshot.partitions);
   if (worst && !isFine(worst.status)) return `${nameOf(worst)}: ${worst.status_detail}`;
@@ -23,6 +27,7 @@ function adviceFor(snapshot) {
   return snapshot.partitions.length ? "No action needed." : "Data appears as soon as a worker claims a partition.";
 }
 
+/** @param {Snapshot} snapshot */
 export function showHeadline(snapshot) {
   const status = snapshot.partitions.length ? snapshot.worst_status : "";
   setAttribute(byId("headline"), "data-status", status && familyOf(status));
@@ -32,14 +37,21 @@ export function showHeadline(snapshot) {
   mark = status && !isFine(status) ? `${status} · ` : "";
 }
 
-/** The connection's trouble takes the second line, since it makes the first one old. */
+/**
+ * The connection's trouble replaces the advice, since it makes the headline old.
+ * @param {string} trouble
+ * @param {string} title
+ */
 export function showAdvice(trouble, title) {
   setText(byId("headline-advice"), trouble || advice);
-  const wanted = `${title || mark}${page}`;
-  if (document.title !== wanted) document.title = wanted;
+  const fullTitle = `${title || mark}${page}`;
+  if (document.title !== fullTitle) document.title = fullTitle;
 }
 
-/** Before anything was ever shown. */
-export function showNothing(words) {
-  setText(byId("headline-text"), words);
+/**
+ * Before the first snapshot.
+ * @param {string} text
+ */
+export function showNothing(text) {
+  setText(byId("headline-text"), text);
 }

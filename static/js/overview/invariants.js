@@ -1,8 +1,9 @@
-// What I1 to I6 promise and what the last check found, on demand.
+// The dialog with the rules of I1 to I6 and the result of the last check.
 import { byId, make, setAttribute, setText } from "../ui/dom.js";
 import { age } from "../ui/format.js";
 
-const PROMISES = {
+/** The name and the rule of each. @type {Record<string, [string, string]>} */
+const RULES = {
   I1: ["Coverage", "Every offset from the baseline to the next offset is in a range: no gaps."],
   I2: ["Disjoint", "No offset is in two ranges."],
   I3: ["Conservation", "Counted events equal the records in the ledger, per partition and dimension."],
@@ -11,42 +12,46 @@ const PROMISES = {
   I6: ["Accounted failures", "Every failed record has a dead letter."],
 };
 
+/** @type {InvariantsSnapshot | null} */
 let latest = null;
 
 function fill() {
+  /** @type {HTMLDialogElement} */
   const dialog = byId("invariants");
   if (!dialog.open) return;
   const when = latest ? `Checked ${age(latest.checked_age_seconds)} ago.` : "Not checked yet.";
   setText(byId("invariants-age"), when);
-  for (const [name, { mark, detail }] of rows()) {
+  for (const [name, { mark, detail }] of getRows()) {
     const result = latest?.invariants[name];
     setAttribute(mark, "data-ok", result ? (result.ok ? "yes" : "no") : null);
     setText(detail, result ? `${result.ok ? "Holds" : "Broken"}. ${result.detail}` : "Not checked yet.");
   }
 }
 
-let made = null;
+/** @type {Map<string, { mark: HTMLElement, detail: HTMLElement }> | null} */
+let rows = null;
 
-function rows() {
-  made ??= new Map(
-    Object.entries(PROMISES).map(([name, [title, promise]]) => {
+function getRows() {
+  rows ??= new Map(
+    Object.entries(RULES).map(([name, [title, rule]]) => {
       const mark = make("span", { class: "check" }, name);
       const detail = make("td");
       const head = make("th", { scope: "row" }, mark, " ", title);
-      byId("invariants-rows").append(make("tr", {}, head, make("td", { class: "muted" }, promise), detail));
+      byId("invariants-rows").append(make("tr", {}, head, make("td", { class: "muted" }, rule), detail));
       return [name, { mark, detail }];
     }),
   );
-  return made;
+  return rows;
 }
 
 export function startInvariants() {
   byId("invariants-more").addEventListener("click", () => {
-    byId("invariants").showModal();
+    /** @type {HTMLDialogElement} */ (byId("invariants")).showModal();
     fill();
   });
 }
 
+/** @param {Snapshot} snapshot */
 export function showInvariantDetails(snapshot) {
   latest = snapshot.invariants;
   fill();

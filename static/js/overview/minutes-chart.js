@@ -3,27 +3,39 @@ import { byId, make, setHidden, setText } from "../ui/dom.js";
 import { exact, HUMANISE_FROM, hourMinute, inThousands } from "../ui/format.js";
 import { colour, onTheme } from "../ui/theme.js";
 
+/** @type {(keyof TypeCounts)[]} */
 const TYPES = ["view", "like", "comment", "share"];
 const AXIS_WIDTH = 56;
 const BAR_SHARE = 0.78;
 
-/** `[minutes, all four, the first three, …]`: each bar covers the lower part of the one drawn before it. */
+/**
+ * `[minutes, all four, the first three, …]`: each bar covers the lower part of the one drawn before it.
+ * @param {MinuteSnapshot[]} minutes
+ * @returns {any}
+ */
 function stacked(minutes) {
-  // The middle of each minute: a bar then lies over its minute, and the nearest bar is the one under the pointer.
-  const at = minutes.map((one) => Date.parse(one.minute) / 1000 + 30);
-  const sums = TYPES.map(() => []);
+  // At the middle of its minute, a bar covers the minute, and the nearest bar is the one under the pointer.
+  const middles = minutes.map(({ minute }) => Date.parse(minute) / 1000 + 30);
+  const sums = TYPES.map(() => /** @type {number[]} */ ([]));
   for (const { counts } of minutes) {
     let sum = 0;
-    TYPES.forEach((type, index) => sums[index].push((sum += counts[type])));
+    for (const [index, type] of TYPES.entries()) {
+      sum += counts[type];
+      sums[index].push(sum);
+    }
   }
-  return [at, ...sums.reverse()];
+  return [middles, ...sums.reverse()];
 }
 
 export class MinutesChart {
+  /** @type {import("uplot") | null} */
   #plot = null;
+  /** @type {typeof import("uplot") | null} */
   #library = null;
+  /** @type {MinuteSnapshot[]} */
   #minutes = [];
   #shown = "";
+  /** @type {Record<string, string>} */
   #colours = {};
   #place = byId("minutes-chart");
 
@@ -34,7 +46,7 @@ export class MinutesChart {
       this.#plot?.redraw();
     });
     this.#place.addEventListener("keydown", (event) => this.#key(event));
-    // Loaded on its own: without the library everything else on the page still works.
+    // Imported on its own: without the library, the rest of the page still works.
     import("../../uplot/uPlot.esm.js").then(
       ({ default: library }) => {
         this.#library = library;
@@ -50,6 +62,7 @@ export class MinutesChart {
     );
   }
 
+  /** @param {Snapshot} snapshot */
   show({ minutes }) {
     const key = JSON.stringify(minutes);
     if (key === this.#shown) return;
@@ -64,8 +77,9 @@ export class MinutesChart {
     if (this.#plot) {
       this.#plot.setData(data);
     } else {
-      this.#plot = new this.#library(this.#options(), data, this.#place);
-      new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(this.#place);
+      const plot = new this.#library(this.#options(this.#library), data, this.#place);
+      this.#plot = plot;
+      new ResizeObserver(() => plot.setSize(this.#size())).observe(this.#place);
     }
     this.#read(this.#plot.cursor.idx);
   }
@@ -79,11 +93,15 @@ export class MinutesChart {
     for (const type of TYPES) this.#colours[type] = colour(`type-${type}`);
   }
 
-  #options() {
+  /**
+   * @param {typeof import("uplot")} library
+   * @returns {import("uplot").Options}
+   */
+  #options(library) {
     const font = `12px ${getComputedStyle(this.#place).fontFamily}`;
     const axis = { stroke: () => this.#colours["text-3"], font, ticks: { show: false } };
     const grid = { stroke: () => this.#colours.line, width: 1 };
-    const bars = this.#library.paths.bars({ size: [BAR_SHARE, 24] });
+    const bars = library.paths.bars?.({ size: [BAR_SHARE, 24] });
     const series = [...TYPES].reverse().map((type) => ({
       label: type,
       paths: bars,
@@ -113,7 +131,7 @@ export class MinutesChart {
           grid,
           size: AXIS_WIDTH,
           space: 40,
-          values: (_plot, ticks) => ticks.map(ticks.at(-1) < HUMANISE_FROM ? exact : inThousands),
+          values: (_plot, ticks) => ticks.map((ticks.at(-1) ?? 0) < HUMANISE_FROM ? exact : inThousands),
         },
       ],
       series: [{}, ...series],
@@ -121,7 +139,10 @@ export class MinutesChart {
     };
   }
 
-  /** The numbers under the cursor; otherwise those of the last whole minute, since the running one is not over. */
+  /**
+   * Show the numbers under the cursor, otherwise those of the last complete minute.
+   * @param {number | null} [index]
+   */
   #read(index) {
     const last = this.#minutes.length - 1;
     const chosen = this.#minutes[index ?? Math.max(0, last - 1)];
@@ -130,11 +151,16 @@ export class MinutesChart {
     const readout = byId("minutes-readout");
     if (!readout.childElementCount) readout.append(...readoutParts());
     setText(byId("minutes-when"), when);
-    TYPES.forEach((type, place) => setText(readout.children[place].lastElementChild, exact(chosen.counts[type])));
+    for (const [place, type] of TYPES.entries()) {
+      setText(readout.children[place].lastElementChild, exact(chosen.counts[type]));
+    }
   }
 
+  /** @param {KeyboardEvent} event */
   #key(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    /** @type {Record<string, number>} */
+    const steps = { ArrowLeft: -1, ArrowRight: 1 };
+    const step = steps[event.key];
     if (!step || !this.#plot) return;
     event.preventDefault();
     const last = this.#minutes.length - 1;

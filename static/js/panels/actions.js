@@ -1,16 +1,20 @@
 // The actions of operators and of the recovery manager, from the audit log.
 import { undo } from "../actions/plans.js";
 import { moment } from "../ui/format.js";
-import { List, lead, text } from "../ui/table.js";
-import { actionButton, words } from "./recovery.js";
+import { lead, Table, text } from "../ui/table.js";
+import { actionButton, kindName } from "./recovery.js";
 
-const nameOf = ({ kind, target }) => `${words(kind)} ${target}`;
+/** @param {ActionSnapshot} action */
+const nameOf = ({ kind, target }) => `${kindName(kind)} ${target}`;
 
 export class ActionsPanel {
-  #list;
+  /** @type {Table<ActionSnapshot>} */
+  #table;
 
+  /** @param {Operator} operator */
   constructor(operator) {
-    this.#list = new List("actions", {
+    this.#table = new Table("actions", {
+      keyOf: ({ id }) => id,
       columns: [
         lead(nameOf, ({ reason, detail }) => [reason, detail].filter(Boolean).join(" – "), {
           status: ({ outcome }) => (outcome === "applied" ? "" : "late"),
@@ -31,7 +35,8 @@ export class ActionsPanel {
     });
   }
 
+  /** @param {Snapshot} snapshot */
   show(snapshot) {
-    this.#list.show(snapshot.recovery.actions, snapshot);
+    this.#table.show(snapshot.recovery.actions, snapshot);
   }
 }

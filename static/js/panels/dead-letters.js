@@ -3,14 +3,17 @@ import { ofDeadLetters } from "../actions/plans.js";
 import { byId, make, setText } from "../ui/dom.js";
 import { count, exact, moment } from "../ui/format.js";
 import { nameOf } from "../ui/statuses.js";
-import { List, lead, text } from "../ui/table.js";
+import { lead, Table, text } from "../ui/table.js";
 import { showDeadLetter } from "./detail-dialog.js";
 import { actionButton, limitNote } from "./recovery.js";
 
+/** @type {Record<string, string>} */
 const KINDS = { requeue: "Requeue", discard: "Discard" };
 
+/** @param {DeadLetterSnapshot} deadLetter */
 const whereOf = (deadLetter) => `${nameOf(deadLetter)} offset ${exact(deadLetter.offset)}`;
 
+/** @type {(operator: Operator, kind: string) => RowButton<DeadLetterSnapshot>} */
 const rowButton = (operator, kind) =>
   actionButton(operator, {
     kind,
@@ -20,11 +23,21 @@ const rowButton = (operator, kind) =>
   });
 
 export class DeadLettersPanel {
-  #list;
+  /** @type {Table<DeadLetterSnapshot>} */
+  #table;
+  /** @type {HTMLSelectElement} */
+  #code = byId("dead-letters-code");
+  /** @type {HTMLSelectElement} */
+  #partition = byId("dead-letters-partition");
+  /** Only operators have them. @type {HTMLButtonElement[]} */
+  #buttons = [];
+  /** @type {Snapshot | null} */
   #snapshot = null;
 
+  /** @param {Operator} operator */
   constructor(operator) {
-    this.#list = new List("dead-letters", {
+    this.#table = new Table("dead-letters", {
+      keyOf: ({ id }) => id,
       columns: [
         lead(nameOf, () => ""),
         text(({ offset }) => exact(offset), { number: true }),
@@ -48,45 +61,50 @@ export class DeadLettersPanel {
       ],
     });
     for (const kind of Object.keys(KINDS)) {
-      byId(`dead-letters-${kind}`)?.addEventListener("click", () =>
+      const button = /** @type {HTMLButtonElement | null} */ (document.getElementById(`dead-letters-${kind}`));
+      if (!button) continue;
+      this.#buttons.push(button);
+      button.addEventListener("click", () =>
         operator.open(ofDeadLetters(kind, this.#filter(), "all matching dead letters")),
       );
     }
-    for (const id of ["dead-letters-code", "dead-letters-partition"]) {
-      byId(id).addEventListener("change", () => this.#snapshot && this.show(this.#snapshot));
+    for (const select of [this.#code, this.#partition]) {
+      select.addEventListener("change", () => this.#snapshot && this.show(this.#snapshot));
     }
   }
 
+  /** @param {Snapshot} snapshot */
   show(snapshot) {
     this.#snapshot = snapshot;
     const { dead_letters: listed } = snapshot.recovery;
     const { dead_letters: pending } = snapshot;
     setText(byId("dead-letters-sum"), pending ? `${exact(pending)} pending${limitNote(listed.length)}` : "");
-    updateOptions(byId("dead-letters-code"), [...new Set(listed.map(({ error_code: code }) => code))].sort());
-    updateOptions(
-      byId("dead-letters-partition"),
-      snapshot.partitions.filter(({ dead_letters: number }) => number).map(nameOf),
-    );
-    for (const kind of Object.keys(KINDS)) {
-      const button = byId(`dead-letters-${kind}`);
-      if (button) button.disabled = !pending;
-    }
-    this.#list.show(listed.filter(matcher(this.#filter())), snapshot);
+    updateOptions(this.#code, [...new Set(listed.map(({ error_code: code }) => code))].sort());
+    updateOptions(this.#partition, snapshot.partitions.filter(({ dead_letters: number }) => number).map(nameOf));
+    for (const button of this.#buttons) button.disabled = !pending;
+    this.#table.show(listed.filter(matcher(this.#filter())), snapshot);
   }
 
-  /** As the server takes it. */
+  /** @returns {DeadLetterFilter} */
   #filter() {
-    const code = byId("dead-letters-code").value || undefined;
-    const name = byId("dead-letters-partition").value;
+    const code = this.#code.value || undefined;
+    const name = this.#partition.value;
     const chosen = this.#snapshot?.partitions.find((partition) => nameOf(partition) === name);
     return { error_code: code, topic: chosen?.topic, partition: chosen?.partition };
   }
 }
 
+/** @type {(filter: DeadLetterFilter) => (deadLetter: DeadLetterSnapshot) => boolean} */
 const matcher = (filter) => (deadLetter) =>
-  Object.entries(filter).every(([field, value]) => value === undefined || deadLetter[field] === value);
+  Object.entries(filter).every(
+    ([field, value]) => value === undefined || deadLetter[/** @type {keyof DeadLetterFilter} */ (field)] === value,
+  );
 
-/** Keep a select's options in step with `values`; the chosen one stays selected. */
+/**
+ * Keep a select's options in step with `values`; the chosen one stays selected.
+ * @param {HTMLSelectElement} select
+ * @param {string[]} values
+ */
 function updateOptions(select, values) {
   const chosen = select.value;
   const options = ["", ...new Set(chosen ? [...values, chosen] : values)];

@@ -1,25 +1,38 @@
-// One thing in full: a dead letter, decoded and raw, or an incident with its timeline and what was seen.
+// The details of a dead letter, decoded and raw, or of an incident, with its timeline and evidence.
 import { ActionError, read } from "../actions/client.js";
 import { byId, make, setText } from "../ui/dom.js";
 import { count, duration, exact, moment, UNKNOWN } from "../ui/format.js";
-import { words } from "./recovery.js";
+import { nameOf } from "../ui/statuses.js";
+import { kindName } from "./recovery.js";
 
+/** Numbers the requests, so that only the answer to the last one is shown. */
 let asked = 0;
 
-/** Opens at once, and fills when the server has answered; the last one asked for wins. */
+/**
+ * Opens at once, and fills when the server has answered.
+ * @param {string} title
+ * @param {string} path
+ * @param {(answer: any) => [Record<string, string>, string]} show
+ */
 async function open(title, path, show) {
-  const mine = (asked += 1);
+  asked += 1;
+  const request = asked;
   fill(title, {}, "Loading …");
-  byId("record").showModal();
+  /** @type {HTMLDialogElement} */ (byId("record")).showModal();
   try {
     const [facts, text] = show(await read(path));
-    if (mine === asked) fill(title, facts, text);
+    if (request === asked) fill(title, facts, text);
   } catch (error) {
     if (!(error instanceof ActionError)) throw error;
-    if (mine === asked) fill(title, {}, error.message);
+    if (request === asked) fill(title, {}, error.message);
   }
 }
 
+/**
+ * @param {string} title
+ * @param {Record<string, string>} facts
+ * @param {string} text
+ */
 function fill(title, facts, text) {
   setText(byId("record-title"), title);
   const pairs = Object.entries(facts).filter(([, value]) => value);
@@ -29,6 +42,7 @@ function fill(title, facts, text) {
   setText(byId("record-text"), text);
 }
 
+/** @param {DeadLetterSnapshot} deadLetter */
 export const showDeadLetter = ({ id, topic, partition, offset }) =>
   open(`${topic}-${partition} at offset ${exact(offset)}`, `/api/dead-letters/${id}/`, (deadLetter) => [
     {
@@ -37,46 +51,63 @@ export const showDeadLetter = ({ id, topic, partition, offset }) =>
       "Dead-lettered at": moment(deadLetter.created_at),
       "Record timestamp": deadLetter.record_timestamp ? moment(deadLetter.record_timestamp) : UNKNOWN,
       Key: deadLetter.key ?? (deadLetter.key_base64 === null ? "none" : `${deadLetter.key_base64} (base64)`),
-      Headers: deadLetter.headers.map(([name, value]) => `${name}: ${value ?? "not UTF-8"}`).join("; "),
+      Headers: deadLetter.headers
+        .map((/** @type {[string, string | null]} */ [name, value]) => `${name}: ${value ?? "not UTF-8"}`)
+        .join("; "),
       Value: deadLetter.value_bytes === null ? "none (tombstone)" : count(deadLetter.value_bytes, "byte"),
     },
-    valueOf(deadLetter),
+    valueText(deadLetter),
   ]);
 
-function valueOf({ value, value_base64: raw }) {
+/** @param {{ value: string | null, value_base64: string | null }} deadLetter */
+function valueText({ value, value_base64: raw }) {
   if (raw === null) return "Tombstone: the record has no value.";
-  const decoded = value === null ? "Not valid UTF-8." : pretty(value);
+  const decoded = value === null ? "Not valid UTF-8." : checked(value);
   return `Decoded\n${decoded}\n\nRaw (base64)\n${raw}`;
 }
 
-/** Indented where it is JSON; the numbers stay as they were written, since a browser would round large ones. */
-function pretty(value) {
+/**
+ * The value with a note where it is not JSON. It is not reformatted: a browser would round large numbers.
+ * @param {string} value
+ */
+function checked(value) {
   try {
     JSON.parse(value);
     return value;
   } catch (error) {
-    return `${value}\n\nNot valid JSON: ${error.message}`;
+    return `${value}\n\nNot valid JSON: ${error instanceof Error ? error.message : error}`;
   }
 }
 
+/** @param {IncidentSnapshot} incident */
 export const showIncident = ({ id, kind, subject }) =>
-  open(`${words(kind)}: ${subject}`, `/api/incidents/${id}/`, (one) => [
+  open(`${kindName(kind)}: ${subject}`, `/api/incidents/${id}/`, (incident) => [
     {
-      Severity: one.severity,
-      Started: moment(one.began_at),
-      Detected: `${moment(one.opened_at)}, after ${duration(one.detect_seconds)}`,
-      Recovered: one.closed_at ? `${moment(one.closed_at)}, after ${duration(one.recover_seconds)}` : "not yet",
-      Offsets: one.ranges
-        .map((each) => `${each.topic}-${each.partition} [${exact(each.start)}, ${exact(each.end)}) ${each.kind}`)
+      Severity: incident.severity,
+      Started: moment(incident.began_at),
+      Detected: `${moment(incident.opened_at)}, after ${duration(incident.detect_seconds)}`,
+      Recovered: incident.closed_at
+        ? `${moment(incident.closed_at)}, after ${duration(incident.recover_seconds)}`
+        : "not yet",
+      Offsets: incident.ranges
+        .map(
+          (/** @type {UncountedSnapshot} */ range) =>
+            `${nameOf(range)} [${exact(range.start)}, ${exact(range.end)}) ${range.kind}`,
+        )
         .join("; "),
-      Notifications: one.notifications.map((each) => `${each.channel} ${each.event}: ${each.status}`).join("; "),
+      Notifications: incident.notifications
+        .map((/** @type {Record<string, string>} */ { channel, event, status }) => `${channel} ${event}: ${status}`)
+        .join("; "),
     },
     [
-      one.summary,
+      incident.summary,
       "",
-      ...one.timeline.map((step) => `${moment(step.at)}  ${step.source}: ${step.text}`),
-      ...seen(one.evidence),
+      ...incident.timeline.map(
+        (/** @type {TimelineSnapshot} */ step) => `${moment(step.at)}  ${step.source}: ${step.text}`,
+      ),
+      ...evidenceLines(incident.evidence),
     ].join("\n"),
   ]);
 
-const seen = (evidence) => (evidence ? ["", "Evidence", evidence] : []);
+/** @param {string} evidence */
+const evidenceLines = (evidence) => (evidence ? ["", "Evidence", evidence] : []);

@@ -2,13 +2,22 @@
 import { evict, ofPartition, replay } from "../actions/plans.js";
 import { byId, setAttribute, setText } from "../ui/dom.js";
 import { duration, exact, moment } from "../ui/format.js";
-import { List, lead, text } from "../ui/table.js";
+import { lead, Table, text } from "../ui/table.js";
 import { showIncident } from "./detail-dialog.js";
-import { secondsBetween, words } from "./recovery.js";
+import { kindName, secondsBetween } from "./recovery.js";
+
+/**
+ * The plan is null where the action does not apply.
+ * @typedef {(incident: IncidentSnapshot, snapshot: Snapshot) => Plan | null} PlanMaker
+ * @typedef {{ verb: string, plan: PlanMaker }} Remedy
+ */
 
 const EVICT = { verb: "Evict", plan: evictWorker };
 const REPLAY = { verb: "Replay", plan: replayFailed };
-/** The action that resolves each kind of incident: its verb, and its plan, which is null where it does not apply. */
+/**
+ * The action that resolves each kind of incident.
+ * @type {Record<string, Remedy>}
+ */
 const REMEDIES = {
   worker_dead: EVICT,
   worker_stuck: EVICT,
@@ -22,11 +31,16 @@ const REMEDIES = {
   retention: REPLAY,
 };
 
+/** @type {PlanMaker} */
 function evictWorker({ worker_id: id }, { workers }) {
   const worker = workers.find(({ worker_id: workerId, state }) => workerId === id && state !== "stopped");
   return worker ? evict(worker) : null;
 }
 
+/**
+ * @param {string} kind
+ * @returns {PlanMaker}
+ */
 function partitionPlan(kind) {
   return ({ checkpoint_id: id }, { partitions }) => {
     const partition = partitions.find(({ checkpoint_id: checkpointId }) => checkpointId === id);
@@ -34,34 +48,45 @@ function partitionPlan(kind) {
   };
 }
 
+/** @type {PlanMaker} */
 function replayFailed({ checkpoint_id: id, subject, ranges }) {
   const failed = ranges.filter(({ kind }) => kind === "failed");
-  return failed.length ? replay(id, subject, failed) : null;
+  return failed.length && id !== null ? replay(id, subject, failed) : null;
 }
 
+/** @type {PlanMaker} */
 const planFor = (incident, snapshot) =>
   incident.closed_at ? null : (REMEDIES[incident.kind]?.plan(incident, snapshot) ?? null);
-const nameOf = ({ kind, subject }) => `${words(kind)}: ${subject}`;
+/** @param {IncidentSnapshot} incident */
+const nameOf = ({ kind, subject }) => `${kindName(kind)}: ${subject}`;
 
+/** @param {IncidentSnapshot} incident */
 function statusOf({ closed_at: closed, severity }) {
   if (closed) return "";
   return severity === "critical" ? "halted" : "late";
 }
 
-function recovery({ opened_at: opened, closed_at: closed, recover_seconds: seconds }, { taken_at: now }) {
+/**
+ * @param {IncidentSnapshot} incident
+ * @param {Snapshot} snapshot
+ */
+function recoveredIn({ opened_at: opened, closed_at: closed, recover_seconds: seconds }, { taken_at: now }) {
   return closed ? duration(seconds) : `open for ${duration(secondsBetween(opened, now))}`;
 }
 
 export class IncidentsPanel {
-  #list;
+  /** @type {Table<IncidentSnapshot>} */
+  #table;
 
+  /** @param {Operator} operator */
   constructor({ canOperate, open }) {
-    this.#list = new List("incidents", {
+    this.#table = new Table("incidents", {
+      keyOf: ({ id }) => id,
       columns: [
         lead(nameOf, ({ summary }) => summary, { status: statusOf }),
         text(({ began_at: began }) => moment(began)),
         text(({ detect_seconds: seconds }) => duration(seconds)),
-        text(recovery),
+        text(recoveredIn),
       ],
       buttons: [
         {
@@ -69,7 +94,10 @@ export class IncidentsPanel {
           word: ({ kind }) => `${REMEDIES[kind].verb} …`,
           label: (incident) => `${REMEDIES[incident.kind].verb} to resolve ${nameOf(incident)}`,
           fits: (incident, snapshot) => canOperate && planFor(incident, snapshot) !== null,
-          press: (incident, snapshot) => open(planFor(incident, snapshot)),
+          press(incident, snapshot) {
+            const plan = planFor(incident, snapshot);
+            if (plan) open(plan);
+          },
         },
         {
           kind: "look",
@@ -82,6 +110,7 @@ export class IncidentsPanel {
     });
   }
 
+  /** @param {Snapshot} snapshot */
   show(snapshot) {
     const { incidents } = snapshot.recovery;
     const open = incidents.filter(({ closed_at: closed }) => !closed).length;
@@ -89,6 +118,6 @@ export class IncidentsPanel {
     const parts = [open ? `${exact(open)} open` : "None open", ...(resolved ? [`${exact(resolved)} resolved`] : [])];
     setText(byId("incidents-sum"), incidents.length ? parts.join(" · ") : "");
     setAttribute(byId("incidents-panel"), "data-some", open > 0);
-    this.#list.show(incidents, snapshot);
+    this.#table.show(incidents, snapshot);
   }
 }

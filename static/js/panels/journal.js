@@ -1,41 +1,49 @@
-// What happened lately, newest first, in the words of those it happened to.
+// The latest journal entries, newest first.
 import { byId, icon, keyed, make, setHidden, setText } from "../ui/dom.js";
 import { moment } from "../ui/format.js";
 
+/** @type {Record<string, string>} */
 const SHAPES = { info: "status-none", warning: "status-late", error: "status-halted" };
+/** @type {Record<string, string>} */
 const FAMILIES = { info: "", warning: "late", error: "halted" };
+/** @type {Map<number, ReturnType<typeof create>>} */
 const entries = new Map();
 
+/** @param {JournalSnapshot} entry */
 function create(entry) {
-  const at = make("time", { datetime: entry.at, title: entry.at });
+  const time = make("time", { datetime: entry.at, title: entry.at });
   const root = make(
     "li",
     { "data-status": FAMILIES[entry.level] ?? "", "data-kind": entry.kind },
-    at,
+    time,
     icon(SHAPES[entry.level] ?? "status-none"),
     make("span", { class: "visually-hidden" }, entry.level === "info" ? "" : `${entry.level}: `),
     make("span", { class: "journal-message" }, entry.message),
-    make("span", { class: "journal-who" }, whoIn(entry)),
+    make("span", { class: "journal-source" }, sourceOf(entry)),
   );
-  return { root, at };
+  return { root, time };
 }
 
-/** Named beside the message only where the message does not name them. */
-function whoIn({ message, worker_id: worker, topic, partition }) {
+/**
+ * The worker and the partition, unless the message names them.
+ * @param {JournalSnapshot} entry
+ */
+function sourceOf({ message, worker_id: worker, topic, partition }) {
   const name = topic && partition !== null ? `${topic}-${partition}` : "";
-  return [worker, name].filter((one) => one && !message.includes(one)).join(" · ");
+  return [worker, name].filter((part) => part && !message.includes(part)).join(" · ");
 }
 
+/** @param {Snapshot} snapshot */
 export function showJournal({ journal }) {
   setHidden(byId("journal-empty"), journal.length > 0);
   setHidden(byId("journal"), journal.length === 0);
-  // The time of day becomes a date at midnight.
+  // Only the time changes: at midnight it becomes a date.
   keyed(
     byId("journal"),
     entries,
     journal,
-    (one) => one.id,
+    ({ id }) => id,
     create,
-    (node, entry) => setText(node.at, moment(entry.at)),
+    (node, entry) => setText(node.time, moment(entry.at)),
   );
 }

@@ -2,11 +2,13 @@
 import { cancelReplay, progressOf } from "../actions/plans.js";
 import { byId, make, setAttribute, setText } from "../ui/dom.js";
 import { count, exact } from "../ui/format.js";
-import { List, lead, text } from "../ui/table.js";
+import { lead, Table, text } from "../ui/table.js";
 import { actionButton } from "./recovery.js";
 
+/** @param {ReplaySnapshot} replay */
 const isActive = ({ status }) => status === "queued" || status === "running";
 
+/** @type {Column<ReplaySnapshot>} */
 const PROGRESS = {
   create: () =>
     make(
@@ -16,22 +18,26 @@ const PROGRESS = {
       make("span", { class: "list-below" }),
     ),
   update(cell, replay) {
-    setAttribute(cell.firstChild, "max", Math.max(1, replay.total_offsets));
-    setAttribute(cell.firstChild, "value", replay.total_offsets ? replay.done_offsets : 1);
+    setAttribute(cell.children[0], "max", Math.max(1, replay.total_offsets));
+    setAttribute(cell.children[0], "value", replay.total_offsets ? replay.done_offsets : 1);
     setText(cell.lastChild, progressOf(replay));
   },
 };
 
+/** @param {ReplaySnapshot} replay */
 function statusText({ status, cancel_requested: cancelled, starts }) {
   const word = cancelled && status === "running" ? "stopping" : status;
   return word + (starts > 1 ? `, started ${count(starts, "time")}` : "");
 }
 
 export class ReplaysPanel {
-  #list;
+  /** @type {Table<ReplaySnapshot>} */
+  #table;
 
+  /** @param {Operator} operator */
   constructor(operator) {
-    this.#list = new List("replays", {
+    this.#table = new Table("replays", {
+      keyOf: ({ id }) => id,
       columns: [
         lead(
           ({ id, username, automatic }) => `${id} by ${automatic ? "the recovery manager" : username}`,
@@ -57,10 +63,11 @@ export class ReplaysPanel {
     });
   }
 
+  /** @param {Snapshot} snapshot */
   show(snapshot) {
     const { replays } = snapshot.recovery;
     const active = replays.filter(isActive).length;
     setText(byId("replays-sum"), replays.length ? (active ? `${exact(active)} active` : "None active") : "");
-    this.#list.show(replays, snapshot);
+    this.#table.show(replays, snapshot);
   }
 }

@@ -1,4 +1,4 @@
-// Who works, and how they are; dead and silent ones cannot be overlooked.
+// The workers; dead and silent ones stand out.
 import { byId, icon, keyed, make, setAttribute, setHidden, setIcon, setText } from "../ui/dom.js";
 import { age, brief, bytes, count, duration, exact, inFull, rate } from "../ui/format.js";
 
@@ -7,6 +7,7 @@ const LONG_STAGE_SECONDS = 5;
 const COLUMNS = 8;
 const NUMBERS = ["Partitions", "Events/s", "Memory", "In flight", "Fenced"];
 
+/** @type {Record<string, [string, string]>} */
 const STATES = {
   running: ["ok", "Running"],
   stopping: ["paused", "Stopping"],
@@ -14,11 +15,19 @@ const STATES = {
   dead: ["halted", "Dead"],
 };
 
-function look({ state, heartbeat_age_seconds: seconds }) {
+/**
+ * The family and the word of a worker's state.
+ * @param {WorkerSnapshot} worker
+ */
+function stateOf({ state, heartbeat_age_seconds: seconds }) {
   if (state === "running" && seconds > HEARTBEAT_LATE_SECONDS) return ["late", "Silent"];
   return STATES[state] ?? ["stuck", state];
 }
 
+/**
+ * @param {WorkerSnapshot} worker
+ * @param {boolean} canOperate
+ */
 function create(worker, canOperate) {
   const cells = NUMBERS.map((label) => make("td", { class: "num", "data-label": label }));
   const place = make("span", { class: "worker-place" });
@@ -48,11 +57,16 @@ function create(worker, canOperate) {
   };
 }
 
+/** @param {WorkerSnapshot} worker */
 const whereOf = ({ slot, hostname, process_id: pid }) =>
   [slot && `slot ${slot.split(":").at(-1)}`, `${hostname}:${pid}`].filter(Boolean).join(" · ");
 
+/**
+ * @param {ReturnType<typeof create>} row
+ * @param {WorkerSnapshot} worker
+ */
 function update(row, worker) {
-  const [family, word] = look(worker);
+  const [family, word] = stateOf(worker);
   setAttribute(row.root, "data-status", family);
   setText(row.place, whereOf(worker));
   setAttribute(
@@ -64,6 +78,7 @@ function update(row, worker) {
   setText(row.state, word);
   setText(row.beat.lastChild, age(worker.heartbeat_age_seconds));
   setAttribute(row.beat, "title", `Last heartbeat ${age(worker.heartbeat_age_seconds)} ago`);
+  /** @type {[string, string | null][]} */
   const values = [
     [exact(worker.partitions.length), worker.partitions.join(", ") || "None"],
     [
@@ -78,8 +93,8 @@ function update(row, worker) {
     setText(row.cells[index], text);
     setAttribute(row.cells[index], "title", title);
   });
-  setAttribute(row.cells.at(-1), "data-some", worker.fenced_commits > 0);
-  // Whoever ended without a word and owns nothing has nothing that could be taken from it.
+  setAttribute(row.cells[NUMBERS.length - 1], "data-some", worker.fenced_commits > 0);
+  // A dead worker that owns nothing needs no eviction.
   setHidden(row.button, worker.state === "stopped" || (worker.state === "dead" && !worker.partitions.length));
   const trouble = troubleOf(worker);
   setHidden(row.errorRow, !trouble);
@@ -87,13 +102,19 @@ function update(row, worker) {
   setAttribute(row.error, "title", trouble || null);
 }
 
-/** What is wrong in its own words, or what has kept it busy for long. */
+/**
+ * Its last error, or the stage that has kept it busy for long.
+ * @param {WorkerSnapshot} worker
+ */
 function troubleOf({ last_error: error, stage, stage_seconds: seconds }) {
   if (error) return error;
-  return stage && seconds > LONG_STAGE_SECONDS ? `${stage} for ${duration(seconds)}` : "";
+  return stage && seconds !== null && seconds > LONG_STAGE_SECONDS ? `${stage} for ${duration(seconds)}` : "";
 }
 
-/** The troubled first, otherwise by name: a list this short is found again at a glance. */
+/**
+ * Dead ones first, then by name.
+ * @param {WorkerSnapshot[]} workers
+ */
 function ordered(workers) {
   const order = ["dead", "running", "stopping", "stopped"];
   return [...workers].sort(
@@ -102,32 +123,52 @@ function ordered(workers) {
 }
 
 export class Workers {
+  /** @type {Map<string, ReturnType<typeof create>>} */
   #rows = new Map();
+  /** @type {WorkerSnapshot[]} */
   #workers = [];
   #canOperate;
 
+  /**
+   * @param {boolean} canOperate
+   * @param {(worker: WorkerSnapshot) => void} onEvict
+   */
   constructor(canOperate, onEvict) {
     this.#canOperate = canOperate;
     byId("workers").addEventListener("click", (event) => {
-      const body = event.target.closest("button") && event.target.closest("tbody");
-      const worker = body && this.#workers.find((one) => one.worker_id === body.dataset.id);
+      const target = /** @type {Element} */ (event.target);
+      const body = target.closest("button") && target.closest("tbody");
+      const worker = body && this.#workers.find(({ worker_id: id }) => id === body.dataset.id);
       if (worker) onEvict(worker);
     });
   }
 
+  /** @param {Snapshot} snapshot */
   show({ workers, fenced_commits: fenced }) {
     this.#workers = workers;
     summarise(workers, fenced);
+    /** @type {HTMLTableElement} */
     const table = byId("workers");
-    const made = (one) => create(one, this.#canOperate);
-    keyed(table, this.#rows, ordered(workers), (one) => one.worker_id, made, update, table.tHead.nextElementSibling);
+    keyed(
+      table,
+      this.#rows,
+      ordered(workers),
+      (worker) => worker.worker_id,
+      (worker) => create(worker, this.#canOperate),
+      update,
+      table.tHead?.nextElementSibling,
+    );
   }
 }
 
+/**
+ * @param {WorkerSnapshot[]} workers
+ * @param {number} fenced
+ */
 function summarise(workers, fenced) {
-  const states = workers.map((one) => look(one)[1].toLowerCase());
-  const parts = [...new Set(states)].map((word) => `${exact(states.filter((one) => one === word).length)} ${word}`);
-  const alive = workers.filter((one) => one.state === "running").length;
+  const states = workers.map((worker) => stateOf(worker)[1].toLowerCase());
+  const parts = [...new Set(states)].map((word) => `${exact(states.filter((state) => state === word).length)} ${word}`);
+  const alive = workers.filter(({ state }) => state === "running").length;
   if (fenced) parts.push(count(fenced, "fenced commit"));
   setText(byId("workers-sum"), workers.length ? parts.join(" · ") : "");
   setHidden(byId("workers-empty"), alive > 0);

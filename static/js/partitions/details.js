@@ -1,4 +1,4 @@
-// Below a partition's row, on demand: what its status means, the strip at full width, and every range exactly.
+// The details below a partition's row: its status, the strip at full width, and every range.
 import { make, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { count, duration, exact, moment, percent, UNKNOWN } from "../ui/format.js";
 import { nameOf, storeName } from "../ui/statuses.js";
@@ -7,18 +7,22 @@ import { drawStrip, extent, inWords } from "./strip.js";
 const COLUMNS = 11;
 const HEADS = ["Outcome", "From offset", "To (exclusive)", "Offsets", "Records counted", "Records failed"];
 
+/** @type {Record<string, string>} */
 const FACTS = {
   state: "Desired state",
   since: "Status since",
   eta: "ETA",
   committed: "Last commit",
-  letters: "Pending dead letters",
-  read: "Log progress",
-  promise: "Semantics",
+  deadLetters: "Pending dead letters",
+  progress: "Log progress",
+  semantics: "Semantics",
   stores: "Other stores",
 };
 
-/** What can be done besides pausing; which of it fits depends on why the partition is halted. */
+/**
+ * The actions besides pausing; which of them fit depends on the halt reason.
+ * @type {Record<string, { word: string, text: string, fits: (partition: PartitionSnapshot) => boolean }>}
+ */
 const ACTIONS = {
   seek: {
     word: "Seek",
@@ -36,10 +40,15 @@ const ACTIONS = {
   },
 };
 
-/** A store that follows a moving partition is a little behind: nothing to mend. */
+/**
+ * Whether a store needs an update. One that follows a moving partition is a little behind, which is normal.
+ * @param {PartitionSnapshot} partition
+ * @param {string} store
+ */
 function differs({ drift, owner, desired_state: state }, store) {
   if (!(store in drift) || drift[store] === 0) return false;
-  return drift[store] === null || drift[store] > 0 || !owner || state === "paused";
+  const ahead = drift[store];
+  return ahead === null || ahead > 0 || !owner || state === "paused";
 }
 
 for (const store of ["kafka", "redis", "file"]) {
@@ -50,10 +59,14 @@ for (const store of ["kafka", "redis", "file"]) {
   };
 }
 
+/** @param {string} kind */
 const actionButton = (kind) =>
   make("button", { type: "button", class: "button act", "data-action": kind }, ACTIONS[kind].text);
 
-/** How far a store stands from the ledger: a mirror is a little behind while the partition moves. */
+/**
+ * How far a store is from the ledger.
+ * @param {number | null} by
+ */
 function drifted(by) {
   if (by === null) return "empty";
   if (by === 0) return "in sync";
@@ -63,6 +76,10 @@ function drifted(by) {
 export class PartitionDetails {
   #key = "";
 
+  /**
+   * @param {number} id
+   * @param {boolean} canOperate
+   */
   constructor(id, canOperate) {
     this.sentence = make("p", { class: "details-sentence" });
     this.strip = make("canvas", { class: "strip strip-wide", role: "img", "data-id": id });
@@ -98,6 +115,7 @@ export class PartitionDetails {
     );
   }
 
+  /** @param {PartitionSnapshot} partition */
   update(partition) {
     const { start, end } = extent(partition);
     setText(this.sentence, partition.status_detail);
@@ -111,11 +129,11 @@ export class PartitionDetails {
     setText(this.facts.eta, partition.lag === 0 ? "caught up" : duration(partition.eta_seconds));
     setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
     setAttribute(this.facts.committed, "title", partition.committed_at);
-    setText(this.facts.letters, exact(partition.dead_letters));
+    setText(this.facts.deadLetters, exact(partition.dead_letters));
     const known = partition.log_end_offset !== null && end > start;
-    setText(this.facts.read, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
+    setText(this.facts.progress, known ? percent(Math.max(0, partition.next_offset - start), end - start) : UNKNOWN);
     const again = partition.duplicates ? `, ${exact(partition.duplicates)} records counted twice` : "";
-    setText(this.facts.promise, partition.semantics.replaceAll("_", " ") + again);
+    setText(this.facts.semantics, partition.semantics.replaceAll("_", " ") + again);
     setText(
       this.facts.stores,
       Object.entries(partition.drift)
@@ -130,16 +148,22 @@ export class PartitionDetails {
     this.#updateRanges(partition);
   }
 
+  /**
+   * @param {PartitionSnapshot} partition
+   * @param {Paint} paint
+   */
   draw(partition, paint) {
     drawStrip(this.strip, partition, paint);
   }
 
+  /** @param {PartitionSnapshot} partition */
   #updateRanges(partition) {
     const { ranges, log_end_offset: logEnd, next_offset: next } = partition;
     const read = Math.max(next, ranges.at(-1)?.end ?? 0);
+    /** @type {[string, number, number, number | null, number | null][]} */
     const rows = ranges.map((range) => [range.kind, range.start, range.end, range.records, range.failed_records]);
     if (logEnd !== null && logEnd > read) rows.push(["unread", read, logEnd, null, null]);
-    // Newest first: what happens now is at the end of the log.
+    // Newest first: the live end of the log is the most interesting.
     rows.reverse();
     const key = rows.map((row) => row[0]).join();
     if (key !== this.#key) {
@@ -148,12 +172,15 @@ export class PartitionDetails {
     }
     rows.forEach(([, from, to, records, failed], index) => {
       const cells = this.body.rows[index].cells;
-      [from, to, to - from, records, failed].forEach((value, column) => setText(cells[column + 1], exact(value)));
+      for (const [column, value] of [from, to, to - from, records, failed].entries()) {
+        setText(cells[column + 1], exact(value));
+      }
       setAttribute(this.body.rows[index], "title", count(to - from, "offset"));
     });
   }
 }
 
+/** @param {string} kind */
 function rangeRow(kind) {
   const swatch = make("span", { class: "swatch", "data-kind": kind, "aria-hidden": "true" });
   const numbers = HEADS.slice(1).map(() => make("td", { class: "num" }));

@@ -1,4 +1,4 @@
-// One partition of the table: its cells are made once, and only what changed is written.
+// One partition of the table: its cells are created once, and only what changed is written.
 
 import { icon, make, setAttribute, setHidden, setIcon, setText } from "../ui/dom.js";
 import { age, brief, duration, exact, inFull, rate, UNKNOWN } from "../ui/format.js";
@@ -9,16 +9,28 @@ import { drawStrip, inWords } from "./strip.js";
 // Owners send a heartbeat each second; some missed in a row are worth a look.
 const HEARTBEAT_LATE_SECONDS = 5;
 
+/** @type {(name: string, label: string, ...children: (Node | string)[]) => HTMLTableCellElement} */
 const cell = (name, label, ...children) => make("td", { role: "cell", class: name, "data-label": label }, ...children);
+/** @type {(name: string, label: string) => HTMLTableCellElement} */
 const number = (name, label) => cell(`num ${name}`, label);
 
-/** The end is sampled once a second; a worker that has read past the sample proves that the log reaches that far. */
+/**
+ * The log end is sampled once a second; a worker that has read past the sample proves that the log is longer.
+ * @param {PartitionSnapshot} partition
+ */
 function knownEnd({ log_end_offset: sampled, next_offset: next, halt_reason: halted }) {
   return sampled === null || halted ? sampled : Math.max(sampled, next);
 }
 
 export class PartitionRow {
+  /**
+   * @param {PartitionSnapshot} partition
+   * @param {boolean} canOperate
+   */
   constructor(partition, canOperate) {
+    this.partition = partition;
+    /** @type {Paint | null} */
+    this.paint = null;
     this.id = partition.checkpoint_id;
     this.visible = false;
     const name = nameOf(partition);
@@ -73,6 +85,10 @@ export class PartitionRow {
     return !this.details.root.hidden;
   }
 
+  /**
+   * @param {PartitionSnapshot} partition
+   * @param {Paint} paint
+   */
   update(partition, paint) {
     this.partition = partition;
     this.paint = paint;
@@ -90,31 +106,36 @@ export class PartitionRow {
     setText(cells.lag_seconds, duration(partition.lag_seconds));
     setText(cells.events_per_second, rate(partition.events_per_second));
     setAttribute(cells.events_per_second, "title", inFull(partition.events_per_second, "offsets per second"));
-    if (this.button) this.#updateButton(partition);
+    if (this.button) this.#updateButton(this.button, partition);
     if (this.open) this.details.update(partition);
   }
 
+  /** @param {PartitionSnapshot} partition */
   #updateOwner({ owner, owner_heartbeat_age_seconds: seconds }) {
     setText(this.owner, owner ?? UNKNOWN);
     setAttribute(this.cells.owner, "title", owner ? `${owner}, heartbeat ${duration(seconds)} ago` : "No owner");
     setHidden(this.heartbeat, !owner);
     setText(this.heartbeat.lastChild, age(seconds));
-    setAttribute(this.heartbeat, "data-late", owner && !(seconds <= HEARTBEAT_LATE_SECONDS));
+    setAttribute(this.heartbeat, "data-late", owner && !(seconds !== null && seconds <= HEARTBEAT_LATE_SECONDS));
   }
 
-  #updateButton(partition) {
+  /**
+   * @param {HTMLButtonElement} button
+   * @param {PartitionSnapshot} partition
+   */
+  #updateButton(button, partition) {
     const kind = partition.desired_state === "paused" ? "resume" : "pause";
     const word = kind === "pause" ? "Pause" : "Resume";
-    setAttribute(this.button, "data-action", kind);
-    setAttribute(this.button, "aria-label", `${word} ${nameOf(partition)}`);
-    setAttribute(this.button, "title", `${word} ${nameOf(partition)} …`);
-    setIcon(this.button.firstChild, `icon-${kind}`);
-    setText(this.button.lastChild, word);
+    setAttribute(button, "data-action", kind);
+    setAttribute(button, "aria-label", `${word} ${nameOf(partition)}`);
+    setAttribute(button, "title", `${word} ${nameOf(partition)} …`);
+    setIcon(button.children[0], `icon-${kind}`);
+    setText(button.lastChild, word);
   }
 
-  /** Apart from `update`, since it measures: all rows are written first. Out of sight it waits until looked at. */
+  /** Apart from `update`, because it measures: all rows are written first. A row out of sight is drawn later. */
   draw() {
-    if (!this.visible || !this.partition) return;
+    if (!this.visible || !this.paint) return;
     drawStrip(this.strip, this.partition, this.paint);
     if (this.open) this.details.draw(this.partition, this.paint);
     setAttribute(this.strip, "aria-label", inWords(this.partition));

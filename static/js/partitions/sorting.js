@@ -1,29 +1,42 @@
-// The order of the table: worst first at first; afterwards it changes only when somebody asks.
+// The order of the table: worst first at the start; later it changes only on request.
 import { isFine, nameOf, severityOf } from "../ui/statuses.js";
 
+/** @typedef {(a: PartitionSnapshot, b: PartitionSnapshot) => number} Compare */
+/** @typedef {{ key: string, direction: string }} Order */
+
+/** @type {Compare} */
 const byName = (a, b) => a.topic.localeCompare(b.topic) || a.partition - b.partition;
 
-/** Among the troubled the larger lag is the worse; the others keep their places. */
+/** With the same status other than OK, the larger lag is worse. @type {Compare} */
 function byStatus(a, b) {
   return severityOf(a.status) - severityOf(b.status) || (isFine(a.status) ? 0 : (a.lag ?? 0) - (b.lag ?? 0));
 }
 
-/** What is compared, and whether the first press sorts the largest first. */
+/**
+ * What is compared, and whether the first click sorts in descending order.
+ * @type {Record<string, { compare?: Compare, value?: (partition: PartitionSnapshot) => any, descending: boolean }>}
+ */
 const KEYS = {
   partition: { compare: byName, descending: false },
   status: { compare: byStatus, descending: true },
-  owner: { value: (one) => one.owner, descending: false },
-  epoch: { value: (one) => one.epoch, descending: true },
-  next_offset: { value: (one) => one.next_offset, descending: true },
-  log_end_offset: { value: (one) => one.log_end_offset, descending: true },
-  lag: { value: (one) => one.lag, descending: true },
-  lag_seconds: { value: (one) => one.lag_seconds, descending: true },
-  events_per_second: { value: (one) => one.events_per_second, descending: true },
+  owner: { value: ({ owner }) => owner, descending: false },
+  epoch: { value: ({ epoch }) => epoch, descending: true },
+  next_offset: { value: ({ next_offset: offset }) => offset, descending: true },
+  log_end_offset: { value: ({ log_end_offset: offset }) => offset, descending: true },
+  lag: { value: ({ lag }) => lag, descending: true },
+  lag_seconds: { value: ({ lag_seconds: seconds }) => seconds, descending: true },
+  events_per_second: { value: ({ events_per_second: rate }) => rate, descending: true },
 };
 
+/** @type {(key: string) => string} */
 export const firstDirection = (key) => (KEYS[key].descending ? "descending" : "ascending");
 
-/** The unknown comes last in either direction: it is neither much nor little. */
+/**
+ * Unknown values come last in either direction.
+ * @param {(partition: PartitionSnapshot) => any} value
+ * @param {number} sign
+ * @returns {Compare}
+ */
 function compareValues(value, sign) {
   return (a, b) => {
     const [left, right] = [value(a), value(b)];
@@ -34,18 +47,27 @@ function compareValues(value, sign) {
   };
 }
 
+/**
+ * @param {PartitionSnapshot[]} partitions
+ * @param {Order} order
+ */
 export function sorted(partitions, { key, direction }) {
   const sign = direction === "descending" ? -1 : 1;
   const { compare, value } = KEYS[key];
-  const primary = value ? compareValues(value, sign) : (a, b) => compare(a, b) * sign;
+  /** @type {Compare} */
+  const primary = value ? compareValues(value, sign) : (a, b) => (compare?.(a, b) ?? 0) * sign;
   return [...partitions].sort((a, b) => primary(a, b) || byName(a, b));
 }
 
-/** Whether the shown order still puts the worse status first. */
+/**
+ * Whether the shown order still puts the worst status first.
+ * @param {PartitionSnapshot[]} shown
+ */
 export function worstFirst(shown) {
-  return shown.every((one, index) => !index || severityOf(shown[index - 1].status) >= severityOf(one.status));
+  return shown.every(({ status }, index) => !index || severityOf(shown[index - 1].status) >= severityOf(status));
 }
 
+/** @type {(partition: PartitionSnapshot, words: string[]) => boolean} */
 export const matches = (partition, words) =>
   words.every((word) =>
     `${nameOf(partition)} ${partition.status} ${partition.owner ?? ""}`.toLowerCase().includes(word),

@@ -3,9 +3,10 @@ import { colour } from "../ui/theme.js";
 
 const TILE = 6;
 
-/** Kinds, worst first: what lies on top where two share a pixel. */
+/** Kinds, worst first: the worst is drawn on top where two share a pixel. */
 export const KINDS = ["failed", "expired", "claimed", "skipped", "processed"];
 
+/** @type {Record<string, (context: CanvasRenderingContext2D) => void>} */
 const PATTERNS = {
   failed(context) {
     context.moveTo(-1, TILE + 1);
@@ -36,10 +37,14 @@ const PATTERNS = {
   },
 };
 
+/**
+ * @param {string} kind
+ * @param {number} ratio
+ */
 function pattern(kind, ratio) {
   const tile = document.createElement("canvas");
   tile.width = tile.height = TILE * ratio;
-  const context = tile.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (tile.getContext("2d"));
   context.scale(ratio, ratio);
   context.fillStyle = colour(`strip-${kind}`);
   context.fillRect(0, 0, TILE, TILE);
@@ -51,10 +56,14 @@ function pattern(kind, ratio) {
   return tile;
 }
 
-/** Everything needed to paint strips in the present theme and resolution. */
+/**
+ * Everything needed to paint strips in the present theme and resolution.
+ * @returns {Paint}
+ */
 export function makePaint() {
   const ratio = window.devicePixelRatio || 1;
   const tiles = new Map(Object.keys(PATTERNS).map((kind) => [kind, pattern(kind, ratio)]));
+  /** @type {Record<"processed" | "unread" | "line" | "tip" | "gap", string>} */
   const plain = {
     processed: colour("strip-processed"),
     unread: colour("strip-unread"),
@@ -68,15 +77,19 @@ export function makePaint() {
     /** `context` works in CSS pixels; patterns were made in device pixels. */
     fill(context, kind) {
       const tile = tiles.get(kind);
-      if (!tile) return plain[kind] ?? plain.line;
-      const filled = context.createPattern(tile, "repeat");
+      if (!tile) return kind === "processed" || kind === "unread" ? plain[kind] : plain.line;
+      const filled = /** @type {CanvasPattern} */ (context.createPattern(tile, "repeat"));
       filled.setTransform(new DOMMatrix().scale(1 / ratio));
       return filled;
     },
   };
 }
 
-/** Prepare a canvas for its present size; null while it has none. */
+/**
+ * Prepare a canvas for its present size; null while it has none.
+ * @param {HTMLCanvasElement} canvas
+ * @param {Paint} paint
+ */
 export function prepare(canvas, paint) {
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!width || !height) return null;
@@ -86,7 +99,7 @@ export function prepare(canvas, paint) {
     canvas.width = wide;
     canvas.height = high;
   }
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.setTransform(paint.ratio, 0, 0, paint.ratio, 0, 0);
   context.clearRect(0, 0, width, height);
   return { context, width, height };

@@ -1,4 +1,4 @@
-// The partition table. Order is the reader's; ticks only change cells.
+// The partition table. Snapshots change cells only; the operator chooses the order.
 
 import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { count, exact } from "../ui/format.js";
@@ -13,52 +13,71 @@ import { makePaint } from "./strip-paint.js";
 const FILTER_FROM = 13; // more rows than one screen holds
 const NEAR = "200px";
 
+/** @param {Element} node in the `tbody` of a partition */
+const idOf = (node) => Number(node.closest("tbody")?.dataset.id);
+
 export class Partitions {
+  /** @type {Map<number, PartitionRow>} */
   #rows = new Map();
   #order = { key: "status", direction: "descending" };
+  /** @type {Paint | null} */
   #paint = null;
   #canOperate;
+  /** @type {HTMLTableElement} */
   #table = byId("partitions");
+  /** @type {HTMLSelectElement} */
+  #sortSelect = byId("sort-select");
+  /** @type {HTMLInputElement} */
+  #filterInput = byId("filter");
 
+  /**
+   * @param {boolean} canOperate
+   * @param {(action: string, id: number) => void} onAction
+   */
   constructor(canOperate, onAction) {
     this.#canOperate = canOperate;
     setAttribute(this.#table, "data-can-operate", canOperate ? "yes" : "no");
-    this.seen = new IntersectionObserver((entries) => this.#look(entries), { rootMargin: NEAR });
-    new ResizeObserver(() => this.#redraw()).observe(this.#table.querySelector(".col-ledger-head"));
+    this.seen = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: NEAR });
+    new ResizeObserver(() => this.#redraw()).observe(
+      /** @type {Element} */ (this.#table.querySelector(".col-ledger-head")),
+    );
     new ResizeObserver(() => this.#redraw()).observe(this.#table);
     onTheme(() => {
       this.#paint = null;
       this.#redraw();
     });
-    this.#table.addEventListener("click", (event) => this.#clicked(event.target, onAction));
+    this.#table.addEventListener("click", (event) => this.#clicked(/** @type {Element} */ (event.target), onAction));
     this.#table.addEventListener("pointermove", (event) => this.#pointed(event));
     this.#table.addEventListener("pointerleave", hideTooltip);
-    byId("sort-select").addEventListener("change", (event) => this.#sortBy(event.target.value));
+    this.#sortSelect.addEventListener("change", () => this.#sortBy(this.#sortSelect.value));
     byId("resort").addEventListener("click", () => this.#sortBy("status"));
-    byId("filter").addEventListener("input", () => this.#filter());
+    this.#filterInput.addEventListener("input", () => this.#filter());
     this.#markHeads();
   }
 
+  /** @param {Snapshot} snapshot */
   show({ partitions }) {
     this.#table.querySelector(".skeleton")?.remove();
     this.#paint ??= makePaint();
     const first = this.#rows.size === 0;
     const gone = new Set(this.#rows.keys());
-    // At first in order; later ones are appended, since nothing may jump under the pointer.
-    for (const one of first ? sorted(partitions, this.#order) : partitions) {
-      gone.delete(one.checkpoint_id);
-      (this.#rows.get(one.checkpoint_id) ?? this.#add(one)).update(one, this.#paint);
+    // The first snapshot in order; later partitions are appended, so that nothing moves under the pointer.
+    for (const partition of first ? sorted(partitions, this.#order) : partitions) {
+      gone.delete(partition.checkpoint_id);
+      (this.#rows.get(partition.checkpoint_id) ?? this.#add(partition)).update(partition, this.#paint);
     }
     for (const id of gone) this.#remove(id);
     this.#summarise(partitions);
     for (const row of this.#rows.values()) row.draw();
-    if (byId("filter").value) this.#filter();
+    if (this.#filterInput.value) this.#filter();
   }
 
+  /** @param {number} id */
   get(id) {
     return this.#rows.get(id)?.partition ?? null;
   }
 
+  /** @param {PartitionSnapshot} partition */
   #add(partition) {
     const row = new PartitionRow(partition, this.#canOperate);
     this.#rows.set(row.id, row);
@@ -67,19 +86,22 @@ export class Partitions {
     return row;
   }
 
+  /** @param {number} id */
   #remove(id) {
     const row = this.#rows.get(id);
+    if (!row) return;
     this.seen.unobserve(row.root);
     row.root.remove();
     this.#rows.delete(id);
   }
 
+  /** @param {PartitionSnapshot[]} partitions */
   #summarise(partitions) {
-    const words = tally(partitions).map(([status, number]) => `${exact(number)} ${status}`);
-    setText(byId("partitions-sum"), [count(partitions.length, "partition"), ...words].join(" · "));
+    const statuses = tally(partitions).map(([status, number]) => `${exact(number)} ${status}`);
+    setText(byId("partitions-sum"), [count(partitions.length, "partition"), ...statuses].join(" · "));
     setHidden(byId("partitions-empty"), partitions.length > 0);
     setHidden(this.#table, partitions.length === 0);
-    setHidden(byId("filter"), partitions.length < FILTER_FROM);
+    setHidden(this.#filterInput, partitions.length < FILTER_FROM);
     const shown = [...this.#rows.values()].map((row) => row.partition);
     setHidden(
       byId("resort"),
@@ -89,35 +111,40 @@ export class Partitions {
 
   // --- Order ------------------------------------------------------------------------------------
 
+  /**
+   * @param {string} key
+   * @param {string} direction
+   */
   #sortBy(key, direction = firstDirection(key)) {
     this.#order = { key, direction };
-    const rows = sorted(
+    const partitions = sorted(
       [...this.#rows.values()].map((row) => row.partition),
       this.#order,
     );
-    const focused = document.activeElement;
-    this.#rows = new Map(rows.map((one) => [one.checkpoint_id, this.#rows.get(one.checkpoint_id)]));
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+    const rows = partitions.flatMap(({ checkpoint_id: id }) => this.#rows.get(id) ?? []);
+    this.#rows = new Map(rows.map((row) => [row.id, row]));
     this.#table.append(...[...this.#rows.values()].map((row) => row.root));
-    // Moving a node takes the focus away from what is in it.
+    // Moving a node takes the focus away from its contents.
     if (focused !== document.activeElement && focused?.isConnected) focused.focus();
     this.#markHeads();
-    this.#summarise(rows);
+    this.#summarise(partitions);
   }
 
   #markHeads() {
-    for (const head of this.#table.querySelectorAll("th[data-key]")) {
+    for (const head of /** @type {NodeListOf<HTMLElement>} */ (this.#table.querySelectorAll("th[data-key]"))) {
       const active = head.dataset.key === this.#order.key;
       setAttribute(head, "aria-sort", active ? this.#order.direction : "none");
     }
-    byId("sort-select").value = this.#order.key;
+    this.#sortSelect.value = this.#order.key;
   }
 
   #filter() {
-    const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = this.#filterInput.value.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;
     for (const row of this.#rows.values()) {
       const shown = matches(row.partition, words);
-      left += shown;
+      if (shown) left += 1;
       setHidden(row.root, !shown);
     }
     setHidden(byId("partitions-none"), left > 0);
@@ -125,29 +152,39 @@ export class Partitions {
 
   // --- Pointers ---------------------------------------------------------------------------------
 
+  /**
+   * @param {Element} target
+   * @param {(action: string, id: number) => void} onAction
+   */
   #clicked(target, onAction) {
+    /** @type {HTMLElement | null} */
     const head = target.closest("th[data-key]");
     if (head) {
       const { key, direction } = this.#order;
       const other = direction === "descending" ? "ascending" : "descending";
-      this.#sortBy(head.dataset.key, head.dataset.key === key ? other : undefined);
+      const headKey = head.dataset.key ?? key;
+      this.#sortBy(headKey, headKey === key ? other : undefined);
     }
+    /** @type {HTMLElement | null} */
     const button = target.closest("button.act");
-    if (button) onAction(button.dataset.action, Number(button.closest("tbody").dataset.id));
+    if (button) onAction(button.dataset.action ?? "", idOf(button));
   }
 
+  /** @param {PointerEvent} event */
   #pointed(event) {
-    const canvas = event.target.closest("canvas.strip");
+    /** @type {HTMLCanvasElement | null} */
+    const canvas = /** @type {Element} */ (event.target).closest("canvas.strip");
     if (!canvas) return hideTooltip();
-    const partition = this.get(Number(canvas.closest("tbody").dataset.id));
+    const partition = this.get(idOf(canvas));
     if (partition) showTooltip(event, under(partition, canvas.clientWidth, event.offsetX));
   }
 
   // --- Strips -----------------------------------------------------------------------------------
 
-  #look(entries) {
+  /** @param {IntersectionObserverEntry[]} entries */
+  #seen(entries) {
     for (const { target, isIntersecting } of entries) {
-      const row = this.#rows.get(Number(target.dataset.id));
+      const row = this.#rows.get(idOf(target));
       if (!row) continue;
       row.visible = isIntersecting;
       row.draw();

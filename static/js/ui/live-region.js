@@ -1,21 +1,24 @@
-// Says changes of status to those who listen instead of look; ticks are never announced.
+// Announces changes of status to screen readers; updates of numbers are never announced.
 import { byId, setText } from "./dom.js";
 import { nameOf } from "./statuses.js";
 
 const NAMED = 3;
+/** @type {Map<number, string>} */
 const seen = new Map();
 
-export function announce(words) {
-  setText(byId("announcer"), words);
+/** @param {string} text */
+export function announce(text) {
+  setText(byId("announcer"), text);
 }
 
+/** @param {Snapshot} snapshot */
 export function announceChanges(snapshot) {
   const first = seen.size === 0;
   const changed = [];
-  for (const one of snapshot.partitions) {
-    const before = seen.get(one.checkpoint_id);
-    if (before !== one.status) changed.push(`${nameOf(one)} is ${one.status}`);
-    seen.set(one.checkpoint_id, one.status);
+  for (const partition of snapshot.partitions) {
+    const { checkpoint_id: id, status } = partition;
+    if (seen.get(id) !== status) changed.push(`${nameOf(partition)} is ${status}`);
+    seen.set(id, status);
   }
   if (first || !changed.length) return;
   const more = changed.length > NAMED ? ` and ${changed.length - NAMED} more` : "";

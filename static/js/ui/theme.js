@@ -1,10 +1,12 @@
-// Dark and light: the system's choice until somebody presses the switch; canvases follow through `onTheme`.
+// Dark and light: the system's choice until the switch is pressed; canvases follow through `onTheme`.
 import { byId } from "./dom.js";
 
 const system = matchMedia("(prefers-color-scheme: dark)");
+/** @type {(() => void)[]} */
 const listeners = [];
 const probe = document.createElement("span");
 
+/** @type {(listener: () => void) => void} */
 export const onTheme = (listener) => listeners.push(listener);
 
 function changed() {
@@ -13,7 +15,10 @@ function changed() {
 
 const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
 
-/** A token's colour as canvas understands it: `light-dark()` resolves only in a real property of a real element. */
+/**
+ * A token's colour as canvas understands it: `light-dark()` resolves only in a real property of a real element.
+ * @param {string} token
+ */
 export function colour(token) {
   if (!probe.isConnected) {
     probe.hidden = true;
@@ -30,7 +35,7 @@ export function startTheme() {
     try {
       localStorage.setItem("theme", chosen);
     } catch {
-      // It holds for this page then.
+      // Storage may be forbidden: the choice lasts as long as this page.
     }
     changed();
   });

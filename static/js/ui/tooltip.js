@@ -1,9 +1,13 @@
-// One tooltip for all strips. The same numbers stand in each partition's details, for keyboards and fingers.
+// One tooltip for all strips. Each partition's details hold the same numbers, for keyboards and touch screens.
 import { byId, make, setHidden } from "./dom.js";
 
 const GAP = 12;
 const MARGIN = 8;
 
+/**
+ * @param {MouseEvent} event
+ * @param {[string, string]} text
+ */
 export function showTooltip(event, [title, detail]) {
   const tooltip = byId("tooltip");
   tooltip.replaceChildren(make("strong", {}, title), make("span", {}, detail));
