@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NODE := $(BIN)/node
+BIOME := $(NODE) node_modules/.bin/biome
+PAGE := static types biome.json package.json tsconfig.json
 SOURCES := manage.py streamsocial analytics offsets tests benchmarks scripts
 
 .DEFAULT_GOAL := help
@@ -26,26 +29,37 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
 	@$(PIP) -r requirements.txt -r requirements-stack.txt -r requirements-dev.txt
 	@touch $@
 
+# All packages of the lock file. The embedded stack installs the page's library alone, and only where it is missing.
+node_modules/tools.stamp: $(VENV)/dev.stamp package.json package-lock.json .npmrc
+	@echo "Installing the tools of the page's code …"
+	@$(BIN)/npm ci --silent
+	@touch $@
+
 demo: $(VENV)/run.stamp  ## Everything, embedded: services, workers, page, events; Ctrl-C ends it
 	@exec $(BIN)/python manage.py demo $(ARGS)
 
 test: $(VENV)/dev.stamp  ## The whole test suite on real services of its own
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-check: $(VENV)/dev.stamp  ## Format, lint, types, import contracts, migrations, templates
+check: $(VENV)/dev.stamp node_modules/tools.stamp  ## Format, lint, types, import contracts, migrations, templates, page
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy manage.py streamsocial analytics offsets tests benchmarks scripts
 	$(BIN)/lint-imports
 	$(BIN)/djlint --quiet --check templates --lint
+	$(BIOME) ci $(PAGE)
+	$(BIN)/python -m scripts.snapshot_types --check
+	$(NODE) node_modules/.bin/tsc
 	$(BIN)/yamllint --strict compose.yaml
 	$(BIN)/hadolint Dockerfile
 	@STACK_DIR=/nonexistent $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
-format: $(VENV)/dev.stamp  ## Format the code
+format: $(VENV)/dev.stamp node_modules/tools.stamp  ## Format the code
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 	-$(BIN)/djlint --quiet --reformat templates
+	$(BIN)/python -m scripts.snapshot_types
+	$(BIOME) check --write $(PAGE)
 
 bench: $(VENV)/dev.stamp  ## Measure the whole path beside the raw consume rate, as ratios
 	@$(BIN)/python -m benchmarks.end_to_end $(ARGS)

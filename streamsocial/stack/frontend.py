@@ -18,7 +18,7 @@ def ensure(progress: Reporter | None = None) -> bool:
         return False
     (progress or Silent()).say("Fetching the page's chart library (once)")
     try:
-        done = _npm("ci", "--no-audit", "--no-fund", "--ignore-scripts")
+        done = _npm("ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts")
     except (OSError, subprocess.TimeoutExpired) as error:
         raise StackError(f"npm could not be run: {error}") from error
     if done.returncode:
