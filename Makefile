@@ -50,7 +50,7 @@ check: $(VENV)/dev.stamp node_modules/tools.stamp  ## Format, lint, types, impor
 	$(BIOME) ci $(PAGE)
 	$(BIN)/python -m scripts.snapshot_types --check
 	$(NODE) node_modules/.bin/tsc
-	$(BIN)/yamllint --strict compose.yaml
+	$(BIN)/yamllint --strict compose.yaml .pre-commit-config.yaml
 	$(BIN)/hadolint Dockerfile
 	@STACK_DIR=/nonexistent $(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
