@@ -549,5 +549,5 @@ def test_it_stays_smooth_with_many_partitions(operator):
 
     expect(cell(page, 499, "next")).to_have_text("2,000")
     assert page.evaluate("rows.every((row) => row.isConnected)"), rows
-    page.get_by_label("Filter by partition, status or owner").fill("engagement-49")
+    page.get_by_role("searchbox", name="Filter by partition, status or owner").fill("engagement-49")
     expect(page.locator(".partitions > tbody:visible")).to_have_count(11)
