@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "analytics" / "snapshot.py"
+SOURCE = ROOT / "analytics" / "dashboard" / "snapshot.py"
 TARGET = ROOT / "types" / "snapshot.d.ts"
 
 _HEADER = f"// Generated from {SOURCE.relative_to(ROOT)} by scripts/snapshot_types.py; do not edit.\n"

@@ -1,4 +1,4 @@
-// Generated from analytics/snapshot.py by scripts/snapshot_types.py; do not edit.
+// Generated from analytics/dashboard/snapshot.py by scripts/snapshot_types.py; do not edit.
 
 interface TypeCounts {
   view: number;
@@ -20,7 +20,7 @@ interface PartitionSnapshot {
   checkpoint_id: number;
   topic: string;
   partition: number;
-  /** a word of offsets.health.Status; STUCK says where: "STUCK AT OFFSET 812,400" */
+  /** a word of offsets.monitoring.status.Status; STUCK says where: "STUCK AT OFFSET 812,400" */
   status: string;
   /** one sentence: what it means here, and what to do */
   status_detail: string;
