@@ -5,77 +5,38 @@ otherwise. Rule numbers are those of docs/explanation/architecture.md.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from django.conf import settings
 
 from offsets import journal, ledger, workers
 from offsets.clock import Deadline, monotonic
-from offsets.database import DATABASE_LOST, WorkerSession
-from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, TopicNotFoundError
-from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
+from offsets.database import DATABASE_LOST
+from offsets.errors import OffsetsError, RefusedError
+from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import KafkaClient, StartAt
-from offsets.ledger import Baseline, ControlState
+from offsets.ledger import ControlState
+from offsets.processing import halts
+from offsets.processing.baselines import Baselines
+from offsets.processing.claimer import Claimer
 from offsets.processing.offset_store import POSTGRES, StoreLink
-from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, StoredOffset, TopicPartition
+from offsets.processing.partition_state import Fences, LocalPartition
+from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
 
 logger = logging.getLogger(__name__)
 
 CLAIM_RETRY_SECONDS = 0.5
-#: How long a partition waits before it is claimed again after it was found in another believer's hands (R4).
+#: How long a partition waits before it is claimed again while another live worker owns it (R4).
 CONTESTED_RETRY_SECONDS = 5.0
 
 
-@dataclass(slots=True)
-class LocalPartition:
-    """What this process knows of a partition it owns. Only the fetching thread changes it."""
-
-    claim: Claim
-    #: Where the next fetched batch starts.
-    start: int
-    #: Committed as far as this process has seen.
-    committed: int
-    leader_epoch: int | None = None
-    #: The operator's requests to mirror again that were answered; None before the first look.
-    mirror_requests: int | None = None
-    operator_paused: bool = False
-    halted: bool = False
-
-    @property
-    def reading(self) -> bool:
-        return not (self.operator_paused or self.halted)
-
-
-@dataclass(slots=True)
-class Fences:
-    """The current epoch of each owned checkpoint, shared with the other threads: what they hold against it is stale
-    when it differs (R8). Written by the fetching thread only.
-    """
-
-    _epochs: dict[int, int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def is_current(self, claim: Claim) -> bool:
-        with self._lock:
-            return self._epochs.get(claim.checkpoint_id) == claim.epoch
-
-    def raise_to(self, claim: Claim) -> None:
-        with self._lock:
-            self._epochs[claim.checkpoint_id] = claim.epoch
-
-    def drop(self, claim: Claim) -> None:
-        with self._lock:
-            self._epochs.pop(claim.checkpoint_id, None)
-
-
 class OffsetCoordinator:
-    """Claims partitions as the group assigns them, fences, hands over, and obeys the operator's wishes.
+    """Claims partitions as the group assigns them, fences, hands over, and applies the desired states of operators.
 
-    `drain(claims, deadline) -> set of checkpoint ids` is the pipeline's promise: it finishes and commits what is in
-    hand for these claims, and returns those that have nothing left. `on_claimed(partition)` tells it of a new one,
-    `on_committed(partition)` of one whose offset the mirrors should hear again.
+    `drain(claims, deadline)` finishes and commits what is in hand for these claims, and returns the ids of the
+    checkpoints that have nothing left. `on_claimed(partition)` is called for each new partition,
+    `on_committed(partition)` when its offset is to be sent to the mirrors again.
     """
 
     def __init__(
@@ -96,26 +57,32 @@ class OffsetCoordinator:
         self.worker_id = worker_id
         self.fences = Fences()
         self.partitions: dict[TopicPartition, LocalPartition] = {}
-        #: Assigned by the group, not claimed yet: when to try again.
+        #: Assigned by the group, not claimed yet: when to try again (monotonic seconds).
         self.unclaimed: dict[TopicPartition, float] = {}
-        #: Of those, the ones in which a fence met us: claimed again only if no other live worker holds them (R4).
+        #: Of those, the ones in which we were fenced: claimed again only if no other live worker owns them (R4).
         self._contested: set[TopicPartition] = set()
-        self.assigned_once = False
         self._client = client
         self._admin = admin
-        self._dimensions = dimensions
         self._drain = drain
         self._on_claimed = on_claimed
         self._on_committed = on_committed
-        self._semantics = semantics
-        self._store = store or StoreLink(group_id, worker_id, POSTGRES, None)
-        self._session = WorkerSession(f"{worker_id}:claim")
+        self._claimer = Claimer(
+            group_id,
+            worker_id,
+            admin,
+            Baselines(group_id, admin, dimensions),
+            semantics,
+            store or StoreLink(group_id, worker_id, POSTGRES, None),
+        )
+
+    def readable_claims(self) -> list[Claim]:
+        """The claims that are not halted. Any thread may ask: it is answered from a copy."""
+        return [local.claim for local in list(self.partitions.values()) if not local.halted]
 
     # --- Rebalance callbacks: they never raise -----------------------------------------------------
 
     def on_assign(self, partitions: list[TopicPartition]) -> None:
         """Claim what the group assigned, and assign exactly what could be claimed, even if that is nothing (R2)."""
-        self.assigned_once = True
         claims: list[Claim] = []
         try:
             new = [tp for tp in partitions if tp not in self.partitions]
@@ -153,8 +120,8 @@ class OffsetCoordinator:
             released = ledger.release(lost)
             self._log_event(
                 "lost",
-                f"{self.worker_id} lost {_names(c.topic_partition for c in lost)} {why}; what was in hand "
-                f"was dropped, {len(released)} released.",
+                f"{self.worker_id} lost {_names(c.topic_partition for c in lost)} {why}; uncommitted batches "
+                f"were dropped, {len(released)} released.",
                 level="warning",
             )
         except Exception:
@@ -197,7 +164,7 @@ class OffsetCoordinator:
     def retry_claims(self) -> None:
         """Claim again what is assigned to us and still unclaimed, when its time has come (R2, R4)."""
         now = monotonic()
-        due = [tp for tp, at in self.unclaimed.items() if at <= now]
+        due = [tp for tp, due_at in self.unclaimed.items() if due_at <= now]
         if not due:
             return
         try:
@@ -212,21 +179,11 @@ class OffsetCoordinator:
         self.unclaimed |= dict.fromkeys(partitions, monotonic() + seconds)
 
     def _claim(self, partitions: list[TopicPartition]) -> list[Claim]:
-        """Claim in the database; halts what cannot be read (R16). Questions to Kafka come first, outside any lock."""
+        """Claim in the database. What is not claimed, or not yet, is tried again later."""
         if not partitions:
             return []
         self._postpone(partitions, CLAIM_RETRY_SECONDS)
-        topics = sorted({tp.topic for tp in partitions})
-        described = self._admin.describe_topics(topics, timeout_seconds=self._kafka_seconds())
-        bounds = self._insert_baselines(topics, described)
-        bounds |= self._admin.log_bounds(
-            [tp for tp in partitions if tp not in bounds], timeout_seconds=self._kafka_seconds()
-        )
-        stored = self._store.read(partitions)
-        with self._session.transaction():
-            claims = ledger.claim(self.group_id, self.worker_id, partitions, semantics=self._semantics)
-        claims = self._aligned(claims, stored)
-        claims = [self._halted_if_unreadable(c, described.get(c.topic), bounds.get(c.topic_partition)) for c in claims]
+        claims = self._claimer.claim(partitions)
         for claim in claims:
             self.unclaimed.pop(claim.topic_partition, None)
             self._contested.discard(claim.topic_partition)
@@ -234,68 +191,6 @@ class OffsetCoordinator:
             places = ", ".join(f"{c.topic_partition} at {c.next_offset} (epoch {c.epoch})" for c in claims)
             self._log_event("claimed", f"{self.worker_id} claimed {places}.")
         return claims
-
-    def _aligned(self, claims: list[Claim], stored: Mapping[TopicPartition, StoredOffset]) -> list[Claim]:
-        """Begin where the offset store says; halt what it should know and does not (R16, R18)."""
-        aligned, missing = self._store.align(self._session, claims, stored)
-        for claim, resume in missing.items():
-            if claim.halt_reason is HaltReason.NONE:
-                self._halt(claim, resume.halt_reason, resume.detail)
-        return [_with_halt(c, missing[c].halt_reason) if c in missing else c for c in aligned]
-
-    @staticmethod
-    def _kafka_seconds() -> float:
-        """Claims share a third of the poll interval with the database (R3)."""
-        return settings.MAX_POLL_INTERVAL_MS / 12_000
-
-    def _insert_baselines(
-        self, topics: Iterable[str], described: Mapping[str, TopicDescription]
-    ) -> dict[TopicPartition, LogBounds]:
-        """Rows for partitions without one (R15). Returns the bounds that had to be asked."""
-        asked: dict[TopicPartition, LogBounds] = {}
-        for topic in topics:
-            description = described.get(topic)
-            if description is None:
-                raise TopicNotFoundError(f"Topic {topic!r} does not exist on this cluster.")
-            known = ledger.known_partitions(self.group_id, topic)
-            if known.issuperset(description.partitions):
-                continue
-            wanted = [TopicPartition(topic, p) for p in description.partitions]
-            bounds = self._admin.log_bounds(wanted, timeout_seconds=self._kafka_seconds())
-            baselines = self._baselines(description, wanted, bounds)
-            if set(baselines) | known != set(description.partitions):
-                raise ServiceUnavailableError(f"The log bounds of {topic} are not all known yet.")
-            ledger.insert_baselines(self.group_id, topic, baselines, self._dimensions)
-            asked |= bounds
-        return asked
-
-    def _baselines(
-        self,
-        description: TopicDescription,
-        wanted: list[TopicPartition],
-        bounds: Mapping[TopicPartition, LogBounds],
-    ) -> dict[int, Baseline]:
-        kind = settings.OFFSET_BASELINE
-        committed = self._admin.committed(self.group_id, wanted) if kind == "group" else {}
-        baselines = {}
-        for tp, bound in bounds.items():
-            if tp in committed:
-                chosen = Baseline(description.topic_id, committed[tp], "group")
-            elif kind == "latest":
-                chosen = Baseline(description.topic_id, bound.end, "latest")
-            else:
-                chosen = Baseline(description.topic_id, bound.start, "earliest")
-            baselines[tp.partition] = chosen
-        return baselines
-
-    def _halted_if_unreadable(
-        self, claim: Claim, description: TopicDescription | None, bounds: LogBounds | None
-    ) -> Claim:
-        reason, detail = unreadable(claim, description, bounds)
-        if reason is HaltReason.NONE or claim.halt_reason is not HaltReason.NONE:
-            return claim
-        self._halt(claim, reason, detail)
-        return _with_halt(claim, reason)
 
     def _start_reading(self, claims: Iterable[Claim]) -> None:
         """Assign the readable claims with explicit offsets, and set each one's pause state (R2)."""
@@ -307,7 +202,6 @@ class OffsetCoordinator:
                 claim,
                 start=claim.next_offset,
                 committed=claim.next_offset,
-                leader_epoch=claim.leader_epoch,
                 operator_paused=claim.paused,
                 halted=halted,
             )
@@ -329,20 +223,15 @@ class OffsetCoordinator:
             for tp in starts:
                 self._forget(tp, CLAIM_RETRY_SECONDS)
 
-    # --- Fences and wishes -------------------------------------------------------------------------
+    # --- Fences and desired states -----------------------------------------------------------------
 
     def fenced(self, claim: Claim, reason: str) -> None:
         """A commit of ours was refused: stop reading the partition; R4 decides whether it is claimed again."""
-        local = self._local(claim)
-        self._log_event(
-            "fenced",
-            f"Refused a stale commit by {self.worker_id}: {reason}.",
-            level="warning",
-            tp=claim.topic_partition,
-        )
+        local, tp = self._local(claim), claim.topic_partition
+        self._log_event("fenced", f"Refused a stale commit by {self.worker_id}: {reason}.", level="warning", tp=tp)
         self._count_fenced()
         if local is not None:
-            self._forget(claim.topic_partition, CLAIM_RETRY_SECONDS, contested=True)
+            self._forget(tp, CLAIM_RETRY_SECONDS, contested=True)
 
     def _count_fenced(self) -> None:
         try:
@@ -354,11 +243,11 @@ class OffsetCoordinator:
         """Compare what the database says of the checkpoints `asked` with what this process believes (R5)."""
         for tp, local in list(self.partitions.items()):
             if local.claim.checkpoint_id not in asked:
-                continue  # claimed since the question was put
+                continue  # claimed since the database was asked
             state = states.get(local.claim.checkpoint_id)
             if state is None:
-                # Retired by an operator: another row stands in its place.
-                logger.info("%s is rebuilt by an operator; %s claims it afresh.", tp, self.worker_id)
+                # Retired by an operator: another row has replaced it.
+                logger.info("%s was rebuilt by an operator; %s claims it again.", tp, self.worker_id)
                 self._forget(tp, 0.0, contested=True)
             elif state.epoch > local.claim.epoch:
                 self._overtaken(tp, local, state)
@@ -366,14 +255,14 @@ class OffsetCoordinator:
                 self._apply_desired_state(tp, local, state)
 
     def _overtaken(self, tp: TopicPartition, local: LocalPartition, state: ControlState) -> None:
-        """Another epoch has begun: an operator's action is obeyed at once, another owner is contested (R4)."""
+        """Another epoch has begun: an operator's action is applied at once, another owner is contested (R4)."""
         if state.epoch_cause is EpochCause.ACTION:
-            logger.info("%s is moved by an operator; %s claims it afresh.", tp, self.worker_id)
+            logger.info("%s was moved by an operator; %s claims it again.", tp, self.worker_id)
         else:
             self._log_event(
                 "overtaken",
-                f"{tp}: epoch {local.claim.epoch} of {self.worker_id} is over; {state.owner or 'nobody'} holds "
-                f"epoch {state.epoch}.",
+                f"{tp}: epoch {local.claim.epoch} of {self.worker_id} is over; {state.owner or 'no worker'} "
+                f"holds epoch {state.epoch}.",
                 level="warning",
                 tp=tp,
             )
@@ -383,8 +272,8 @@ class OffsetCoordinator:
         wants_pause = state.desired_state is DesiredState.PAUSED
         if wants_pause != local.operator_paused:
             local.operator_paused = wants_pause
-            logger.info("%s is %s by the operator.", tp, "paused" if wants_pause else "resumed")
-            # A halted partition stays as it is: a wish does not make its log readable.
+            logger.info("%s was %s by an operator.", tp, "paused" if wants_pause else "resumed")
+            # A halted partition stays paused: a resume does not make its log readable.
             if wants_pause:
                 self._client.pause([tp])
             elif local.reading:
@@ -402,25 +291,17 @@ class OffsetCoordinator:
         if local is None or local.halted:
             return
         self._client.pause([claim.topic_partition])
-        self._halt(claim, reason, detail)
+        self._claimer.halt(claim, reason, detail)
         local.halted = True
-
-    def _halt(self, claim: Claim, reason: HaltReason, detail: str) -> None:
-        if ledger.halt(claim.checkpoint_id, claim.epoch, reason, detail):
-            self._log_event(
-                "halted", f"{claim.topic_partition} halted: {detail}", level="error", tp=claim.topic_partition
-            )
 
     def check_readable(self, partitions: Iterable[TopicPartition]) -> None:
         """Find out why the log does not hold a partition's position, and halt it. May raise ServiceUnavailableError."""
-        locals_ = [self.partitions[tp] for tp in partitions if tp in self.partitions]
-        topics = {local.claim.topic for local in locals_}
-        described = self._admin.describe_topics(topics)
-        bounds = self._admin.log_bounds(local.claim.topic_partition for local in locals_)
-        for local in locals_:
+        owned = [self.partitions[tp] for tp in partitions if tp in self.partitions]
+        at_position = (replace(local.claim, next_offset=local.start) for local in owned)
+        reasons = halts.find_unreadable(self._admin, at_position)
+        for local in owned:
             tp = local.claim.topic_partition
-            now = _at_offset(local.claim, local.start)
-            reason, detail = unreadable(now, described.get(tp.topic), bounds.get(tp))
+            reason, detail = reasons[tp]
             if reason is HaltReason.NONE:
                 # In range after all (the log moved meanwhile): read again from the committed offset.
                 self._forget(tp, 0.0, contested=True)
@@ -428,7 +309,7 @@ class OffsetCoordinator:
                 self.halt(local.claim, reason, detail)
 
     def _forget(self, tp: TopicPartition, retry_seconds: float, *, contested: bool = False) -> None:
-        """Drop everything held for a partition and claim it afresh later: its truth is the database's row."""
+        """Drop everything held for a partition, and claim it again later from the database's row."""
         if contested:
             self._contested.add(tp)
         local = self.partitions.pop(tp, None)
@@ -441,7 +322,7 @@ class OffsetCoordinator:
             logger.exception("Unassigning %s failed.", tp)
 
     def restart(self, claim: Claim, retry_seconds: float = CLAIM_RETRY_SECONDS) -> None:
-        """Claim a partition afresh, unless it is not ours any more."""
+        """Claim a partition again, unless it is not ours any more."""
         if self._local(claim) is not None:
             # Contested: it may have been claimed by another since, whom a restart must not push out (R4).
             self._forget(claim.topic_partition, retry_seconds, contested=True)
@@ -460,35 +341,6 @@ class OffsetCoordinator:
             topic=tp.topic if tp else "",
             partition=tp.partition if tp else None,
         )
-
-
-def unreadable(claim: Claim, description: TopicDescription | None, bounds: LogBounds | None) -> tuple[HaltReason, str]:
-    """Whether the log can be read from `claim.next_offset`, and if not, why and since where. Pure."""
-    if description is not None and description.topic_id != claim.topic_id:
-        return HaltReason.RECREATED, (
-            f"the topic was deleted and created again (topic id {claim.topic_id} is now {description.topic_id}); "
-            f"offset {claim.next_offset} means another record now."
-        )
-    if bounds is None:
-        return HaltReason.NONE, ""
-    if claim.next_offset < bounds.start:
-        return HaltReason.EXPIRED, (
-            f"Kafka deleted the offsets from {claim.next_offset} to {bounds.start} before they were read "
-            f"({bounds.start - claim.next_offset} offsets)."
-        )
-    if claim.next_offset > bounds.end:
-        return HaltReason.TRUNCATED, (
-            f"the log ends at {bounds.end}, before the next offset {claim.next_offset}: it was truncated."
-        )
-    return HaltReason.NONE, ""
-
-
-def _with_halt(claim: Claim, reason: HaltReason) -> Claim:
-    return replace(claim, halt_reason=reason)
-
-
-def _at_offset(claim: Claim, offset: int) -> Claim:
-    return replace(claim, next_offset=offset)
 
 
 def _names(partitions: Iterable[TopicPartition]) -> str:

@@ -22,8 +22,9 @@ from offsets import ledger, workers
 from offsets.models import JournalEntry, OperatorAction, PartitionCheckpoint, Worker
 from offsets.monitoring import invariants
 from offsets.processing.committer import BatchCommitter
-from offsets.processing.coordinator import CONTESTED_RETRY_SECONDS, LocalPartition
+from offsets.processing.coordinator import CONTESTED_RETRY_SECONDS
 from offsets.processing.deduplication import LedgerCutter
+from offsets.processing.partition_state import LocalPartition
 from offsets.processing.pipeline import Pending
 from offsets.types import Claim, DesiredState, RecordBatch, Semantics, TopicPartition
 from tests.support.coordinator_members import LOG_END, PLACES, TOPIC, FakeAdmin, Member, Swallowed, members, places

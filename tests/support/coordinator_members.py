@@ -13,7 +13,8 @@ from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger.claims import ControlState
-from offsets.processing.coordinator import LocalPartition, OffsetCoordinator
+from offsets.processing.coordinator import OffsetCoordinator
+from offsets.processing.partition_state import LocalPartition
 from offsets.types import Claim, TopicPartition
 from tests.support.ledger_model.workers import HANDLER
 
