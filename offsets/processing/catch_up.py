@@ -24,7 +24,7 @@ class CatchUp:
     """Compares the ledger with the read_committed ends that the topics had at the first look. Fetching thread only.
 
     All partitions count, not only those that the group has given to this worker: a member that was killed a moment ago
-    still holds its own, and nobody reads them. `settle()` has what is fetched committed now.
+    still holds its own, and nobody reads them. `drain()` commits what is fetched.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class CatchUp:
         topics: Iterable[str],
         coordinator: OffsetCoordinator,
         admin: KafkaAdmin,
-        settle: Callable[[], None],
+        drain: Callable[[], None],
     ) -> None:
         self._group_id = group_id
         self._topics = tuple(topics)
         self._coordinator = coordinator
         self._admin = admin
-        self._settle = settle
+        self._drain = drain
         self._targets: dict[TopicPartition, int] = {}
         self._began = monotonic()
         self._asked = 0.0
@@ -55,7 +55,7 @@ class CatchUp:
         reading = [(local, self._targets[tp]) for tp, local in owned.items() if local.reading]
         if any(local.committed < target for local, target in reading):
             if all(local.start >= target for local, target in reading):
-                self._settle()
+                self._drain()
             return None
         held = {tp: "halted" if local.halted else "paused" for tp, local in owned.items() if not local.reading}
         for tp, why in held.items():

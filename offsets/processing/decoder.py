@@ -12,7 +12,7 @@ from offsets.errors import OffsetsError
 from offsets.failures import decode_apart
 from offsets.policies import CommitPolicy, Progress
 from offsets.processing.deduplication import BatchPiece, LedgerCutter
-from offsets.processing.pipeline import Event, Pending, Pipeline, Unit, failure_bytes
+from offsets.processing.pipeline import Event, EventKind, Pending, Pipeline, Unit, failure_bytes
 from offsets.processing.stuck_detector import Activities
 from offsets.types import (
     BatchHandler,
@@ -49,9 +49,9 @@ class Decoder:
         *,
         is_current: Callable[[Claim], bool],
         on_trouble: Callable[[str, str], None],
-        stages: Activities | None = None,
+        activities: Activities | None = None,
     ) -> None:
-        self._stages = stages or Activities()
+        self._activities = activities or Activities()
         self._pipeline = pipeline
         self._handler = handler
         self._policy = policy
@@ -109,7 +109,7 @@ class Decoder:
         if not pieces:
             return None
         try:
-            with self._stages.track(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
+            with self._activities.track(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
                 return [one for piece in pieces for one in self._decode(piece)], sum(p.dropped for p in pieces)
         except Exception as error:
             # No record is to blame: the handler fails on nothing at all. Its partition waits and says why; the others
@@ -117,7 +117,7 @@ class Decoder:
             logger.exception("The handler failed on %s [%d, %d).", batch.claim.topic_partition, batch.start, batch.end)
             self._broken = {claim for claim in self._broken if self._is_current(claim)} | {batch.claim}
             detail = f"the handler failed: {type(error).__name__}: {error}"
-            self._pipeline.events.append(Event(batch.claim, "refused", batch.start, batch.end, detail))
+            self._pipeline.events.append(Event(batch.claim, EventKind.REFUSED, batch.start, batch.end, detail))
             return None
 
     def _decode(self, piece: BatchPiece) -> Iterator[tuple[DecodedBatch, RangeKind | None]]:

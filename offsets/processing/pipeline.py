@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from offsets.clock import Deadline, monotonic
 from offsets.types import BatchStats, Claim, DecodedBatch, PartitionCommit, RangeKind, RecordBatch, Segment
@@ -17,16 +18,23 @@ from offsets.types import BatchStats, Claim, DecodedBatch, PartitionCommit, Rang
 RECORD_OVERHEAD_BYTES = 300
 
 
+class EventKind(Enum):
+    #: The offsets are passed: counted, or quarantined as a failed range.
+    COMMITTED = auto()
+    FENCED = auto()
+    #: The handler or the database refused the data; nothing was written.
+    REFUSED = auto()
+
+
 @dataclass(slots=True)
 class Event:
-    """Something the commit thread tells the fetching thread; it never waits for an answer (R8)."""
+    """The fate of a batch, posted to the fetching thread; the poster never waits for an answer (R8)."""
 
     claim: Claim
-    kind: str  # committed, fenced, refused
+    kind: EventKind
     start: int
     end: int
     detail: str = ""
-    leader_epoch: int | None = None
 
 
 def failure_bytes(result: DecodedBatch) -> int:
@@ -138,7 +146,7 @@ class Pipeline:
                 self._records += len(batch.records)
             self._changed.notify_all()
 
-    def settle(self, deadline: Deadline) -> None:
+    def drain_all(self, deadline: Deadline) -> None:
         """Wait until nothing at all is in flight, or the deadline."""
         with self._changed:
             in_flight = list(self._in_flight)

@@ -103,20 +103,20 @@ def run_worker(
         on_heartbeat=on_heartbeat,
     )
     try:
-        met = processor.run()
+        reached = processor.run()
     except Exception as error:
         _raise_if_threads_left(processor, worker_id, describe_error(error))
         raise
     finally:
         _sign_off(processor, options, worker_id)
     _raise_if_threads_left(processor, worker_id)
-    return _summary(processor, options, worker_id, met=met)
+    return _summary(processor, options, worker_id, caught_up=reached)
 
 
 def _raise_if_threads_left(processor: StreamProcessor, worker_id: str, cause: str = "") -> None:
     """A process with a thread that cannot be ended must not be used again, however its worker came to its end."""
-    if processor.left_behind:
-        threads = " and ".join(processor.left_behind)
+    if processor.threads_left:
+        threads = " and ".join(processor.threads_left)
         raise ThreadsStillRunningError(
             f"{worker_id} ended{f' ({cause})' if cause else ''}, but for its {threads} thread, which does not answer."
         )
@@ -136,7 +136,7 @@ def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str
     """Say goodbye in the database if it is there; heartbeats that stay away say it otherwise."""
     accounts = processor.pipeline.accounts
     processor.stats.records = accounts.records
-    processor.stats.last_error = processor.troubles
+    processor.stats.last_error = processor.heartbeat.describe_troubles()
     try:
         if connection.connection is not None and connection.connection.closed:
             connection.close()
@@ -151,7 +151,7 @@ def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str
         logger.warning("%s could not sign off: %s", worker_id, error)
 
 
-def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str, *, met: bool) -> WorkerSummary:
+def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str, *, caught_up: bool) -> WorkerSummary:
     accounts = processor.pipeline.accounts
     seconds = 0.0
     if accounts.first_fetch_at is not None:
@@ -159,7 +159,7 @@ def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str,
     return WorkerSummary(
         worker_id=worker_id,
         group=options.group_id,
-        caught_up=met,
+        caught_up=caught_up,
         events=accounts.records,
         dead_letters=accounts.failed_records,
         failed_batches=accounts.failed_batches,
