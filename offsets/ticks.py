@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def survives_outage(what: str) -> Iterator[None]:
-    """A tick that meets a lost database says so in one line; the next tick goes on by itself."""
+    """Log a lost database in one line and end the tick; the next tick goes on by itself."""
     try:
         yield
     except DATABASE_LOST as error:
-        logger.warning("%s failed for want of a database: %s", what, " ".join(str(error).split()))
+        logger.warning("%s skipped: database unavailable (%s)", what, " ".join(str(error).split()))
         connection.close()
 
 
 @contextmanager
 def only_one(name: str, ttl_seconds: float) -> Iterator[bool]:
-    """Whether this tick is the one that may work; two ticks of the same kind never overlap."""
+    """Yields whether this tick may work: two ticks of the same kind never overlap."""
     token = leases.acquire(name, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}", ttl_seconds)
     try:
         yield token is not None

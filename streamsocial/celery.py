@@ -47,7 +47,7 @@ for _name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
 
 def _ask_slots_to_stop(node: str) -> threading.Thread:
     """Only the parent process hears of a shutdown; the slots in its children are told here."""
-    from offsets.tasks import stop_node
+    from offsets.processing.slots import stop_node
 
     return stop_node(node)
 

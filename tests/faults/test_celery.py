@@ -9,7 +9,7 @@ import pytest
 
 from offsets import leases
 from offsets.models import JournalEntry, PartitionCheckpoint, Worker
-from offsets.tasks import slot_name
+from offsets.processing.slots import slot_name
 from tests.support.cases import Case
 from tests.support.celery_workers import both_slots, celery, committed, running_slots
 from tests.support.processes import assert_exactly_once, resume, stopped, wait_for

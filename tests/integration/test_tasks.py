@@ -15,19 +15,20 @@ from kombu.exceptions import OperationalError as BrokerError
 from offsets import leases, tasks, workers
 from offsets.errors import LedgerConflictError, ServiceUnavailableError, TopicNotFoundError
 from offsets.models import JournalEntry, Lease, Worker
+from offsets.processing import slots
 from offsets.processing.worker import WorkerOptions
 from tests.support.page_rows import GROUP, make_worker
 
 pytestmark = pytest.mark.django_db
 
-SLOT = tasks.slot_name(GROUP, 0)
+SLOT = slots.slot_name(GROUP, 0)
 START = f"start:{SLOT}"
 
 
 @pytest.fixture(autouse=True)
 def _own_flag(monkeypatch):
     """The flag is the process's, and this process goes on after the test."""
-    monkeypatch.setattr(tasks, "_shutting_down", mmap.mmap(-1, 1))
+    monkeypatch.setattr(slots, "_shutting_down", mmap.mmap(-1, 1))
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def sent(monkeypatch):
     """The slots whose start was sent, instead of sending it."""
     calls = []
     monkeypatch.setattr(tasks.run_slot, "apply_async", lambda args, **options: calls.append((*args, options)))
-    monkeypatch.setattr(tasks, "_waiting_starts", lambda: 0)
+    monkeypatch.setattr(slots, "waiting_starts", lambda _: 0)
     return calls
 
 
@@ -52,7 +53,7 @@ def worker(monkeypatch):
             return self.behaves(should_stop, on_heartbeat)
 
     stub = Stub()
-    monkeypatch.setattr(tasks, "run_worker", stub)
+    monkeypatch.setattr(slots, "run_worker", stub)
     return stub
 
 
@@ -156,7 +157,7 @@ def test_a_slot_that_fails_again_and_again_fills_no_journal(worker):
     worker.behaves = fail_with(TopicNotFoundError("something else"))
     tasks.run_slot.apply((GROUP, 0))
 
-    assert JournalEntry.objects.filter(kind=tasks.SLOT_FAILED).count() == 2
+    assert JournalEntry.objects.filter(kind=slots.SLOT_FAILED).count() == 2
 
 
 def test_a_slot_that_starts_without_a_database_ends_with_one_line(monkeypatch, worker, caplog):
@@ -164,7 +165,7 @@ def test_a_slot_that_starts_without_a_database_ends_with_one_line(monkeypatch, w
     monkeypatch.setattr(connection, "close", lambda: None)
 
     assert tasks.run_slot.apply((GROUP, 0)).successful()
-    assert f"{SLOT} failed for want of a database: connection refused" in caplog.messages
+    assert f"{SLOT} skipped: database unavailable (connection refused)" in caplog.messages
     assert worker.runs == ()
 
 
@@ -174,10 +175,10 @@ def test_a_slot_that_starts_without_a_database_ends_with_one_line(monkeypatch, w
 @pytest.mark.django_db(transaction=True)
 def test_a_shutdown_stops_the_slots_of_its_node_and_no_others():
     mine, other = make_worker("w-1", node="slots@here"), make_worker("w-2", node="slots@there")
-    should_stop = tasks._stop_flag()
+    should_stop = slots.stop_flag()
     assert not should_stop()
 
-    tasks.stop_node("slots@here").join(10)
+    slots.stop_node("slots@here").join(10)
 
     assert Worker.objects.get(pk=mine.pk).stop_requested
     assert not Worker.objects.get(pk=other.pk).stop_requested
@@ -187,9 +188,9 @@ def test_a_shutdown_stops_the_slots_of_its_node_and_no_others():
 def test_a_shutdown_reaches_the_slots_without_a_database(monkeypatch, caplog):
     monkeypatch.setattr(connection, "close", lambda: None)
     monkeypatch.setattr(workers, "request_stop", lambda **_: fail_with(OperationalError("away"))(None, None))
-    should_stop = tasks._stop_flag()
+    should_stop = slots.stop_flag()
 
-    tasks.stop_node("slots@here").join(10)
+    slots.stop_node("slots@here").join(10)
 
     assert should_stop()
     assert "slots@here" in caplog.text
@@ -201,7 +202,7 @@ def test_a_signal_in_the_middle_of_a_statement_stops_the_slots_all_the_same():
     """Two signals at once, as from an impatient operator: the second came while the first used the connection."""
     mine = make_worker("w-1", node="slots@here")
     telling = []
-    before = signal.signal(signal.SIGALRM, lambda *_: telling.append(tasks.stop_node("slots@here")))
+    before = signal.signal(signal.SIGALRM, lambda *_: telling.append(slots.stop_node("slots@here")))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
         with connection.cursor() as cursor:
@@ -216,7 +217,7 @@ def test_a_signal_in_the_middle_of_a_statement_stops_the_slots_all_the_same():
 
 
 def test_a_slot_whose_celery_parent_is_gone_stops(monkeypatch):
-    should_stop = tasks._stop_flag()
+    should_stop = slots.stop_flag()
     assert not should_stop()
 
     monkeypatch.setattr(os, "getppid", lambda: 1)
@@ -229,13 +230,13 @@ def test_a_slot_whose_celery_parent_is_gone_stops(monkeypatch):
 
 def test_each_slot_that_nobody_holds_is_started_once(sent, settings):
     settings.CONSUMER_SLOTS = 3
-    leases.acquire(tasks.slot_name(GROUP, 1), "somebody", 60)
+    leases.acquire(slots.slot_name(GROUP, 1), "somebody", 60)
 
     tasks.supervise()
     tasks.supervise()
 
     assert [(group, slot) for group, slot, _ in sent] == [(GROUP, 0), (GROUP, 2)]
-    assert all(options["expires"] == tasks.START_SECONDS for _, _, options in sent)
+    assert all(options["expires"] == slots.START_SECONDS for _, _, options in sent)
 
 
 def test_a_start_that_came_to_nothing_is_sent_again(sent, settings):
@@ -250,7 +251,7 @@ def test_a_start_that_came_to_nothing_is_sent_again(sent, settings):
 
 def test_no_start_is_sent_while_nobody_takes_those_that_wait(sent, settings, monkeypatch):
     settings.CONSUMER_SLOTS = 2
-    monkeypatch.setattr(tasks, "_waiting_starts", lambda: 2)
+    monkeypatch.setattr(slots, "waiting_starts", lambda _: 2)
 
     tasks.supervise()
 
@@ -270,11 +271,11 @@ def test_a_start_that_could_not_be_sent_is_tried_at_the_next_tick(sent, settings
 
 
 def test_starts_that_wait_are_counted_and_an_empty_queue_holds_none():
-    assert tasks._waiting_starts() == 0
+    assert slots.waiting_starts("slots") == 0
 
     tasks.run_slot.apply_async((GROUP, 0), expires=60)
     try:
-        assert tasks._waiting_starts() == 1
+        assert slots.waiting_starts("slots") == 1
     finally:
         with redis.Redis.from_url(settings.REDIS_URL) as client:
             client.delete("slots")
@@ -305,7 +306,7 @@ def test_a_broker_that_is_away_is_reported_and_not_waited_for(settings, monkeypa
     monkeypatch.setattr(current_app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
 
     with pytest.raises(BrokerError):
-        tasks._waiting_starts()
+        slots.waiting_starts("slots")
 
 
 # --- Dead workers ---------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from offsets.models import PartitionCheckpoint, Worker
-from offsets.tasks import slot_name
+from offsets.processing.slots import slot_name
 from tests.support.cases import Case
 from tests.support.processes import Background, background
 
