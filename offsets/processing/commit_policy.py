@@ -1,4 +1,4 @@
-"""The commit policy of this installation: loaded by dotted path, checked, and never trusted with the counting."""
+"""The commit policy of this installation: loaded by dotted path, checked, and guarded: its errors lose no counts."""
 
 import inspect
 import logging
@@ -14,6 +14,9 @@ from offsets.types import BatchStats
 
 logger = logging.getLogger(__name__)
 
+#: Modules that a COMMIT_POLICY of an earlier version may name, and where their content is now.
+_MOVED_MODULES = {"offsets.strategy": "offsets.processing.commit_policy"}
+
 
 def default_policy() -> CommitPolicy:
     """By time, count or bytes, whichever comes first, from COMMIT_INTERVAL_MS, COMMIT_MAX_RECORDS, COMMIT_MAX_BYTES."""
@@ -24,32 +27,35 @@ def default_policy() -> CommitPolicy:
 def load_policy() -> CommitPolicy:
     """What COMMIT_POLICY names: a policy, or something that makes one when called. Raises ImproperPolicyError."""
     path = settings.COMMIT_POLICY
+    module, _, name = path.rpartition(".")
+    if module in _MOVED_MODULES:
+        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} has moved. Set it to '{_MOVED_MODULES[module]}.{name}'.")
     try:
-        found: Any = import_string(path)
-        # A policy may itself be callable; a class has a method `due`, and is no policy yet.
-        made = isinstance(found, type) or not hasattr(found, "due")
-        policy = found() if made and callable(found) else found
+        imported: Any = import_string(path)
+        # A policy may itself be callable; a class has a method `due`, and is not a policy yet.
+        is_factory = isinstance(imported, type) or not hasattr(imported, "due")
+        policy = imported() if is_factory and callable(imported) else imported
     except Exception as error:
         raise ImproperPolicyError(
             f"COMMIT_POLICY {path!r} cannot be loaded: {describe_error(error).rstrip('.')}."
         ) from error
     reason = _unfit(policy)
     if reason:
-        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} is no commit policy: {reason}.")
+        raise ImproperPolicyError(f"COMMIT_POLICY {path!r} is not a commit policy: {reason}.")
     checked: CommitPolicy = policy
     return checked
 
 
 def _unfit(policy: object) -> str:
-    """Why the worker could not ask it; empty when it can."""
+    """Why the worker could not call it; empty when it can."""
     if isinstance(policy, type) or not isinstance(policy, CommitPolicy):
         return "it has no method due(progress)"
     if inspect.iscoroutinefunction(policy.due):
-        return "its method due is asynchronous, and a thread asks it that does not wait"
+        return "its method due is asynchronous, and the worker calls it from a thread, without an event loop"
     try:
         inspect.signature(policy.due).bind(Progress(BatchStats(), 0.0, 0))
     except TypeError as error:
-        return f"it cannot be asked as due(progress): {error}"
+        return f"it cannot be called as due(progress): {error}"
     except ValueError:  # written in C: it shows no signature
         pass
     return ""
@@ -69,10 +75,10 @@ def refused_policy() -> str:
 
 
 class GuardedPolicy:
-    """A user's policy within bounds: it may not hold a commit back for ever, and its errors cost nothing but itself.
+    """A user's policy within bounds: it may delay a commit only so long, and its errors stop nothing else.
 
     After COMMIT_MAX_SECONDS, or COMMIT_MAX_RECORDS fetched records, the commit is due whatever it says. A policy that
-    raises is replaced by the default until the worker ends; `on_trouble` hears of it.
+    raises is replaced by the default until the worker ends; `on_trouble(text)` is called then.
     """
 
     def __init__(self, policy: CommitPolicy, on_trouble: Callable[[str], None]) -> None:

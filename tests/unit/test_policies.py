@@ -164,6 +164,7 @@ def test_a_policy_that_fails_is_replaced_and_one_that_never_wants_is_overruled(
         ("tests.unit.test_policies.NOTHING", "no method due"),
         ("offsets.policies.ByTime", "cannot be loaded"),
         ("", "cannot be loaded"),
+        ("offsets.strategy.default_policy", "Set it to 'offsets.processing.commit_policy.default_policy'."),
         ("tests.unit.test_policies.Asynchronous", "asynchronous"),
         ("tests.unit.test_policies.Curious", "missing a required argument: 'more'"),
         ("tests.unit.test_policies.a_class", "no method due"),
