@@ -50,9 +50,5 @@ class FencedError(OffsetsError):
         super().__init__("; ".join(misses.values()))
 
 
-class CommitOutcomeUnknownError(OffsetsError):
-    """The connection was lost before the outcome of a transaction was seen."""
-
-
 class LedgerConflictError(OffsetsError):
     """A row that the ledger had locked did not look as it must: a bug or a hand-made change."""

@@ -3,7 +3,7 @@
 A *normalised* list is sorted, disjoint and has no two ranges that touch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from offsets.types import RangeKind
@@ -70,15 +70,6 @@ def intersect(ranges: Iterable[OffsetRange], others: Iterable[OffsetRange]) -> l
 def gaps(ranges: Iterable[OffsetRange], within: OffsetRange) -> list[OffsetRange]:
     """The offsets of `within` that no range covers: what I1 calls holes."""
     return subtract([within], ranges)
-
-
-def covers(ranges: Iterable[OffsetRange], wanted: OffsetRange) -> bool:
-    return not gaps(ranges, wanted)
-
-
-def total(ranges: Sequence[OffsetRange]) -> int:
-    """How many offsets a list of disjoint ranges holds."""
-    return sum(one.size for one in ranges)
 
 
 class KnownRange(NamedTuple):

@@ -72,13 +72,13 @@ def _claim(row: Sequence[Any]) -> Claim:
 
 def known_partitions(group_id: str, topic: str) -> set[int]:
     """Partitions of the topic that have a live checkpoint."""
-    live = PartitionCheckpoint.objects.filter(group_id=group_id, topic=topic, retired_at__isnull=True)
+    live = PartitionCheckpoint.objects.live(group_id).filter(topic=topic)
     return set(live.values_list("partition", flat=True))
 
 
 def partition_progress(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, PartitionProgress]:
     """Every live checkpoint of the group's topics."""
-    rows = PartitionCheckpoint.objects.filter(group_id=group_id, topic__in=list(topics), retired_at__isnull=True)
+    rows = PartitionCheckpoint.objects.live(group_id).filter(topic__in=list(topics))
     return {
         TopicPartition(row.topic, row.partition): PartitionProgress(
             row.next_offset,

@@ -171,13 +171,10 @@ def move_within(group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPart
     """Move `next_offset` forward within what the ledger holds, by compare-and-set. Returns the refused, with why."""
     refused = {}
     for c in sorted(commits, key=lambda one: one.topic_partition):
-        row = PartitionCheckpoint.objects.select_for_update(no_key=True).filter(
-            group_id=group_id,
-            topic=c.topic_partition.topic,
-            partition=c.topic_partition.partition,
-            retired_at__isnull=True,
+        row = PartitionCheckpoint.objects.live(group_id).filter(
+            topic=c.topic_partition.topic, partition=c.topic_partition.partition
         )
-        checkpoint = row.first()
+        checkpoint = row.select_for_update(no_key=True).first()
         reason = _refuses(checkpoint, c)
         if reason or checkpoint is None:
             refused[c.topic_partition] = reason

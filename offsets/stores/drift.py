@@ -50,7 +50,7 @@ def measure(group_id: str, store: Readable) -> list[Drift]:
 
     Raises ServiceUnavailableError when the store does not answer.
     """
-    live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True).order_by("topic", "partition")
+    live = PartitionCheckpoint.objects.live(group_id).order_by("topic", "partition")
     rows = list(live.values_list("pk", "topic", "partition", "next_offset"))
     stored = store.read(group_id, [TopicPartition(topic, partition) for _, topic, partition, _ in rows])
     found = []

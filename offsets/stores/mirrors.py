@@ -87,10 +87,6 @@ class Mirrors:
 
     # --- Other stores: a thread of their own -------------------------------------------------------
 
-    @property
-    def has_stores(self) -> bool:
-        return bool(self._stores)
-
     def run(self, stopping: threading.Event, every_seconds: float) -> None:
         """Send until `stopping`, and once more then."""
         backoff = Backoff()
