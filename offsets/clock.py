@@ -1,4 +1,4 @@
-"""Time, in one place. Judgements about other processes use the database's clock, never this one."""
+"""Time, in one place. Other processes are judged by the database's clock, never by this one."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which promise a group is given, and which combinations can keep it (design §6)."""
+"""Which settings can be combined: semantics with stores, mirrors, slots, the group protocol (design §6)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ STORES = tuple(CAPABILITIES)
 def refusal(semantics: str, store: str) -> str:
     """Why this combination cannot keep its promise; empty when it can. Pure."""
     if semantics not in SEMANTICS:
-        return f"There are no processing semantics {semantics!r}; use one of: {', '.join(SEMANTICS)}."
+        return f"Unknown processing semantics {semantics!r}. Use one of: {', '.join(SEMANTICS)}."
     if store not in STORES:
         return unknown_store(store)
     if semantics == Semantics.EXACTLY_ONCE and not capabilities_of(store).transactional:
@@ -44,7 +44,7 @@ def refused_mirrors(mirrors: Sequence[str], store: str) -> str:
     """Why the offsets cannot be mirrored so; empty when they can. Pure."""
     for name in mirrors:
         if name not in STORES or name == "postgres":
-            others = ", ".join(one for one in STORES if one != "postgres")
+            others = ", ".join(store for store in STORES if store != "postgres")
             return f"OFFSET_MIRRORS names {name!r}; it may name: {others}."
         if name == store and name != "kafka":
             return f"OFFSET_MIRRORS names {name!r}, which is the offset store itself. Leave it out."
@@ -52,14 +52,14 @@ def refused_mirrors(mirrors: Sequence[str], store: str) -> str:
 
 
 def refused_slots(store: str, slots: int) -> str:
-    """Why so many slots cannot share the store; empty when they can. Pure."""
+    """Why this many slots cannot share the store; empty when they can. Pure."""
     if slots > 1 and store in STORES and not capabilities_of(store).several_workers:
         return f"Offset store {store!r} serves one worker; CONSUMER_SLOTS is {slots}. Set it to 1 or use another store."
     return ""
 
 
 def misconfiguration(group_protocol: str, baseline: str, instance_id: str = "") -> str:
-    """What is wrong with how the group is set up; empty when nothing is. Pure."""
+    """What is wrong with the group's settings; empty when nothing is. Pure."""
     if group_protocol not in GROUP_PROTOCOLS:
         return f"GROUP_PROTOCOL is {group_protocol!r}; it must be one of: {', '.join(GROUP_PROTOCOLS)}."
     if instance_id and group_protocol != "classic":
@@ -73,7 +73,7 @@ def misconfiguration(group_protocol: str, baseline: str, instance_id: str = "") 
 
 
 def refuse(*reasons: str) -> None:
-    """Raises RefusedError with the first reason that there is."""
+    """Raises RefusedError with the first reason that is not empty."""
     for reason in filter(None, reasons):
         raise RefusedError(reason)
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 
-#: What a lost, restarted or overloaded database raises; psycopg's deadlock, lock timeout and serialization
-#: failures are among them, and all are answered the same way: look again, then repeat the whole transaction.
+#: What a lost, restarted or overloaded database raises, psycopg's deadlock, lock timeout and serialization failures
+#: included. All are handled the same way: probe, then repeat the whole transaction.
 DATABASE_LOST = (OperationalError, InterfaceError)
-#: What says that the data is at fault, and nothing around it: the database refuses it, or the handler chokes on it.
+#: Errors caused by the data alone: the database refuses it, or the handler fails on it.
 DATA_ERRORS = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError, LookupError)
 
 

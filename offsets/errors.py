@@ -4,7 +4,7 @@
 class OffsetsError(Exception):
     """Base of every error that this package raises on purpose."""
 
-    #: Exit status of a command that ends with this error (design: 1 aim not met, 2 refused, 3 unavailable).
+    #: Exit status of a command that ends with this error (1 failed, 2 refused, 3 unavailable).
     exit_status = 1
     #: Status of an API response that reports this error.
     http_status = 500
@@ -18,7 +18,7 @@ class RefusedError(OffsetsError):
 
 
 class StalePreviewError(RefusedError):
-    """The partition has changed since the operator looked at it; nothing was changed."""
+    """The partition has changed since the preview; nothing was changed."""
 
 
 class NotAllowedError(RefusedError):
@@ -35,7 +35,7 @@ class ServiceUnavailableError(OffsetsError):
 
 
 class CorruptStoreError(OffsetsError):
-    """What an offset store holds cannot be trusted; nothing overwrites it."""
+    """What an offset store holds cannot be read; nothing overwrites it."""
 
 
 class TopicNotFoundError(RefusedError):
@@ -43,7 +43,7 @@ class TopicNotFoundError(RefusedError):
 
 
 class FencedError(OffsetsError):
-    """A commit named an epoch or an offset that is no longer current: another owner has taken over."""
+    """A commit named an epoch or an offset that is not current any more: another owner has taken over."""
 
     def __init__(self, misses: "dict[int, str]") -> None:
         self.misses = misses
@@ -51,4 +51,4 @@ class FencedError(OffsetsError):
 
 
 class LedgerConflictError(OffsetsError):
-    """A row that the ledger had locked did not look as it must: a bug or a hand-made change."""
+    """A row that the ledger had locked was not as it must be: a bug or a manual change."""

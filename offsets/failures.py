@@ -15,7 +15,7 @@ REFUSED_BY_DATABASE = "refused_by_database"
 
 
 def failure_of(record: KafkaRecord, code: str, detail: str) -> RecordFailure:
-    """A record set apart, whole; headers that the client itself cannot read are left out, and the detail says so."""
+    """A dead letter of the whole record; headers that the client cannot read are left out, and the detail says so."""
     try:
         headers = record.headers() or []
     except Exception as error:  # the client decodes header names, and a hostile name may not be text
@@ -57,7 +57,7 @@ def halves(batch: RecordBatch) -> tuple[RecordBatch, RecordBatch]:
 def decode_apart(decode: Decode, batch: RecordBatch, never: tuple[type[Exception], ...] = ()) -> Iterator[DecodedBatch]:
     """Decode; where that raises, halve, down to the records that cannot be decoded, which become failures.
 
-    In offset order. Raises what is no fault of the data: errors of the types `never`, and whatever an empty batch
+    In offset order. Raises what is not caused by the data: errors of the types `never`, and whatever an empty batch
     raises, too.
     """
     try:

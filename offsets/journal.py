@@ -1,4 +1,4 @@
-"""The journal: what happened to partitions and workers, in words. The only writer of JournalEntry rows.
+"""The journal: what happened to partitions and workers. The only writer of JournalEntry rows.
 
 The row is for the page, the log line for whoever keeps logs. Neither may ever disturb what it reports.
 """

@@ -1,6 +1,6 @@
 """Leases: a right that one process holds for a bounded time. The only writer of Lease rows.
 
-Time is the database's. A takeover adds one to the epoch, so a former holder can tell that it is one.
+Time is the database's. A takeover adds one to the epoch, by which a former holder sees that it has lost the lease.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def drop(name: str) -> None:
 
 
 def live(names: list[str]) -> set[str]:
-    """Those of `names` that somebody holds now."""
+    """Those of `names` that are held now."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name FROM offsets_lease WHERE name = ANY(%s) AND expires_at >= clock_timestamp()", [names]

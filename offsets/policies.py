@@ -75,7 +75,7 @@ class ByTime(_Combines):
 
 @dataclass(frozen=True, slots=True)
 class ByCount(_Combines):
-    """Commit when so many records were fetched. Raises ValueError unless that is a whole number above 0."""
+    """Commit when this many records were fetched. Raises ValueError unless that is a whole number above 0."""
 
     records: int
 
@@ -88,7 +88,7 @@ class ByCount(_Combines):
 
 @dataclass(frozen=True, slots=True)
 class ByBytes(_Combines):
-    """Commit when the records' values amount to so many bytes. Raises ValueError unless a whole number above 0."""
+    """Commit when the records' values amount to this many bytes. Raises ValueError unless a whole number above 0."""
 
     size_bytes: int
 
@@ -101,7 +101,7 @@ class ByBytes(_Combines):
 
 @dataclass(frozen=True, slots=True)
 class ByType(_Combines):
-    """Commit when one of these types of events has so many: `ByType({"share": 1})`.
+    """Commit when one of these types of events has this many: `ByType({"share": 1})`.
 
     Types are the handler's: one that it never counts is never due. Raises ValueError for no type, and for a count that
     is not a whole number above 0.

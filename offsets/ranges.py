@@ -73,7 +73,7 @@ def gaps(ranges: Iterable[OffsetRange], within: OffsetRange) -> list[OffsetRange
 
 
 class KnownRange(NamedTuple):
-    """A range of the ledger; `kind` None stands for offsets of which it says nothing."""
+    """A range of the ledger; `kind` None stands for offsets that no range covers."""
 
     start: int
     end: int
@@ -81,7 +81,7 @@ class KnownRange(NamedTuple):
 
 
 def cut(within: OffsetRange, known: Iterable[KnownRange]) -> list[KnownRange]:
-    """`within`, cut where the ledger's word changes: sorted, without gaps, neighbours of one kind merged.
+    """`within`, cut where the kind of the ranges changes: sorted, without gaps, neighbours of one kind merged.
 
     `known` are disjoint ranges (I2) in any order; what lies outside of `within` is left out.
     """
@@ -93,15 +93,15 @@ def cut(within: OffsetRange, known: Iterable[KnownRange]) -> list[KnownRange]:
         else:
             pieces.append(KnownRange(start, end, kind))
 
-    at = within.start
-    for one in sorted(known, key=lambda one: one.start):
-        start, end = max(one.start, within.start), min(one.end, within.end)
+    position = within.start
+    for current in sorted(known, key=lambda current: current.start):
+        start, end = max(current.start, within.start), min(current.end, within.end)
         if start >= end:
             continue
-        if start > at:
-            add(at, start, None)
-        add(start, end, one.kind)
-        at = end
-    if at < within.end:
-        add(at, within.end, None)
+        if start > position:
+            add(position, start, None)
+        add(start, end, current.kind)
+        position = end
+    if position < within.end:
+        add(position, within.end, None)
     return pieces

@@ -44,12 +44,12 @@ def run_slot(self: "Task[..., None]", group_id: str, slot: int) -> None:
 
 @shared_task(name="offsets.tasks.run_replay")
 def run_replay(replay_id: int) -> None:
-    """Run a replay to its end. Sent again while nobody runs it, so a crash only makes it later."""
+    """Run a replay to its end. The recovery manager sends it again while no worker runs it: a crash only delays it."""
     with survives_outage(f"Replay {replay_id}"):
         try:
             runner.run(replay_id, should_stop=slots.stop_flag())
         except OffsetsError as error:
-            logger.warning("Replay %d waits to be run again: %s", replay_id, error)
+            logger.warning("Replay %d will be run again: %s", replay_id, error)
 
 
 def dispatch_replay(replay_id: int) -> bool:
@@ -76,7 +76,7 @@ def _send_slot(group_id: str, slot: int) -> None:
 
 @cache
 def _manager(group_id: str) -> RecoveryManager:
-    """One for each process; all processes of a host are one leader, because their ticks never overlap."""
+    """One per process; all processes of a host are one leader, because their ticks never overlap."""
     return RecoveryManager(group_id, f"celery:{socket.gethostname()}", dispatch=dispatch_replay)
 
 
@@ -84,26 +84,26 @@ def _manager(group_id: str) -> RecoveryManager:
 def recover() -> None:
     """One tick of the recovery manager, unless `run_recovery_manager` or another host leads."""
     group_id = settings.ENGAGEMENT_GROUP
-    with survives_outage("Recovery"), only_one(f"recover:{group_id}", 10) as mine:
-        if mine:
+    with survives_outage("Recovery"), only_one(f"recover:{group_id}", 10) as may_run:
+        if may_run:
             _manager(group_id).tick()
 
 
 @shared_task(name="offsets.tasks.notify")
 def notify() -> None:
-    """Send what people are to be told."""
-    with survives_outage("Sending alerts"), only_one("notify", 300) as mine:
-        if mine:
+    """Send the alerts that are due."""
+    with survives_outage("Sending alerts"), only_one("notify", 300) as may_run:
+        if may_run:
             notifications.send_due()
 
 
 @shared_task(name="offsets.tasks.verify")
 def verify() -> None:
-    """Check the invariants for the page's badge. A check that took long is followed by a rest that is longer."""
+    """Check the invariants for the page's badge. A slow check is followed by a proportionally longer rest."""
     group_id = settings.ENGAGEMENT_GROUP
     rest = f"verify-rest:{group_id}"
-    with survives_outage("Checking the invariants"), only_one(f"verify:{group_id}", 300) as mine:
-        if not mine or leases.live([rest]):
+    with survives_outage("Checking the invariants"), only_one(f"verify:{group_id}", 300) as may_run:
+        if not may_run or leases.live([rest]):
             return
         began = monotonic()
         result = invariants.check_and_store(group_id)
@@ -114,11 +114,11 @@ def verify() -> None:
 
 @shared_task(name="offsets.tasks.compare_stores")
 def compare_stores() -> None:
-    """See how far the mirrors, and the offset store where it is not the ledger, stand from the ledger."""
+    """Measure the drift of the mirrors, and of the offset store where it is not the ledger."""
     group_id = settings.ENGAGEMENT_GROUP
     names = [name for name in dict.fromkeys([settings.OFFSET_STORE, *settings.OFFSET_MIRRORS]) if name != "postgres"]
-    with survives_outage("Comparing the offset stores"), only_one(f"compare:{group_id}", 60) as mine:
-        for name in names if mine else []:
+    with survives_outage("Comparing the offset stores"), only_one(f"compare:{group_id}", 60) as may_run:
+        for name in names if may_run else []:
             try:
                 with closing(open_store(name)) as store:
                     drift.sample(group_id, store)

@@ -1,4 +1,4 @@
-"""Bytes that somebody else wrote, made safe to show. Pure."""
+"""Foreign bytes and errors, made safe to show and to store; durations and counts in words. Pure."""
 
 import base64
 import traceback
@@ -7,7 +7,7 @@ PREVIEW_CHARACTERS = 200
 
 
 def preview_text(payload: bytes | None, limit: int = PREVIEW_CHARACTERS) -> str | None:
-    """UTF-8 text with control characters escaped, base64 where it is no text; cut to `limit`. None stays None."""
+    """UTF-8 text with control characters escaped, base64 where it is not text; cut to `limit`. None stays None."""
     if payload is None:
         return None
     # Four bytes are the longest UTF-8 character: never decode a megabyte to show a line of it.
@@ -26,12 +26,12 @@ def _escaped(character: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Somebody else's error in one line, `Type: text`; also one that cannot be printed, or that quotes a record."""
+    """Any error in one line, `Type: text`; also one that cannot be printed, or that quotes a record."""
     return postgres_text(" ".join(traceback.format_exception_only(error)[-1].split()))
 
 
 def postgres_text(text: str) -> str:
-    """A text that quotes what nobody has checked, without what PostgreSQL refuses in a text: NUL, half a character."""
+    """An unchecked text without what PostgreSQL refuses in a text: NUL, half a character."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
 
 

@@ -1,4 +1,4 @@
-"""The words of this project, as types.
+"""The vocabulary of this project, as types.
 
 * **offset**: the position of one record in a partition's log.
 * **next_offset** = *committed offset*: the next offset to read. Never "the last one processed".
@@ -8,7 +8,7 @@
 * **position**: where the client will read next; it may lie past the last record delivered, because
   transaction markers and compacted records occupy offsets that are never delivered.
 * **epoch**: our fencing token. Each claim of a partition, and each operator's action on it, adds one;
-  a commit that names an older epoch is refused. **leader_epoch** is Kafka's, and is something else.
+  a commit that names an older epoch is refused. **leader_epoch** is Kafka's, and not related.
 * **checkpoint**: the database row that holds a partition's `next_offset`, epoch and owner.
 * **claim**: what a worker holds after it has become a checkpoint's owner.
 
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class RangeKind(enum.StrEnum):
-    """What became of the offsets of a ledger range."""
+    """The outcome of the offsets of a ledger range."""
 
     PROCESSED = "processed"
     FAILED = "failed"
@@ -32,7 +32,7 @@ class RangeKind(enum.StrEnum):
 
 
 class DesiredState(enum.StrEnum):
-    """What the operator wants of a partition; its owner reads it with every heartbeat."""
+    """Whether the operator wants a partition read; its owner reads it with every heartbeat."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -172,11 +172,11 @@ class OffsetSpan(NamedTuple):
         return OffsetSpan(min(self.start, other.start), max(self.end, other.end))
 
 
-def _added(one: float | None, other: float | None) -> float | None:
-    """A sum of what is known; None only when nothing is."""
-    if one is None or other is None:
-        return one if other is None else other
-    return one + other
+def _added(left: float | None, right: float | None) -> float | None:
+    """The sum of what is known; None only when neither is."""
+    if left is None or right is None:
+        return left if right is None else right
+    return left + right
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class BatchStats:
 
     @property
     def all_records(self) -> int:
-        """Records read: counted and set apart."""
+        """Records read: counted ones and dead letters."""
         return self.records + self.failed_records
 
     def __add__(self, other: "BatchStats") -> "BatchStats":
@@ -241,13 +241,13 @@ class DecodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive offsets `[start, end)` of a batch of which the ledger says one thing."""
+    """Consecutive offsets `[start, end)` of a batch for which the ledger holds one kind of range, or none."""
 
     start: int
     end: int
     #: The kind of range that lies there; None where there is none.
     found: RangeKind | None
-    #: Counted here, and set apart here; both 0 where `found` is processed and was subtracted.
+    #: Counted here, and dead letters here; both 0 where `found` is processed and was subtracted.
     records: int = 0
     failed_records: int = 0
 
@@ -260,12 +260,12 @@ class Segment:
 class PartitionCommit(DecodedBatch):
     """Everything one transaction writes for one partition: decoded batches merged, `[start, end)` of its log."""
 
-    #: What the ledger said of these offsets when they were decoded, in order; empty when it said nothing.
+    #: The ranges that the ledger held for these offsets when they were decoded, in order; empty when it held none.
     segments: tuple[Segment, ...] = ()
 
     @property
     def parts(self) -> tuple[Segment, ...]:
-        """The segments; a commit that was never cut is one, of which the ledger says nothing."""
+        """The segments; a commit that was never cut is one, for which the ledger holds no range."""
         return self.segments or (Segment(self.start, self.end, None, self.stats.records, self.stats.failed_records),)
 
 
@@ -309,7 +309,7 @@ class BatchHandler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
-    """The next offset to read, and who stored it under which epoch. Epoch 0 and no worker: somebody else's tool."""
+    """The next offset to read, and who stored it under which epoch. Epoch 0 and no worker: another tool stored it."""
 
     next_offset: int
     epoch: int = 0
@@ -329,7 +329,7 @@ class StoreCommit:
 
 @dataclass(frozen=True, slots=True)
 class StoreCapabilities:
-    """What may be built on a store; semantics and the contract suite go by these."""
+    """What a store can do; semantics and the contract suite depend on it."""
 
     #: Offsets move in the transaction that writes the metrics.
     transactional: bool

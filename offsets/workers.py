@@ -1,4 +1,4 @@
-"""The only writer of Worker rows: who consumes, and when it was last seen (by the database's clock)."""
+"""The only writer of Worker rows: who consumes, and its last heartbeat (by the database's clock)."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ def new_worker_id() -> str:
 
 @dataclass(slots=True)
 class WorkerStats:
-    """What a worker says about itself with each heartbeat."""
+    """What a worker reports with each heartbeat."""
 
     records: int = 0
     events_per_second: float | None = None
@@ -33,7 +33,7 @@ class WorkerStats:
 
 
 class StopRequest(NamedTuple):
-    """What the Worker row asks of its process: to finish and end, or, evicted, to drop all and end."""
+    """What the Worker row asks of its process: to finish the batch in hand and end, or, evicted, to drop it and end."""
 
     stop: bool
     evicted: bool
@@ -51,7 +51,7 @@ def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -
 
 
 def heartbeat(worker_id: str, stats: WorkerStats) -> StopRequest:
-    """Say that the worker lives. Returns what it is asked to do; to stop, also when its row is gone."""
+    """Write a heartbeat. Returns what the worker is asked to do: to stop, also when its row is gone."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_worker SET heartbeat_at = clock_timestamp(), records = %s, events_per_second = %s,"

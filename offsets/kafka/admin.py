@@ -1,4 +1,4 @@
-"""Questions to the cluster: topics, their ids, and log bounds, each for all partitions in one request."""
+"""Reads topics, their ids and log bounds from the cluster, each for all partitions in one request."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class TopicDescription:
 
 
 class KafkaAdmin:
-    """Short-lived questions with one timeout. Create it after fork; safe to use from several threads.
+    """Short requests with one timeout. Create it after fork; safe to use from several threads.
 
     Raises ServiceUnavailableError when the cluster does not answer in time.
     """
@@ -45,7 +45,7 @@ class KafkaAdmin:
     def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._client = AdminClient(client_config())
         self._timeout = timeout_seconds
-        #: Whether it was asked for a topic that is gone: then it is made sure first which are there.
+        #: Whether a topic that was deleted has been asked for: from then on the topics are checked first.
         self._careful = False
 
     def describe_topics(
@@ -57,15 +57,15 @@ class KafkaAdmin:
             return {}
         timeout = timeout_seconds or self._timeout
         futures = self._client.describe_topics(TopicCollection(names), request_timeout=timeout)
-        found = {}
+        descriptions = {}
         for name, future in futures.items():
             try:
                 description = result_of(future, timeout)
             except TopicNotFoundError:
                 continue
             partitions = tuple(sorted(p.id for p in description.partitions))
-            found[name] = TopicDescription(str(description.topic_id), partitions)
-        return found
+            descriptions[name] = TopicDescription(str(description.topic_id), partitions)
+        return descriptions
 
     def describe_topic(self, topic: str) -> TopicDescription:
         """Raises TopicNotFoundError, naming the topic."""
@@ -90,7 +90,7 @@ class KafkaAdmin:
         try:
             return self._bounds(wanted, timeout)
         except ServiceUnavailableError:
-            # One topic that is gone can make the whole question time out.
+            # One deleted topic can make the whole request time out.
             known = self._existing(wanted, timeout)
             self._careful = len(known) < len(wanted)
             if not self._careful:
@@ -109,17 +109,17 @@ class KafkaAdmin:
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """The first offset of each partition whose record is not older than `timestamp_ms`; the end where none is."""
         wanted = sorted(set(partitions))
-        found = self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
-        late = [tp for tp, offset in found.items() if offset < 0]
+        offsets = self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
+        late = [tp for tp, offset in offsets.items() if offset < 0]
         ends = self._offsets(late, OffsetSpec.latest(), self._timeout)
-        return {tp: ends.get(tp, offset) if offset < 0 else offset for tp, offset in found.items()}
+        return {tp: ends.get(tp, offset) if offset < 0 else offset for tp, offset in offsets.items()}
 
     def retention_seconds(self, topics: Iterable[str]) -> dict[str, float]:
-        """How long each topic keeps its records; topics that keep them for ever, or only compact, are left out."""
+        """The retention of each topic; topics without a limit, or only compacted, are left out."""
         wanted = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in sorted(set(topics))]
         if not wanted:
             return {}
-        found = {}
+        retentions = {}
         for resource, future in self._client.describe_configs(wanted, request_timeout=self._timeout).items():
             try:
                 entries = result_of(future, self._timeout)
@@ -127,13 +127,13 @@ class KafkaAdmin:
                 continue
             retention = int(entries["retention.ms"].value)
             if retention >= 0 and "delete" in entries["cleanup.policy"].value:
-                found[str(resource.name)] = retention / 1000
-        return found
+                retentions[str(resource.name)] = retention / 1000
+        return retentions
 
     def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What an existing consumer group has committed to Kafka; partitions without a commit are left out."""
-        found = committed_offsets(group_id, set(partitions), self._timeout)
-        return {tp: one.next_offset for tp, one in found.items()}
+        committed = committed_offsets(group_id, set(partitions), self._timeout)
+        return {tp: stored.next_offset for tp, stored in committed.items()}
 
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
         """Create a topic with the cluster's default replication. False when it exists already."""
@@ -157,10 +157,10 @@ class KafkaAdmin:
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=timeout,
         )
-        found = {}
+        offsets = {}
         for tp, future in futures.items():
             try:
-                found[TopicPartition(tp.topic, tp.partition)] = result_of(future, timeout).offset
+                offsets[TopicPartition(tp.topic, tp.partition)] = result_of(future, timeout).offset
             except (TopicNotFoundError, RefusedError):
                 continue
-        return found
+        return offsets

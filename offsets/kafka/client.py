@@ -134,7 +134,7 @@ class KafkaClient:
         """Remove from the assignment; partitions that are not in it are ignored.
 
         In a revoke or lost callback it must be called even for nothing: otherwise the client removes what the callback
-        named, fails where that was removed before, and waits for ever for a call that never comes.
+        named, fails where that was removed before, and waits without end for a call that never comes.
         """
         assigned = self.assignment()
         gone = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions if tp in assigned]
@@ -165,8 +165,8 @@ class KafkaClient:
         try:
             self._consumer.commit(
                 offsets=[
-                    KafkaTopicPartition(tp.topic, tp.partition, one.next_offset, metadata=metadata_of(one))
-                    for tp, one in offsets.items()
+                    KafkaTopicPartition(tp.topic, tp.partition, stored.next_offset, metadata=metadata_of(stored))
+                    for tp, stored in offsets.items()
                 ],
                 asynchronous=True,
             )

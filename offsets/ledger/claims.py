@@ -25,7 +25,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a partition is, whoever owns it; `held` says why it does not go on by itself: paused, or halted."""
+    """How far a partition is, whoever owns it; `held` is why it makes no progress: paused or halted, else empty."""
 
     next_offset: int
     held: str
@@ -33,7 +33,7 @@ class PartitionProgress:
 
 @dataclass(frozen=True, slots=True)
 class ControlState:
-    """What the database says of a checkpoint now: the owner's control channel (R5)."""
+    """The columns of a checkpoint by which its owner is controlled (R5)."""
 
     checkpoint_id: int
     epoch: int
@@ -125,7 +125,7 @@ def claim(
     *,
     semantics: Semantics = Semantics.EXACTLY_ONCE,
 ) -> list[Claim]:
-    """Become the owner of those `partitions` whose rows are free to lock (R1). The others are left out: ask again.
+    """Become the owner of those `partitions` whose rows are free to lock (R1); the others are left out for a later try.
 
     Sessions of a previous owner that did not release are ended: one that was stopped in mid-transaction would
     hold its row locks past every timeout.
@@ -176,7 +176,7 @@ def release(claims: Iterable[Claim]) -> list[int]:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint c SET owner_id = NULL FROM unnest(%s::bigint[], %s::bigint[])"
-            " AS mine(id, epoch) WHERE c.id = mine.id AND c.epoch = mine.epoch RETURNING c.id",
+            " AS held(id, epoch) WHERE c.id = held.id AND c.epoch = held.epoch RETURNING c.id",
             [ids, epochs],
         )
         return [row[0] for row in cursor.fetchall()]
@@ -223,7 +223,7 @@ def control_states(checkpoint_ids: Iterable[int]) -> dict[int, ControlState]:
 
 
 def halt(checkpoint_id: int, epoch: int, reason: HaltReason, detail: str) -> bool:
-    """Stop a partition with the reason why. False when the epoch is no longer ours, or it is halted already."""
+    """Halt a partition with a reason. False when the epoch is over, or it is halted already."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint SET halt_reason = %s, halt_detail = %s,"
@@ -234,7 +234,7 @@ def halt(checkpoint_id: int, epoch: int, reason: HaltReason, detail: str) -> boo
 
 
 def align_with_store(claim: Claim, next_offset: int, store: str) -> bool:
-    """Begin at what the offset store holds, where that lies further on, and remember which store it is (R18).
+    """Begin at the store's offset, where that lies further on, and record which store it is (R18).
 
     In the caller's transaction. `next_offset` may not pass over offsets of which the ledger says nothing, at its end or
     before: they were never counted. False when it would, or when the epoch is over.

@@ -19,7 +19,7 @@ from offsets.types import EpochCause, PartitionCommit, RangeKind, RecordFailure
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A locked checkpoint, as far as a commit cares."""
+    """The columns of a locked checkpoint that a commit is compared with."""
 
     epoch: int
     epoch_cause: str
@@ -44,7 +44,7 @@ def _lock(commits: Sequence[PartitionCommit]) -> dict[int, _Row]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, epoch, epoch_cause, next_offset, ledger_end, retired_at IS NOT NULL,"
-            " coalesce(owner_id, 'nobody'), last_batch_id"
+            " coalesce(owner_id, 'no worker'), last_batch_id"
             " FROM offsets_partitioncheckpoint WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
             [sorted(commit.claim.checkpoint_id for commit in commits)],
         )
@@ -61,7 +61,7 @@ def _misses(commits: Sequence[PartitionCommit], rows: dict[int, _Row]) -> dict[i
 
 
 def _miss(commit: PartitionCommit, row: _Row | None) -> str:
-    """Why this commit may not be applied to the row as it stands; empty when it may."""
+    """Why this commit may not be applied to the row as it is; empty when it may."""
     name = f"{commit.claim.topic_partition} [{commit.start}, {commit.end})"
     if row is None:
         return f"{name}: its checkpoint is gone"
@@ -72,12 +72,12 @@ def _miss(commit: PartitionCommit, row: _Row | None) -> str:
         return f"{name}: epoch {commit.claim.epoch} is over, {who} holds epoch {row.epoch}"
     if row.next_offset != commit.start:
         return f"{name}: next offset is {row.next_offset}, not {commit.start}"
-    if _known_now(commit, row.ledger_end) != _believed(commit):
+    if _known_now(commit, row.ledger_end) != _expected(commit):
         return f"{name}: the ledger has changed since these offsets were read"
     return ""
 
 
-def _believed(commit: PartitionCommit) -> list[tuple[int, int, RangeKind | None]]:
+def _expected(commit: PartitionCommit) -> list[tuple[int, int, RangeKind | None]]:
     return [segment.bounds for segment in commit.parts]
 
 
@@ -94,8 +94,8 @@ def _known_now(commit: PartitionCommit, ledger_end: int) -> list[tuple[int, int,
 def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *, move: bool = True) -> None:
     """Write what was counted: ranges, dead letters, checkpoints. In the caller's transaction.
 
-    What the ledger held as processed was subtracted, or is counted once more and said to be (`duplicates`); every
-    other kind becomes processed. `move=False` leaves `next_offset` to `follow_store`. Raises LedgerConflictError when
+    What the ledger held as processed was subtracted, or is counted once more and added to `duplicates`; every other
+    kind becomes processed. `move=False` leaves `next_offset` to `follow_store`. Raises LedgerConflictError when
     a row count is not what it must be: nothing may be committed then.
     """
     tips = pieces.write_processed(new_pieces(commits), batch_id)
@@ -118,10 +118,10 @@ def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *,
 def record_failed(
     commit: PartitionCommit, batch_id: uuid.UUID, detail: str, *, retry_seconds: float, move: bool
 ) -> None:
-    """Set a whole batch apart whose counts were refused: a failed range, to be replayed in `retry_seconds` (R11).
+    """Quarantine a batch whose counts were refused: a failed range, to be replayed in `retry_seconds` (R11).
 
     In the caller's transaction, after `lock_for_commit`. What is counted stays so, and what had failed before keeps its
-    attempts; offsets that were skipped, or claimed and lost, were to be counted now, and have failed to be.
+    attempts; offsets that were skipped, or claimed and lost, were to be counted now, and become failed.
     """
     settled = (RangeKind.PROCESSED, RangeKind.FAILED)
     new = [piece for piece in new_pieces([commit]) if piece.kind not in settled]
@@ -132,7 +132,7 @@ def record_failed(
 
 
 def claim_offsets(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
-    """At most once, first half: the offsets are `claimed` and done with before anything is counted."""
+    """At most once, first half: the offsets are `claimed` before anything is counted."""
     new = [piece for piece in new_pieces(commits) if piece.kind is not RangeKind.PROCESSED]
     pieces.write_claimed(new, batch_id)
     rows = [(c.claim.checkpoint_id, c.start, c.end, c.claim.epoch, None, c.leader_epoch, 0) for c in commits]
@@ -142,8 +142,8 @@ def claim_offsets(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> No
 def settle_claimed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> list[PartitionCommit]:
     """At most once, second half: what this batch claimed becomes processed. Returns the commits that may be counted.
 
-    The batch's own claimed ranges are the fence, whatever became of the epoch meanwhile. A commit of which one is
-    missing is not counted: somebody else has settled it, or an operator took it back.
+    The batch's own claimed ranges are the fence, whatever the epoch is now. A commit that misses one is not
+    counted: another worker has settled it, or an operator took it back.
     """
     _lock(commits)
     kept = [commit for commit in commits if _holds_claimed(commit, batch_id)]
@@ -156,12 +156,12 @@ def settle_claimed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> l
 
 
 def _holds_claimed(commit: PartitionCommit, batch_id: uuid.UUID) -> bool:
-    mine = pieces.claimed_by(commit.claim.checkpoint_id, batch_id)
-    return mine == [(s.start, s.end) for s in commit.parts if s.found is not RangeKind.PROCESSED]
+    claimed = pieces.claimed_by(commit.claim.checkpoint_id, batch_id)
+    return claimed == [(s.start, s.end) for s in commit.parts if s.found is not RangeKind.PROCESSED]
 
 
 def follow_store(commits: Sequence[PartitionCommit]) -> dict[int, str]:
-    """At least once: `next_offset` follows what the store has taken. Returns the fenced ones, with the reason."""
+    """At least once: move `next_offset` to what the store has accepted. Returns the fenced commits, with the reason."""
     ids, starts, ends, epochs = columns((c.claim.checkpoint_id, c.start, c.end, c.claim.epoch) for c in commits)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -174,7 +174,7 @@ def follow_store(commits: Sequence[PartitionCommit]) -> dict[int, str]:
         )
         moved = {row[0] for row in cursor.fetchall()}
     return {
-        c.claim.checkpoint_id: f"{c.claim.topic_partition}: epoch {c.claim.epoch} ended before its store was followed"
+        c.claim.checkpoint_id: f"{c.claim.topic_partition}: epoch {c.claim.epoch} ended before next_offset was moved"
         for c in commits
         if c.claim.checkpoint_id not in moved
     }
@@ -224,7 +224,7 @@ def insert_dead_letters(commits: Sequence[PartitionCommit]) -> None:
 
 
 def _new_failures(commit: PartitionCommit) -> Iterable[RecordFailure]:
-    """Without those inside processed ranges: read again under at_least_once, they are dead letters already."""
+    """The failures outside processed ranges: those inside, read again under at_least_once, are dead letters already."""
     processed = [s for s in commit.parts if s.found is RangeKind.PROCESSED]
     if not processed:
         return commit.failures
@@ -244,7 +244,7 @@ def _timestamp(milliseconds: int | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class ProbedCommit:
-    """What became of a transaction whose COMMIT was not seen to succeed (R10)."""
+    """The outcome of a transaction whose COMMIT was not seen to succeed (R10)."""
 
     applied: bool
     misses: dict[int, str]

@@ -1,7 +1,7 @@
 """What an operator's action does to a checkpoint: pause, seek, rebuild. In the caller's transaction, row locked.
 
 Every move begins a new epoch that names its audited action: what the owner has in hand is refused, and it claims the
-partition afresh at the new offset (R4).
+partition again at the new offset (R4).
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def set_desired_state(
 
 
 def uncovered(checkpoint_id: int, within: OffsetRange) -> list[OffsetRange]:
-    """The offsets of `within`, which may be empty, of which the ledger says nothing."""
+    """The offsets of `within`, which may be empty, that no range covers."""
     if within.size <= 0:
         return []
     return gaps([OffsetRange(r.start, r.end) for r in pieces.known_ranges(checkpoint_id, within)], within)
@@ -54,7 +54,7 @@ def seek(
 ) -> PartitionCheckpoint:
     """Make `target` the next offset (R14). `checkpoint` is the locked row; returns it as it is afterwards.
 
-    Forward, the offsets passed over of which the ledger says nothing become a range `passed_as` (skipped, or expired).
+    Forward, the uncovered offsets passed over become a range `passed_as` (skipped, or expired).
     Backward, `next_offset` falls and the ranges stay; below the baseline the baseline falls with it. `baseline` sets
     one instead: an undo puts it back. A halt for a reason that the seek answers is lifted; `recreated` is not.
     """
@@ -97,7 +97,7 @@ def retire_and_restart(
     """Retire a locked checkpoint and begin a new one at `baseline` in its place (R14). Returns the new row.
 
     `reason` "rebuilt" takes the old counts out of every read; any other keeps them beside the new ones. The old row's
-    epoch grows, so that whatever still aims at it misses; the new row continues it.
+    epoch grows, so that what still names it is refused; the new row continues it.
     """
     epoch = checkpoint.epoch + 1
     _retire(checkpoint, epoch, reason, action)
@@ -170,7 +170,7 @@ def request_mirror(checkpoint_ids: Sequence[int]) -> int:
 def move_within(group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
     """Move `next_offset` forward within what the ledger holds, by compare-and-set. Returns the refused, with why."""
     refused = {}
-    for c in sorted(commits, key=lambda one: one.topic_partition):
+    for c in sorted(commits, key=lambda commit: commit.topic_partition):
         row = PartitionCheckpoint.objects.live(group_id).filter(
             topic=c.topic_partition.topic, partition=c.topic_partition.partition
         )
@@ -192,6 +192,6 @@ def _refuses(checkpoint: PartitionCheckpoint | None, commit: StoreCommit) -> str
         return f"the ledger holds {checkpoint.next_offset}, not {commit.expected}"
     if not checkpoint.next_offset <= commit.next_offset <= checkpoint.ledger_end:
         return f"the ledger reaches from {checkpoint.next_offset} to {checkpoint.ledger_end}, not {commit.next_offset}"
-    # Below the ledger's end there may be offsets that nobody has read yet: what a seek below the old baseline leaves.
+    # Below the ledger's end there may be unread offsets: a seek below the old baseline leaves them.
     holes = uncovered(checkpoint.pk, OffsetRange(checkpoint.next_offset, commit.next_offset))
     return f"the ledger knows nothing of {holes[0]} yet" if holes else ""

@@ -1,4 +1,4 @@
-"""Ranges of the ledger as rows: how one is looked up, grown, begun, and cut out of another.
+"""Ranges of the ledger as rows: look up, grow, insert, and cut out.
 
 `processed` ranges only ever grow; every other kind gives way where its offsets are counted after all (R13).
 """
@@ -22,7 +22,7 @@ _OVERLAP = (
 
 
 class Piece(NamedTuple):
-    """Offsets `[start, end)` of a checkpoint that a commit covers; `kind` is what lies there now, None for nothing."""
+    """Offsets `[start, end)` of a checkpoint that a commit covers; `kind` is that of the range there, None for none."""
 
     checkpoint_id: int
     start: int
@@ -110,13 +110,13 @@ def _insert(pieces: Sequence[Piece], kind: RangeKind, batch_id: uuid.UUID | None
 
 
 def write_failed(pieces: Sequence[Piece], batch_id: uuid.UUID, detail: str, retry_seconds: float) -> None:
-    """Say of offsets that they could not be counted, and when a replay may try them again."""
+    """Record offsets that could not be counted, and when a replay may retry them."""
     if not pieces:
         return
     for piece in pieces:
         if piece.kind is not None:
             cut_out(piece.checkpoint_id, piece.start, piece.end)
-    _insert([one._replace(records=0, failed_records=0) for one in pieces], RangeKind.FAILED, batch_id, detail)
+    _insert([piece._replace(records=0, failed_records=0) for piece in pieces], RangeKind.FAILED, batch_id, detail)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_ledgerrange SET retry_at = clock_timestamp() + make_interval(secs => %s)"
@@ -126,13 +126,13 @@ def write_failed(pieces: Sequence[Piece], batch_id: uuid.UUID, detail: str, retr
 
 
 def insert_uncounted(checkpoint_id: int, gaps: Sequence[OffsetRange], kind: RangeKind, epoch: int, detail: str) -> None:
-    """Say of uncovered offsets that an operator passed over them, or that Kafka deleted them."""
+    """Record uncovered offsets that an operator passed over, or that Kafka deleted."""
     if gaps:
         _insert([Piece(checkpoint_id, gap.start, gap.end, None, 0, 0, epoch) for gap in gaps], kind, None, detail)
 
 
 def cut_out(checkpoint_id: int, start: int, end: int) -> None:
-    """Take `[start, end)` out of the ranges there, which may not be processed ones; what is left keeps its words."""
+    """Take `[start, end)` out of the ranges there that are not processed; what is left keeps its columns."""
     bounds = {"id": checkpoint_id, "start": start, "end": end}
     with connection.cursor() as cursor:
         cursor.execute(
@@ -142,8 +142,8 @@ def cut_out(checkpoint_id: int, start: int, end: int) -> None:
         )
         removed = cursor.fetchall()
         left = [
-            (low, high, *words)
-            for lower, upper, *words in removed
+            (low, high, *rest)
+            for lower, upper, *rest in removed
             for low, high in ((lower, min(upper, start)), (max(lower, end), upper))
             if low < high
         ]
@@ -151,7 +151,7 @@ def cut_out(checkpoint_id: int, start: int, end: int) -> None:
             "INSERT INTO offsets_ledgerrange (checkpoint_id, offsets, kind, records, failed_records, epoch, batch_id,"
             " detail, created_at, attempts, retry_at)"
             " VALUES (%s, int8range(%s, %s), %s, 0, 0, %s, %s, %s, %s, %s, %s)",
-            [(checkpoint_id, *one) for one in left],
+            [(checkpoint_id, *row) for row in left],
         )
 
 
@@ -167,7 +167,7 @@ def write_claimed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> None:
 
 
 def claimed_by(checkpoint_id: int, batch_id: uuid.UUID) -> list[tuple[int, int]]:
-    """What a batch has claimed of a checkpoint and not settled, in offset order."""
+    """The ranges that a batch has claimed and not settled, in offset order."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT lower(offsets), upper(offsets) FROM offsets_ledgerrange WHERE checkpoint_id = %s"
@@ -178,7 +178,7 @@ def claimed_by(checkpoint_id: int, batch_id: uuid.UUID) -> list[tuple[int, int]]
 
 
 def remove_claimed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> None:
-    """Make room for what the batch counted. Raises LedgerConflictError when a range is not there any more."""
+    """Make room for what the batch counted. Raises LedgerConflictError when a range is missing."""
     if not pieces:
         return
     ids, starts, ends = columns((p.checkpoint_id, p.start, p.end) for p in pieces)
@@ -190,4 +190,4 @@ def remove_claimed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> None:
             [ids, starts, ends, batch_id],
         )
         if cursor.rowcount != len(pieces):
-            raise LedgerConflictError(f"{cursor.rowcount} of {len(pieces)} claimed ranges were there")
+            raise LedgerConflictError(f"{cursor.rowcount} of {len(pieces)} claimed ranges were found")

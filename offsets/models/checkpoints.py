@@ -19,7 +19,7 @@ class CheckpointQuerySet(models.QuerySet["PartitionCheckpoint"]):
 
 
 class PartitionCheckpoint(models.Model):
-    """Where one group stands in one partition, who may move it, and under which epoch.
+    """The next offset of one group in one partition, its owner, and its epoch.
 
     Written by `offsets.ledger` alone. Invariants and rules: docs/explanation/architecture.md.
     """
@@ -41,10 +41,11 @@ class PartitionCheckpoint(models.Model):
     halt_reason = models.CharField(max_length=20, choices=choices(HaltReason), blank=True, default=HaltReason.NONE)
     halt_detail = models.TextField(blank=True, default="")
     halted_at = models.DateTimeField(null=True, blank=True)
-    #: Identifies the last committed transaction: how a worker learns the fate of a COMMIT it saw break off.
+    #: The last committed transaction: by it a worker learns the outcome of a COMMIT whose answer was lost.
     last_batch_id = models.UUIDField(null=True, blank=True)
     committed_at = models.DateTimeField(null=True, blank=True)
-    #: The range that grows in place with each commit. No database constraint: ranges refer back here.
+    #: The range that grows in place with each commit. Written and not read any more; dropping the column needs a
+    #: migration. No database constraint: ranges refer back here.
     tip_range = models.ForeignKey(
         "LedgerRange",
         null=True,
@@ -59,7 +60,7 @@ class PartitionCheckpoint(models.Model):
     duplicates = models.BigIntegerField(default=0)
     #: The epoch begun by the last action that moved `next_offset`; a stored offset of an older epoch is overruled.
     moved_epoch = models.BigIntegerField(default=0)
-    #: What the last claim promised, and the store it commits to.
+    #: The processing semantics of the last claim, and the store it commits to.
     semantics = models.CharField(max_length=20, choices=choices(Semantics), default=Semantics.EXACTLY_ONCE)
     store = models.CharField(max_length=20, blank=True, default="")
     #: Raised to make the owner send its offset to the mirrors again.
@@ -98,7 +99,7 @@ class PartitionCheckpoint(models.Model):
 
 
 class LedgerRange(models.Model):
-    """What became of the offsets `[start, end)` of one checkpoint. Written by `offsets.ledger` alone."""
+    """The outcome of the offsets `[start, end)` of one checkpoint. Written by `offsets.ledger` alone."""
 
     checkpoint = models.ForeignKey(PartitionCheckpoint, on_delete=models.CASCADE, related_name="ranges", db_index=False)
     offsets = BigIntegerRangeField()

@@ -71,7 +71,7 @@ class Notification(models.Model):
         PENDING = "pending"
         SENT = "sent"
         FAILED = "failed"
-        #: Not sent, because too many were: counted in the next one.
+        #: Not sent, because the limit was reached: counted in the next one.
         SUPPRESSED = "suppressed"
 
     incident = models.ForeignKey(Incident, on_delete=models.CASCADE, related_name="notifications")

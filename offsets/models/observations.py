@@ -66,9 +66,7 @@ class InvariantReport(models.Model):
 
 
 class PartitionHealth(models.Model):
-    """What the recovery manager last found of a partition. Written by
-    `offsets.recovery.assessments`.
-    """
+    """The last verdict of the recovery manager on a partition. Written by `offsets.recovery.assessments`."""
 
     checkpoint = models.OneToOneField(
         PartitionCheckpoint, on_delete=models.CASCADE, primary_key=True, related_name="health"

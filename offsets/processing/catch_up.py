@@ -1,4 +1,4 @@
-"""When a worker that shall exit once it has caught up may exit (R19, docs/adr/0008)."""
+"""When a worker that was asked to exit once it has caught up may exit (R19, docs/adr/0008)."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from offsets.types import TopicPartition
 
 logger = logging.getLogger(__name__)
 
-#: How long partitions that are somebody else's may stand still before a worker gives up waiting for them. Longer than
+#: How long the partitions of other members may stand still before a worker gives up waiting for them. Longer than
 #: any group session: a dead member's come to us when its session ends.
 PATIENCE_SECONDS = 30.0
 ASK_SECONDS = 0.2
@@ -43,10 +43,10 @@ class CatchUp:
         self._targets: dict[TopicPartition, int] = {}
         self._began = monotonic()
         self._asked = 0.0
-        self._standing: tuple[float, Mapping[TopicPartition, int]] = (self._began, {})
+        self._unchanged: tuple[float, Mapping[TopicPartition, int]] = (self._began, {})
 
     def verdict(self) -> bool | None:
-        """True when all of it is committed, False when that will not come, None while it goes on."""
+        """True when all of it is committed, False when it will not be, None while it goes on."""
         owned = self._coordinator.partitions
         if not owned and (self._coordinator.unclaimed or monotonic() - self._began < PATIENCE_SECONDS):
             return None
@@ -67,41 +67,41 @@ class CatchUp:
         try:
             if not self._targets:
                 described = self._admin.describe_topics(self._topics)
-                places = [
+                partitions = [
                     TopicPartition(topic, number) for topic in described for number in described[topic].partitions
                 ]
-                self._ask_ends(places)
+                self._ask_ends(partitions)
             self._ask_ends(tp for tp in owned if tp not in self._targets)
         except OffsetsError as error:
             logger.warning("The log ends are not known yet: %s", error)
         return bool(self._targets) and all(tp in self._targets for tp in owned)
 
-    def _ask_ends(self, places: Iterable[TopicPartition]) -> None:
-        self._targets |= {tp: bounds.end for tp, bounds in self._admin.log_bounds(places).items()}
+    def _ask_ends(self, partitions: Iterable[TopicPartition]) -> None:
+        self._targets |= {tp: bounds.end for tp, bounds in self._admin.log_bounds(partitions).items()}
 
     def _others_verdict(self, owned: Iterable[TopicPartition]) -> bool | None:
-        """What is not ours must be read, too: by its owner, or by us when the group gives it to us."""
+        """The partitions of other members must be read, too: by them, or by us when the group assigns them to us."""
         if (now := monotonic()) - self._asked < ASK_SECONDS:
             return None
         self._asked = now
         try:
             known = ledger.partition_progress(self._group_id, self._topics)
         except DATABASE_LOST as error:
-            logger.warning("How far the other members are is not known: %s", error)
+            logger.warning("The progress of the other members is not known: %s", error)
             return None
-        nobody = PartitionProgress(-1, "")
-        others = {tp: known.get(tp, nobody) for tp in self._targets.keys() - set(owned)}
-        behind = {tp: one for tp, one in others.items() if one.next_offset < self._targets[tp]}
+        unread = PartitionProgress(-1, "")
+        others = {tp: known.get(tp, unread) for tp in self._targets.keys() - set(owned)}
+        behind = {tp: progress for tp, progress in others.items() if progress.next_offset < self._targets[tp]}
         if not behind:
             return True
-        held = sorted(f"{tp} is {one.held}" for tp, one in behind.items() if one.held)
-        since, before = self._standing
-        places = {tp: one.next_offset for tp, one in behind.items()}
-        if places != before:
-            self._standing = now, places
+        held = sorted(f"{tp} is {progress.held}" for tp, progress in behind.items() if progress.held)
+        since, before = self._unchanged
+        positions = {tp: progress.next_offset for tp, progress in behind.items()}
+        if positions != before:
+            self._unchanged = now, positions
             return None
         if not held and now - since < PATIENCE_SECONDS:
             return None
         names = ", ".join(str(tp) for tp in sorted(behind))
-        logger.error("Not all is read: other members have %s. %s", names, "; ".join(held) or "They do not move.")
+        logger.error("Not caught up: other members own %s. %s", names, "; ".join(held) or "They make no progress.")
         return False

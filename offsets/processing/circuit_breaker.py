@@ -1,7 +1,7 @@
-"""The circuit breaker of each partition: when so much fails that it pauses until an operator resumes it.
+"""The circuit breaker of each partition: it pauses the partition when too much of it fails.
 
-Over the limit the partition pauses; it never drops (after parallel-consumer's and Connect's tolerance settings, which
-either stop the whole process or lose records).
+It stays paused until an operator resumes it, and drops nothing (unlike the tolerance settings of parallel-consumer and
+Connect, which either stop the whole process or lose records).
 """
 
 import logging
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BreakerLimits:
-    """`max_percent` of the last `window` records (nothing trips before so many were read); `max_in_a_row` records;
-    `max_batches` whole batches one after the other.
+    """`max_percent` of the last `window` records (not before that many were read); `max_in_a_row` records;
+    `max_batches` whole batches in a row.
     """
 
     max_percent: int
@@ -33,7 +33,7 @@ class BreakerLimits:
 
 @dataclass(slots=True)
 class Breaker:
-    """What became of the last batches of one claim. Fed by one thread, in offset order."""
+    """The outcomes of the last batches of one partition. Fed by one thread, in offset order."""
 
     limits: BreakerLimits
     _recent: deque[tuple[int, int]] = field(default_factory=deque)
@@ -52,7 +52,7 @@ class Breaker:
         return f"{self._batches} batches in a row could not be applied"
 
     def counted_batch(self, counted: int, failed_offsets: Sequence[int]) -> str:
-        """A batch was committed: so many records counted, those at `failed_offsets` (sorted) set apart."""
+        """A batch was committed: `counted` records, and dead letters at `failed_offsets` (sorted)."""
         self._batches = 0
         longest = self._longest_run(failed_offsets)
         self._remember(counted + len(failed_offsets), len(failed_offsets))
@@ -74,7 +74,7 @@ class Breaker:
     def _remember(self, records: int, failed: int) -> None:
         """Keep as few of the last batches as hold `window` records."""
         if not records:
-            return  # a partition of nothing but transaction markers would never forget one
+            return  # nothing but transaction markers: they would pile up
         self._recent.append((records, failed))
         self._records += records
         self._failed += failed
@@ -85,8 +85,10 @@ class Breaker:
 
 
 class CircuitBreakers:
-    """Use it from the commit thread, after each transaction. One for each partition that was ever this worker's: a
-    refused batch is claimed afresh, and must not begin anew with that. After a trip it does.
+    """Use it from the commit thread, after each transaction.
+
+    One breaker for each partition that this worker ever owned: it survives a new claim, which follows every refused
+    batch. After a trip a new one begins.
     """
 
     def __init__(self) -> None:
@@ -100,16 +102,16 @@ class CircuitBreakers:
 
     def counted(self, commit: PartitionCommit) -> None:
         offsets = sorted(failure.offset for failure in commit.failures)
-        self._answer(commit.claim, self._breaker(commit.claim).counted_batch(commit.stats.records, offsets))
+        self._trip_if(commit.claim, self._breaker(commit.claim).counted_batch(commit.stats.records, offsets))
 
     def quarantined(self, commit: PartitionCommit) -> None:
-        self._answer(commit.claim, self._breaker(commit.claim).failed_batch())
+        self._trip_if(commit.claim, self._breaker(commit.claim).failed_batch())
 
     def _breaker(self, claim: Claim) -> Breaker:
         return self._breakers.setdefault(claim.topic_partition, Breaker(self._limits))
 
-    def _answer(self, claim: Claim, why: str) -> None:
-        """Pause, and begin anew: after a resume the next records are judged by themselves."""
+    def _trip_if(self, claim: Claim, why: str) -> None:
+        """Pause the partition and forget its breaker: after a resume only the new records count."""
         if not why:
             return
         try:
@@ -117,9 +119,11 @@ class CircuitBreakers:
                 claim.checkpoint_id
             ):
                 del self._breakers[claim.topic_partition]
-            # Otherwise something held the row in this moment: the next failure asks again.
+            # Otherwise the row was locked: the next failure tries again.
         except DATABASE_LOST as error:
-            logger.warning("%s should pause (%s); the database is away: %s", claim.topic_partition, why, error)
+            logger.warning(
+                "%s should pause (%s), but the database is unavailable: %s", claim.topic_partition, why, error
+            )
 
 
 def _is_paused(checkpoint_id: int) -> bool:

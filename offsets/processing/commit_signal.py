@@ -1,4 +1,4 @@
-"""Tells the receivers of `batch_committed` what was committed. Nothing they do may touch the counting."""
+"""Sends `batch_committed` after each commit. No receiver may affect the counting."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 class Announcer:
-    """Use it from the commit thread, after the transaction. `on_trouble(text)` hears what receivers did wrong, and ""
-    when all of them took a commit.
+    """Use it from the commit thread, after the transaction. `on_trouble(text)` is called with the receivers' errors,
+    and with "" when none failed.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Announcer:
         """One signal for each. `deduplicated` is by checkpoint id. Does not raise what receivers raise."""
         if not batch_committed.has_listeners(Announcer):
             return
-        for one in transactions:
+        for transaction in transactions:
             batches = tuple(
                 CommittedBatch(
                     commit.claim.topic_partition,
@@ -40,10 +40,17 @@ class Announcer:
                     commit.stats,
                     deduplicated.get(commit.claim.checkpoint_id, 0),
                 )
-                for commit in one.commits
+                for commit in transaction.commits
             )
             self._send(
-                Committed(self._group_id, self._worker_id, one.batch_id, self._semantics, batches, one.apply_seconds)
+                Committed(
+                    self._group_id,
+                    self._worker_id,
+                    transaction.batch_id,
+                    self._semantics,
+                    batches,
+                    transaction.apply_seconds,
+                )
             )
 
     def _send(self, committed: Committed) -> None:
@@ -59,9 +66,9 @@ class Announcer:
 
 
 def _discard_open_transaction() -> bool:
-    """Throw this thread's connection away if a receiver left it in a transaction.
+    """Discard this thread's connection if a receiver left it in a transaction.
 
-    The next commit would be a savepoint in that: it would look committed, and never be.
+    The next commit would be a savepoint in that transaction: it would look committed, and be lost.
     """
     if connection.connection is None or (connection.autocommit and not connection.in_atomic_block):
         return False

@@ -1,4 +1,4 @@
-"""Applies commits, with as many tries as database and store need (rules R9 and R10)."""
+"""Applies commits, retrying until database and store answer (rules R9 and R10)."""
 
 import logging
 import uuid
@@ -30,7 +30,7 @@ class CommittedTransaction:
 
 @dataclass(slots=True)
 class CommitOutcome:
-    """What became of each commit of a unit, by checkpoint id; those in none of the four were cancelled.
+    """The outcome of each commit of a unit, by checkpoint id; those in none of the four were cancelled.
 
     One may be both applied and fenced: it was counted, and then the store or `next_offset` belonged to another.
     """
@@ -48,9 +48,10 @@ class CommitOutcome:
 class BatchCommitter:
     """Applies commits for several partitions at once; a partition that misses the fence leaves the others whole.
 
-    Use it from one thread. `is_current(commit)` tells whether this process still wants the commit (it is asked
+    Use it from one thread. `is_current(commit)` returns whether this process still wants the commit (asked
     between tries, so that a lost partition does not keep a healthy one waiting); `wait(seconds)` sleeps between
-    tries, which end when `closed()`; `on_trouble(text)` hears of a database that is away, and of "" when it is back.
+    tries, which end when `closed()`; `on_trouble(text)` is called when the database is unavailable, and with "" when it
+    is back.
     """
 
     def __init__(
@@ -66,14 +67,14 @@ class BatchCommitter:
         store: WorkerStore | None = None,
     ) -> None:
         self._session = session
-        self._steps = protocol_of(semantics, session, handler, store or LedgerOnly())
+        self._protocol = protocol_of(semantics, session, handler, store or LedgerOnly())
         self._is_current = is_current
         self._wait = wait
         self._closed = closed
         self._on_trouble = on_trouble
 
     def commit(self, unit: Sequence[PartitionCommit]) -> CommitOutcome:
-        """Apply a unit, with as many tries as the database needs. Never raises for a lost database."""
+        """Apply a unit, retrying until the database answers. Never raises for a lost database."""
         outcome = CommitOutcome()
         batch_id = uuid.uuid4()
         backoff = Backoff()
@@ -83,14 +84,14 @@ class BatchCommitter:
         while remaining := in_doubt or self._remaining(unit, outcome):
             try:
                 if in_doubt:
-                    # Asked even for what is not ours any more: a refusal is to be counted, not guessed.
+                    # Asked even for claims that are not ours any more: a refusal is counted, not guessed.
                     applied = self._probe(in_doubt, batch_id, outcome)
                     in_doubt = []
                 elif unfit:
-                    self._steps.quarantine(remaining[0], batch_id, unfit)
+                    self._protocol.quarantine(remaining[0], batch_id, unfit)
                     applied = remaining
                 else:
-                    self._steps.apply(remaining, batch_id)
+                    self._protocol.apply(remaining, batch_id)
                     applied = remaining
                 seconds = monotonic() - started
                 counted = self._complete(applied, batch_id, outcome, unfit)
@@ -122,20 +123,20 @@ class BatchCommitter:
     def _complete(
         self, applied: Sequence[PartitionCommit], batch_id: uuid.UUID, outcome: CommitOutcome, unfit: str
     ) -> Sequence[PartitionCommit]:
-        """What follows the transaction, step by step, for as long as the process lives and somebody wants it.
+        """What follows the transaction, step by step, until the process ends or the commit is not wanted any more.
 
-        Returns those that are counted. With `unfit` none is: their offsets were set apart.
+        Returns those that are counted. With `unfit` none is: their offsets were quarantined.
         """
         if unfit:
             outcome.quarantined |= {commit.claim.checkpoint_id: unfit for commit in applied}
         else:
             outcome.applied.extend(applied)
         left = applied
-        for step in self._steps.after(batch_id):
+        for step in self._protocol.after(batch_id):
             left = self._do(step, left, outcome)
         if unfit:
             return []
-        return left if self._steps.counts_last else applied
+        return left if self._protocol.counts_last else applied
 
     def _do(self, step: FollowUp, commits: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
         """One step, repeated while a service is away. Returns the commits that go on to the next one."""
@@ -145,7 +146,7 @@ class BatchCommitter:
                 refused = step(commits)
             except DATA_ERRORS as error:
                 if len(commits) > 1:
-                    return [one for commit in commits for one in self._do(step, [commit], outcome)]
+                    return [done for commit in commits for done in self._do(step, [commit], outcome)]
                 refused = {}
                 outcome.refused[commits[0].claim.checkpoint_id] = describe_error(error)
                 commits = []

@@ -36,7 +36,8 @@ IDLE_SECONDS = 1.0
 class Decoder:
     """Cuts each batch at what the ledger knows, decodes it, and holds it until it is due. One thread runs it.
 
-    `is_current(claim)` tells what is still this process's to count; `on_trouble(source, text)` hears of what is wrong.
+    `is_current(claim)` returns whether a claim is still this process's; `on_trouble(source, text)` is called with what
+    keeps a batch waiting, and with "" when that is over.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Decoder:
             on_trouble=lambda text: on_trouble("ledger", text),
         )
         self._pending: dict[int, Pending] = {}
-        # What `_pending` amounts to, kept up batch by batch: summed at each question, small batches would cost more
-        # to ask about than to count.
+        # The sums over `_pending`, kept up batch by batch: summing them each time the policy is asked would cost more
+        # than counting, where batches are small.
         self._stats = BatchStats()
         self._records = 0
         self._kept_bytes = 0
@@ -95,14 +96,15 @@ class Decoder:
             self._drop(self._pending.pop(claim.checkpoint_id))
             self._recount()
             held = None
-        self._pipeline.decoded(batch, [one for one, _ in pieces])
-        self._count([one for one, _ in pieces], len(batch.records))
+        results = [result for result, _ in pieces]
+        self._pipeline.decoded(batch, results)
+        self._count(results, len(batch.records))
         if held is None:
             held = self._pending[claim.checkpoint_id] = Pending(claim)
         held.add(batch, pieces, dropped)
 
     def _decoded(self, batch: RecordBatch) -> tuple[list[tuple[DecodedBatch, RangeKind | None]], int] | None:
-        """The batch in decoded pieces, and how many records were left out; None where it is not to be counted."""
+        """The batch in decoded pieces, and the number of records left out; None where it is not to be counted."""
         if batch.claim in self._broken or not self._is_current(batch.claim):
             return None
         pieces = self._cutter.pieces(batch)
@@ -110,10 +112,11 @@ class Decoder:
             return None
         try:
             with self._activities.track(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
-                return [one for piece in pieces for one in self._decode(piece)], sum(p.dropped for p in pieces)
+                results = [result for piece in pieces for result in self._decode(piece)]
+                return results, sum(piece.dropped for piece in pieces)
         except Exception as error:
-            # No record is to blame: the handler fails on nothing at all. Its partition waits and says why; the others
-            # go on.
+            # No single record is to blame: the handler fails on an empty batch, too. The partition waits and shows why;
+            # the others go on.
             logger.exception("The handler failed on %s [%d, %d).", batch.claim.topic_partition, batch.start, batch.end)
             self._broken = {claim for claim in self._broken if self._is_current(claim)} | {batch.claim}
             detail = f"the handler failed: {type(error).__name__}: {error}"
@@ -130,9 +133,9 @@ class Decoder:
 
     def _count(self, decoded: Iterable[DecodedBatch], records: int) -> None:
         self._records += records
-        for one in decoded:
-            self._stats += one.stats
-            self._kept_bytes += failure_bytes(one)
+        for result in decoded:
+            self._stats += result.stats
+            self._kept_bytes += failure_bytes(result)
 
     def _recount(self) -> None:
         self._stats, self._records, self._kept_bytes = BatchStats(), 0, 0

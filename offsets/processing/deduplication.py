@@ -1,4 +1,4 @@
-"""Cutting fetched batches where the ledger's word changes, so that nothing is counted twice (R12)."""
+"""Cuts fetched batches where the kind of the ledger's ranges changes, so that nothing is counted twice (R12)."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -13,7 +13,9 @@ from offsets.types import RangeKind, RecordBatch, Semantics
 
 @dataclass(frozen=True, slots=True)
 class BatchPiece:
-    """A part of a fetched batch of which the ledger says one thing; `dropped` records in it were counted before."""
+    """A part of a fetched batch; the ledger holds one kind of range there, `found`, or none. `dropped` of its records
+    were counted before.
+    """
 
     batch: RecordBatch
     found: RangeKind | None
@@ -36,7 +38,7 @@ def split(batch: RecordBatch, pieces: list[KnownRange], *, subtract: bool) -> li
 class LedgerCutter:
     """Asks the ledger about batches that begin below its end. Use it from one thread.
 
-    `wanted(batch)` tells whether the batch is still this process's to count; `wait(seconds)` sleeps between tries.
+    `wanted(batch)` returns whether the batch is still this process's to count; `wait(seconds)` sleeps between tries.
     """
 
     def __init__(
@@ -55,9 +57,7 @@ class LedgerCutter:
         self._on_trouble = on_trouble
 
     def pieces(self, batch: RecordBatch) -> list[BatchPiece]:
-        """The batch in pieces; whole, without a question, where the ledger has not been yet. Empty when it is not
-        wanted any more.
-        """
+        """The batch in pieces; whole, without a query, past the ledger's end. Empty when it is not wanted any more."""
         if batch.start >= batch.claim.ledger_end:
             return [BatchPiece(batch, None)]
         within = OffsetRange(batch.start, batch.end)

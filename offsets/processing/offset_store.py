@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where a claim begins to read, or why it may not."""
+    """Where a claim begins to read, or why it halts."""
 
     next_offset: int
     halt_reason: HaltReason = HaltReason.NONE
@@ -31,9 +31,9 @@ def resume_at(claim: Claim, stored: StoredOffset | None, store: str) -> Resume:
     """Where to go on when the offsets are kept in `store`. Pure (design R16, R18).
 
     The later of the store and the checkpoint: both are written only after what they cover was counted (at least once)
-    or claimed (at most once), so nothing is passed over. Never past the ledger's end: what somebody else wrote to the
-    store is no seek; `reconcile_stores` makes one of it. An action that moved the checkpoint after the store was last
-    written wins.
+    or claimed (at most once), so nothing is passed over. Never past the ledger's end: an offset that another tool
+    wrote to the store is not a seek; `reconcile_stores` turns it into one. An action that moved the checkpoint after
+    the store was last written wins.
     """
     if claim.store != store or not claim.committed:
         return Resume(claim.next_offset)
@@ -41,7 +41,7 @@ def resume_at(claim: Claim, stored: StoredOffset | None, store: str) -> Resume:
         return Resume(
             claim.next_offset,
             HaltReason.STORE_MISSING,
-            f"the {store} store holds no offset of a partition that was committed to it up to {claim.next_offset}.",
+            f"the {store} store holds no offset for a partition that was committed to it up to {claim.next_offset}.",
         )
     if stored.epoch < claim.moved_epoch:
         return Resume(claim.next_offset)
@@ -49,7 +49,7 @@ def resume_at(claim: Claim, stored: StoredOffset | None, store: str) -> Resume:
 
 
 class StoreLink:
-    """Reads the store before a claim, decides where it begins, and commits to it. `store` None: the ledger is it."""
+    """Reads the store before a claim, decides where it begins, and commits to it. `store` None is the ledger."""
 
     def __init__(self, group_id: str, worker_id: str, name: str, store: OffsetStore | None) -> None:
         self._group_id = group_id
@@ -96,13 +96,13 @@ class StoreLink:
     def _begin_at(self, session: WorkerSession, claim: Claim, next_offset: int) -> Claim:
         """Move the checkpoint to what the store holds, unless offsets lie between that were never read."""
         with session.transaction():
-            for at in (next_offset, claim.next_offset):
-                if ledger.align_with_store(claim, at, self._name):
-                    return replace(claim, next_offset=at, store=self._name)
+            for start in (next_offset, claim.next_offset):
+                if ledger.align_with_store(claim, start, self._name):
+                    return replace(claim, next_offset=start, store=self._name)
         return claim
 
     def commit(self, commits: Sequence[PartitionCommit]) -> dict[int, str]:
-        """Implements `delivery.WorkerStore`. Offsets kept in Kafka leave with the mirror, from the member's thread."""
+        """Implements `semantics.WorkerStore`. Offsets kept in Kafka leave with the mirror, from the member's thread."""
         if self._store is None or self._name == KAFKA:
             return {}
         refused = self._store.commit(

@@ -1,4 +1,4 @@
-"""What travels between the threads of a StreamProcessor, and the accounts kept of it.
+"""The queues between the threads of a StreamProcessor, what they carry, and the totals.
 
 fetch ── RecordBatch ──▶ decode + combine ── unit of PartitionCommits ──▶ commit
 
@@ -57,7 +57,7 @@ class Pending:
     kept_bytes: int = 0
 
     def add(self, batch: RecordBatch, pieces: Sequence[tuple[DecodedBatch, RangeKind | None]], dropped: int) -> None:
-        """A fetched batch, decoded piece by piece, with what the ledger says of each."""
+        """A fetched batch, decoded piece by piece, with the kind of range that the ledger holds for each."""
         self.fetched += 1
         self.dropped += dropped
         self.records += len(batch.records)
@@ -80,7 +80,7 @@ class Pending:
         self.segments.append(Segment(start, decoded.end, found, records, failed))
 
 
-#: What one transaction applies: for each partition its decoded batches and the commit made of them.
+#: What one transaction applies: for each partition its decoded batches and the commit combined from them.
 Unit = list[tuple[Pending, PartitionCommit]]
 
 
@@ -105,7 +105,7 @@ class Accounts:
 class Pipeline:
     """The queues between the threads, bounded in bytes and in records.
 
-    A batch is *in flight* from `put` until `finish`; `drained` tells for a set of checkpoints when none is.
+    A batch is *in flight* from `put` until `finish`; `drain` waits until none of a set of checkpoints is.
     """
 
     def __init__(self, max_bytes: int, max_records: int) -> None:

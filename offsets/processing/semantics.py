@@ -1,4 +1,4 @@
-"""The order in which metrics, ledger, store and next offset are written: what each promise rests on (design §6).
+"""The order in which each processing mode writes metrics, ledger, store and next offset (design §6).
 
 * exactly_once: one transaction for all of it.
 * at_least_once: metrics and ledger in one transaction → store → `next_offset`.
@@ -39,19 +39,19 @@ class LedgerOnly:
 
 
 class CommitProtocol(Protocol):
-    """One promise, as the steps that the committer repeats until each has happened once."""
+    """One processing mode, as the steps that the committer repeats until each has happened once."""
 
     #: Whether metrics are written by the last step, rather than by `apply`.
     counts_last: bool
 
     def apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
-        """The transaction that makes the commits this worker's; it is probed for when its outcome is unknown."""
+        """The transaction that makes the commits this worker's; it is probed when its outcome is unknown."""
         ...
 
     def quarantine(self, commit: PartitionCommit, batch_id: uuid.UUID, detail: str) -> None:
         """In place of `apply`, for a commit whose counts were refused: its offsets become a failed range.
 
-        Raises QuarantineError where the promise has no room for that.
+        Raises QuarantineError where the mode does not allow that.
         """
         ...
 
@@ -65,7 +65,7 @@ FollowUp = Callable[[Sequence[PartitionCommit]], dict[int, str]]
 
 
 class QuarantineError(OffsetsError):
-    """Under at_most_once nothing is set apart to be tried again: it is claimed already, and stays so."""
+    """Under at_most_once a refused batch cannot be quarantined and retried: its offsets stay claimed."""
 
 
 class _LedgerProtocol:
@@ -81,7 +81,7 @@ class _LedgerProtocol:
     def _count(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
         failpoint("before_sql")
         with self._session.transaction():
-            # COPY first: it takes no row lock, so a slow one makes nobody wait.
+            # COPY first: it takes no row lock, so a slow one blocks no other transaction.
             self._handler.insert(commits, connection)
             ledger.lock_for_commit(commits)
             self._handler.update(commits, connection)
@@ -160,5 +160,5 @@ _PROTOCOLS: dict[Semantics, type[_LedgerProtocol]] = {
 def protocol_of(
     semantics: Semantics, session: WorkerSession, handler: BatchHandler, store: WorkerStore
 ) -> CommitProtocol:
-    steps: CommitProtocol = _PROTOCOLS[semantics](session, handler, store)  # type: ignore[assignment]
-    return steps
+    protocol: CommitProtocol = _PROTOCOLS[semantics](session, handler, store)  # type: ignore[assignment]
+    return protocol

@@ -1,4 +1,4 @@
-"""What the threads of a worker are busy with, and for how long: how a stuck worker is told from an idle one."""
+"""What the threads of a worker are busy with, and for how long: tells a stuck worker from an idle one."""
 
 import sys
 import threading
@@ -22,7 +22,7 @@ class Activity(NamedTuple):
 
 
 class Activities:
-    """Shared by all threads of a worker; each is in one stage at most."""
+    """Shared by all threads of a worker; each has one activity at most."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Activities:
                 self._busy.pop(me, None)
 
     def longest(self) -> Activity | None:
-        """The stage that has taken longest so far; None while every thread waits for work."""
+        """The activity that has taken longest so far; None while every thread waits for work."""
         with self._lock:
             entries = [(since, text, thread) for thread, (text, since) in self._busy.items()]
         if not entries:
@@ -50,6 +50,6 @@ class Activities:
 
 
 def stack_of(thread: int) -> str:
-    """Where a thread of this process stands now, outermost call first; empty when it has ended."""
+    """The stack of a thread of this process, outermost call first; empty when it has ended."""
     frame = sys._current_frames().get(thread)
     return "" if frame is None else "".join(traceback.format_stack(frame, MAX_FRAMES))

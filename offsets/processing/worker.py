@@ -1,4 +1,4 @@
-"""One worker from registration to its last word: what Celery slots and `run_consumer` both run."""
+"""One worker from registration to sign-off: what Celery slots and `run_consumer` both run."""
 
 import logging
 from collections.abc import Callable
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class ThreadsStillRunningError(OffsetsError):
-    """A thread of a worker outlived it. Nothing it does can be counted, but its process must end to be rid of it."""
+    """A thread of a worker outlived it. Nothing it does can be counted; only the end of its process ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def run_worker(
 ) -> WorkerSummary:
     """Consume until `should_stop()`, a stop request on the Worker row, a lost slot, or caught up if so asked.
 
-    Raises RefusedError for a topic that does not exist or a mode that is not offered, ServiceUnavailableError and
+    Raises RefusedError for a topic that does not exist or a mode that is not supported, ServiceUnavailableError and
     OperationalError when a service is down at the start. Later outages are waited out.
     """
     refuse(
@@ -114,11 +114,11 @@ def run_worker(
 
 
 def _raise_if_threads_left(processor: StreamProcessor, worker_id: str, cause: str = "") -> None:
-    """A process with a thread that cannot be ended must not be used again, however its worker came to its end."""
+    """A process with a thread that cannot be ended must not be used again, however its worker ended."""
     if processor.threads_left:
         threads = " and ".join(processor.threads_left)
         raise ThreadsStillRunningError(
-            f"{worker_id} ended{f' ({cause})' if cause else ''}, but for its {threads} thread, which does not answer."
+            f"{worker_id} ended{f' ({cause})' if cause else ''}, but its {threads} thread is still running."
         )
 
 
@@ -133,7 +133,7 @@ def _place(options: WorkerOptions) -> str:
 
 
 def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str) -> None:
-    """Say goodbye in the database if it is there; heartbeats that stay away say it otherwise."""
+    """Mark the worker as stopped, if the database answers; otherwise its missing heartbeats show it."""
     accounts = processor.pipeline.accounts
     processor.stats.records = accounts.records
     processor.stats.last_error = processor.heartbeat.describe_troubles()

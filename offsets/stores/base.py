@@ -1,4 +1,4 @@
-"""What an offset store is, and what each of them can do. Pure."""
+"""The protocol of offset stores. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ def refusal(store: str, commit: StoreCommit, held: StoredOffset | None) -> str:
     """Why a store that holds `held` refuses the commit; empty when it does not."""
     if held is not None and held.epoch > commit.epoch:
         return f"epoch {commit.epoch} is over, the {store} store holds epoch {held.epoch}"
-    # An epoch is one claim of one worker: nobody else can have stored this, so it is the first try of this commit.
+    # An epoch is one claim of one worker: no other can have stored this, so it is the first try of this commit.
     if commit.worker_id and held == StoredOffset(commit.next_offset, commit.epoch, commit.worker_id):
         return ""
     now = held.next_offset if held else None
@@ -38,8 +38,8 @@ class OffsetStore(Protocol):
         """Move each partition by itself. Returns those that were refused, with the reason: another offset than
         expected is stored, or a newer epoch.
 
-        Can be repeated when the answer was lost: what this worker stored under this epoch already is no refusal,
-        except where a transaction says what became of the first try.
+        Can be repeated when the answer was lost: what this worker stored under this epoch already is not refused,
+        except where a transaction shows the outcome of the first try.
         """
         ...
 

@@ -46,35 +46,35 @@ class Drift:
 
 
 def measure(group_id: str, store: Readable) -> list[Drift]:
-    """Ask the ledger, then the store: a mirror that is on its way makes a store look behind, never ahead.
+    """Read the ledger, then the store: an offset still on its way to a mirror makes it look behind, never ahead.
 
     Raises ServiceUnavailableError when the store does not answer.
     """
     live = PartitionCheckpoint.objects.live(group_id).order_by("topic", "partition")
     rows = list(live.values_list("pk", "topic", "partition", "next_offset"))
     stored = store.read(group_id, [TopicPartition(topic, partition) for _, topic, partition, _ in rows])
-    found = []
+    drifts = []
     for checkpoint_id, topic, partition, next_offset in rows:
         tp = TopicPartition(topic, partition)
-        one = stored.get(tp)
-        found.append(
+        offset = stored.get(tp)
+        drifts.append(
             Drift(
                 *(checkpoint_id, tp, store.name, next_offset),
-                *((one.next_offset, one.epoch) if one else (None, None)),
+                *((offset.next_offset, offset.epoch) if offset else (None, None)),
             )
         )
-    return found
+    return drifts
 
 
 def sample(group_id: str, store: Readable) -> list[Drift]:
     """Measure, and keep the result for the page."""
-    found = measure(group_id, store)
+    drifts = measure(group_id, store)
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO offsets_storeoffset (checkpoint_id, store, next_offset, epoch, ledger_next_offset, seen_at)"
             " VALUES (%s, %s, %s, %s, %s, clock_timestamp()) ON CONFLICT (checkpoint_id, store) DO UPDATE SET"
             " next_offset = excluded.next_offset, epoch = excluded.epoch,"
             " ledger_next_offset = excluded.ledger_next_offset, seen_at = excluded.seen_at",
-            [(d.checkpoint_id, d.store, d.stored, d.stored_epoch, d.ledger_next_offset) for d in found],
+            [(d.checkpoint_id, d.store, d.stored, d.stored_epoch, d.ledger_next_offset) for d in drifts],
         )
-    return found
+    return drifts

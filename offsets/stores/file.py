@@ -1,4 +1,4 @@
-"""Offsets in a file a group: for work offline, one worker at a time."""
+"""Offsets in one file per group: for work offline, one worker at a time."""
 
 import contextlib
 import fcntl
@@ -27,10 +27,10 @@ Offsets = dict[TopicPartition, StoredOffset]
 
 
 class FileStore:
-    """One JSON file a group, replaced whole: written beside, synced, renamed, its folder synced.
+    """One JSON file per group, replaced whole: written to a temporary file, synced, renamed, its folder synced.
 
-    An exclusive lock is held for each operation. The file carries a checksum over what it says; one that is torn or
-    was edited is named and never overwritten.
+    An exclusive lock is held for each operation. The file carries a checksum of its content; one that is incomplete
+    or was edited is reported and never overwritten.
     """
 
     name = "file"
@@ -41,14 +41,14 @@ class FileStore:
         self._held: dict[str, int] = {}
 
     def path(self, group_id: str) -> Path:
-        """A safe name for any group: its readable part, and a digest that keeps two apart."""
+        """A safe file name for any group: its readable part, and a digest that makes it unique."""
         readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in group_id)[:60]
         return self.folder / f"{readable}-{hashlib.sha256(group_id.encode()).hexdigest()[:16]}.json"
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> Offsets:
         wanted = set(partitions)
         with self._locked(group_id):
-            return {tp: one for tp, one in self._load(group_id).items() if tp in wanted}
+            return {tp: stored for tp, stored in self._load(group_id).items() if tp in wanted}
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
         with self._locked(group_id):
@@ -68,27 +68,27 @@ class FileStore:
         with self._locked(group_id):
             held = self._load(group_id)
             refused = {
-                tp: f"epoch {one.epoch} is over, the file store holds epoch {held[tp].epoch}"
-                for tp, one in offsets.items()
-                if tp in held and held[tp].epoch > one.epoch
+                tp: f"epoch {offset.epoch} is over, the file store holds epoch {held[tp].epoch}"
+                for tp, offset in offsets.items()
+                if tp in held and held[tp].epoch > offset.epoch
             }
             if len(refused) < len(offsets):
-                self._save(group_id, held | {tp: one for tp, one in offsets.items() if tp not in refused})
+                self._save(group_id, held | {tp: offset for tp, offset in offsets.items() if tp not in refused})
             return refused
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
         gone = set(partitions)
         with self._locked(group_id):
             held = self._load(group_id)
-            self._save(group_id, {tp: one for tp, one in held.items() if tp not in gone})
+            self._save(group_id, {tp: stored for tp, stored in held.items() if tp not in gone})
 
     def warnings(self) -> list[str]:
         return ["The file store serves one worker on one machine, and its offsets are as safe as that machine's disk."]
 
     def hold(self, group_id: str) -> None:
-        """Be the group's only worker until `close`. Raises RefusedError, naming the process that is."""
+        """Be the group's only worker until `close`. Raises RefusedError, naming the process that already is."""
         path = self.path(group_id).with_suffix(".owner")
-        with _errors_sorted(path):
+        with _translated_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             owner = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -117,9 +117,9 @@ class FileStore:
 
     @contextlib.contextmanager
     def _locked(self, group_id: str) -> Iterator[None]:
-        """A lock on a file of its own: the other one is replaced, and a lock would go with the old one."""
+        """Locks a separate file: the offset file is replaced, and a lock on it would go with the old one."""
         path = self.path(group_id).with_suffix(".lock")
-        with _errors_sorted(path):
+        with _translated_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -137,10 +137,10 @@ class FileStore:
         return _parse(raw, path, group_id)
 
     def _save(self, group_id: str, offsets: Offsets) -> None:
-        for tp, one in offsets.items():
-            if not all(0 <= number <= _MAX for number in (tp.partition, one.next_offset, one.epoch)):
-                # Written, it would make the whole file one that cannot be trusted.
-                raise RefusedError(f"The file store takes no such offset of {tp}: {one}. Nothing was stored.")
+        for tp, stored in offsets.items():
+            if not all(0 <= number <= _MAX for number in (tp.partition, stored.next_offset, stored.epoch)):
+                # Written, it would make the whole file unreadable.
+                raise RefusedError(f"Invalid offset for {tp}: {stored}. Nothing was stored.")
         path = self.path(group_id)
         rows = [[tp.topic, tp.partition, s.next_offset, s.epoch, s.worker_id] for tp, s in sorted(offsets.items())]
         body = {"format": FORMAT, "group": group_id, "offsets": rows}
@@ -165,17 +165,17 @@ def _parse(raw: bytes, path: Path, group_id: str) -> Offsets:
         digest = body.pop("sha256")
         rows = body["offsets"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CorruptStoreError(_corrupt(path, "it is torn, or no offset file at all")) from None
+        raise CorruptStoreError(_corrupt(path, "it is incomplete, or not an offset file")) from None
     if body.get("format") != FORMAT:
         raise CorruptStoreError(_corrupt(path, f"its format is {body.get('format')!r}, not {FORMAT!r}"))
     if digest != _digest(body):
-        raise CorruptStoreError(_corrupt(path, "its checksum does not match what it says"))
+        raise CorruptStoreError(_corrupt(path, "its checksum does not match its content"))
     if body.get("group") != group_id:
         raise CorruptStoreError(_corrupt(path, f"it belongs to group {body.get('group')!r}"))
     try:
         return dict(_offset(*row) for row in rows)
     except (TypeError, ValueError):
-        raise CorruptStoreError(_corrupt(path, "a row of it is no offset")) from None
+        raise CorruptStoreError(_corrupt(path, "it contains an invalid offset")) from None
 
 
 def _offset(
@@ -192,7 +192,10 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _corrupt(path: Path, why: str) -> str:
-    return f"The offset file {path} cannot be trusted: {why}. Put it right from a copy, or move it away and reconcile."
+    return (
+        f"The offset file {path} cannot be trusted: {why}. "
+        "Restore it from a copy, or move it away and run reconcile_stores."
+    )
 
 
 def _wait_for(lock: int, path: Path) -> None:
@@ -203,7 +206,7 @@ def _wait_for(lock: int, path: Path) -> None:
         except BlockingIOError:
             if monotonic() > deadline:
                 raise ServiceUnavailableError(
-                    f"The offset file store waited {LOCK_TIMEOUT_SECONDS:.0f} s for {path}: a process that is stopped "
+                    f"The offset file store waited {LOCK_TIMEOUT_SECONDS:.0f} s for {path}: a stopped process "
                     "holds its lock."
                 ) from None
             time.sleep(0.005)
@@ -220,7 +223,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _errors_sorted(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

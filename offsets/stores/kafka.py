@@ -14,8 +14,8 @@ from offsets.types import StoreCommit, StoredOffset, TopicPartition
 class KafkaStore:
     """`__consumer_offsets` of one group, with epoch and worker in the metadata.
 
-    Kafka overwrites whatever is there: the comparison is made just before, and is no promise. While the group has
-    members nobody else may commit; a worker commits through its own member instead (`KafkaClient.commit`).
+    Kafka overwrites whatever is there: the comparison is made just before, and is not atomic. While the group has
+    members, only they may commit; a worker commits through its own member instead (`KafkaClient.commit`).
     """
 
     name = "kafka"
@@ -46,16 +46,16 @@ class KafkaStore:
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
         held = self.read(group_id, offsets.keys())
         refused = {
-            tp: f"epoch {one.epoch} is over, the kafka store holds epoch {held[tp].epoch}"
-            for tp, one in offsets.items()
-            if tp in held and held[tp].epoch > one.epoch
+            tp: f"epoch {offset.epoch} is over, the kafka store holds epoch {held[tp].epoch}"
+            for tp, offset in offsets.items()
+            if tp in held and held[tp].epoch > offset.epoch
         }
-        alter_offsets(group_id, {tp: one for tp, one in offsets.items() if tp not in refused}, self._timeout)
+        alter_offsets(group_id, {tp: offset for tp, offset in offsets.items() if tp not in refused}, self._timeout)
         return refused
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
-        """Kafka lets offsets of single partitions go only with the whole group, through this client."""
-        raise RefusedError("Kafka forgets a group's offsets only with the group; delete it with kafka-consumer-groups.")
+        """This client can delete offsets only together with the whole group."""
+        raise RefusedError("Kafka deletes offsets only with their group. Delete the group with kafka-consumer-groups.")
 
     def warnings(self) -> list[str]:
         return []
@@ -68,9 +68,9 @@ class KafkaStore:
 
 
 def _check(group_id: str) -> None:
-    """librdkafka takes leading white space off a consumer's `group.id`, and not off the group of an admin request.
+    """librdkafka strips leading white space from a consumer's `group.id`, but not from the group of an admin request.
 
-    So such a group would be written under its own name, and another's offsets would be read for it.
+    Such a group would be written under its own name, and read under another's.
     """
     if not group_id or group_id[0] in string.whitespace:
         raise RefusedError(

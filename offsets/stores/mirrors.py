@@ -1,4 +1,4 @@
-"""Offsets on their way to stores that follow the ledger: latest only, sent while the claim is current (R18)."""
+"""Sends offsets to the stores that mirror the ledger: the latest only, while the claim is current (R18)."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ class Outbox:
             self._waiting[claim.topic_partition] = (claim, next_offset)
 
     def take(self, is_current: Callable[[Claim], bool]) -> dict[TopicPartition, tuple[Claim, int]]:
-        """All that waits and is still ours to say; the rest is forgotten."""
+        """All that waits under current claims; the rest is dropped."""
         with self._lock:
             taken, self._waiting = self._waiting, {}
         return {tp: entry for tp, entry in taken.items() if is_current(entry[0])}
@@ -64,7 +64,7 @@ class Mirrors:
     def send_to_group(
         self, send: Callable[[Mapping[TopicPartition, StoredOffset]], None], *, every_seconds: float = 0.0
     ) -> None:
-        """Send what waits as this member's commit, at most every so often; never waits for the broker."""
+        """Send what waits as this member's commit, at most every `every_seconds`; never waits for the broker."""
         if self._group is None or monotonic() - self._sent_at < every_seconds:
             return
         entries = self._group.take(self._is_current)
@@ -72,7 +72,7 @@ class Mirrors:
             return
         self._sent_at = monotonic()
         try:
-            send({tp: self._stored(claim, at) for tp, (claim, at) in entries.items()})
+            send({tp: self._stored(claim, next_offset) for tp, (claim, next_offset) in entries.items()})
             self._sent |= entries
         except OffsetsError as error:
             self._group.put_back(entries)
@@ -105,7 +105,10 @@ class Mirrors:
             if not entries:
                 continue
             try:
-                store.put(self._group_id, {tp: self._stored(claim, at) for tp, (claim, at) in entries.items()})
+                store.put(
+                    self._group_id,
+                    {tp: self._stored(claim, next_offset) for tp, (claim, next_offset) in entries.items()},
+                )
                 self._on_trouble(f"mirror {store.name}", "")
             except OffsetsError as error:
                 outbox.put_back(entries)

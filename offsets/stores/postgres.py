@@ -23,27 +23,27 @@ class PostgresStore:
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = set(partitions)
-        with _errors_sorted():
+        with _translated_errors():
             rows = (
                 PartitionCheckpoint.objects.live(group_id)
                 .filter(topic__in={tp.topic for tp in wanted})
                 .values_list("topic", "partition", "next_offset", "epoch", "owner_id")
             )
-            found = {TopicPartition(row[0], row[1]): StoredOffset(row[2], row[3], row[4] or "") for row in rows}
-        return {tp: one for tp, one in found.items() if tp in wanted}
+            stored = {TopicPartition(row[0], row[1]): StoredOffset(row[2], row[3], row[4] or "") for row in rows}
+        return {tp: offset for tp, offset in stored.items() if tp in wanted}
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
-        with _errors_sorted(), transaction.atomic():
+        with _translated_errors(), transaction.atomic():
             return ledger.move_within(group_id, commits)
 
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
-        raise RefusedError("The ledger takes no offset from outside: move it with reset_offsets, which is audited.")
+        raise RefusedError("The ledger cannot be written from outside. Use reset_offsets, which is audited.")
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
-        raise RefusedError("The ledger forgets nothing; use rebuild_partition to begin a partition again.")
+        raise RefusedError("The ledger deletes no offsets. Use rebuild_partition to restart a partition.")
 
     def warnings(self) -> list[str]:
-        with _errors_sorted(), connection.cursor() as cursor:
+        with _translated_errors(), connection.cursor() as cursor:
             cursor.execute("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
             return [
                 f"PostgreSQL runs with {name}={setting}: a crash of its machine may lose committed offsets."
@@ -58,7 +58,7 @@ class PostgresStore:
         """The connection is Django's."""
 
 
-class _errors_sorted:
+class _translated_errors:
     def __enter__(self) -> None:
         return None
 

@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 5.0
 
 # One call moves many partitions, each by itself; Redis runs a script without anything in between. Numbers are compared
 # as text or by length first: Lua's are doubles, and offsets may exceed 2^53. What is repeated because its answer was
-# lost, and stored already by the same worker under the same epoch, is no refusal (`offsets.stores.base.refusal`).
+# lost, and stored already by the same worker under the same epoch, is not refused (`offsets.stores.base.refusal`).
 _SCRIPT = """
 local function less(a, b)
     if #a ~= #b then return #a < #b end
@@ -67,7 +67,7 @@ class RedisStore:
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = list(partitions)
-        with _errors_sorted():
+        with _translated_errors():
             pipe = self._client.pipeline(transaction=False)
             for tp in wanted:
                 pipe.hmget(_key(group_id, tp), ["offset", "epoch", "worker"])
@@ -87,7 +87,7 @@ class RedisStore:
 
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
         return self._write(
-            group_id, [(tp, _ANY, one.next_offset, one.epoch, one.worker_id) for tp, one in offsets.items()]
+            group_id, [(tp, _ANY, stored.next_offset, stored.epoch, stored.worker_id) for tp, stored in offsets.items()]
         )
 
     def _write(self, group_id: str, rows: list[tuple[TopicPartition, str, int, int, str]]) -> dict[TopicPartition, str]:
@@ -95,36 +95,38 @@ class RedisStore:
             return {}
         keys = [_key(group_id, row[0]) for row in rows]
         arguments: list[Any] = [value for row in rows for value in row[1:]]
-        with _errors_sorted():
+        with _translated_errors():
             refused = self._script(keys=keys, args=arguments)
         return {rows[int(index) - 1][0]: _reason(rows[int(index) - 1], what, held) for index, what, held in refused}
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
         keys = [_key(group_id, tp) for tp in partitions]
         if keys:
-            with _errors_sorted():
+            with _translated_errors():
                 self._client.delete(*keys)
 
     def warnings(self) -> list[str]:
-        with _errors_sorted():
+        with _translated_errors():
             try:
                 config = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
             except ResponseError:
-                return ["Redis does not say how it is set up (CONFIG is forbidden): whether it persists is unknown."]
-        found = []
+                return ["Redis refuses CONFIG, so whether it persists offsets is unknown."]
+        warnings = []
         if config.get("appendonly") != "yes":
-            found.append(
+            warnings.append(
                 "Redis persistence is off (appendonly no): a restart forgets every offset. Set appendonly yes."
             )
         elif config.get("appendfsync") != "always":
-            found.append(
+            warnings.append(
                 f"Redis writes its log with appendfsync {config.get('appendfsync')}: a crash of its machine may lose "
                 "the last second of offsets."
             )
         policy = config.get("maxmemory-policy") or "noeviction"
         if policy.startswith("allkeys") and config.get("maxmemory", "0") != "0":
-            found.append(f"Redis may evict offsets when memory is short (maxmemory-policy {policy}). Use noeviction.")
-        return found
+            warnings.append(
+                f"Redis may evict offsets when memory is short (maxmemory-policy {policy}). Use noeviction."
+            )
+        return warnings
 
     def hold(self, group_id: str) -> None:
         """It serves any number of workers."""
@@ -144,7 +146,9 @@ def _stored(key: str, row: Sequence[Any]) -> StoredOffset:
     except ValueError:
         next_offset = epoch = -1
     if not (0 <= next_offset < 2**63 and 0 <= epoch < 2**63):
-        raise CorruptStoreError(f"Redis holds no offset at {key}: {row[0]!r}, epoch {row[1]!r}. Put it right there.")
+        raise CorruptStoreError(
+            f"Redis holds an invalid offset at {key}: {row[0]!r}, epoch {row[1]!r}. Correct it there."
+        )
     return StoredOffset(next_offset, epoch, row[2] or "")
 
 
@@ -156,21 +160,21 @@ def _reason(row: tuple[TopicPartition, str, int, int, str], what: str, held: str
     return f"the redis store holds {held or 'nothing'}, not {row[1] or 'nothing'}"
 
 
-class _errors_sorted:
+class _translated_errors:
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError):
-            raise _sorted(error) from error
+            raise _translated(error) from error
 
 
-def _sorted(error: RedisError) -> OffsetsError:
+def _translated(error: RedisError) -> OffsetsError:
     text = str(error)
     if not isinstance(error, ResponseError):
         return ServiceUnavailableError(f"Redis is not available: {text}. Check REDIS_URL.")
     if isinstance(error, _FOR_NOW) or text.startswith(_FOR_NOW_CODES):
-        return ServiceUnavailableError(f"Redis takes no offsets at present: {text}")
+        return ServiceUnavailableError(f"Redis accepts no writes at present: {text}")
     if "WRONGTYPE" in text:
-        return CorruptStoreError(f"Redis holds something that is no offset: {text}")
+        return CorruptStoreError(f"Redis holds a value that is not an offset: {text}")
     return RefusedError(f"Redis refused: {text}")

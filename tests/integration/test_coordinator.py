@@ -155,7 +155,7 @@ def test_it_exits_with_one_when_a_partition_is_paused(case: MakeCase) -> None:
     ("options", "says"),
     [
         (["--topic", "no-such-topic"], "does not exist"),
-        (["--semantics", "mostly"], "There are no processing semantics"),
+        (["--semantics", "mostly"], "Unknown processing semantics"),
         (["--store", "redis"], "cannot keep"),
         (["--nonsense"], "unrecognized"),
     ],
