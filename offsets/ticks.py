@@ -21,7 +21,7 @@ def survives_outage(what: str) -> Iterator[None]:
     try:
         yield
     except DATABASE_LOST as error:
-        logger.warning("%s skipped: database unavailable (%s)", what, " ".join(str(error).split()))
+        logger.warning("%s skipped, database unavailable: %s", what, " ".join(str(error).split()))
         connection.close()
 
 

@@ -37,5 +37,5 @@ class Backpressure:
             self._paused.clear()
 
     def forget(self, tp: TopicPartition) -> None:
-        """The partition was claimed afresh, which has set its pause state."""
+        """The partition was claimed again, which has set its pause state."""
         self._paused.discard(tp)

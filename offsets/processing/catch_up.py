@@ -23,8 +23,8 @@ ASK_SECONDS = 0.2
 class CatchUp:
     """Compares the ledger with the read_committed ends that the topics had at the first look. Fetching thread only.
 
-    All partitions count, not only those that the group has given to this worker: a member that was killed a moment ago
-    still holds its own, and nobody reads them. `drain()` commits what is fetched.
+    All partitions count, not only those that the group has assigned to this worker: a member that was just killed still
+    holds its own, and they are not read. `drain()` commits what is fetched.
     """
 
     def __init__(

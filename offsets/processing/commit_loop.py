@@ -49,7 +49,7 @@ class CommitLoop:
         self._activities = activities
         self._is_current = is_current
         self._on_trouble = on_trouble
-        #: Claims under which the database refused a batch as data; the partition is claimed afresh.
+        #: Claims under which the database refused a batch as data; the partition is claimed again.
         self._refused: set[Claim] = set()
         self._committer = BatchCommitter(
             WorkerSession(worker_id),
@@ -78,7 +78,7 @@ class CommitLoop:
         self._refused.discard(claim)
 
     def _wanted(self, claim: Claim) -> bool:
-        """Not after a refusal: what follows a batch that was not applied cannot be, and is no fenced commit either."""
+        """Not after a refusal: what follows a batch that was not applied cannot be applied, and is not fenced."""
         return self._is_current(claim) and claim not in self._refused
 
     # --- Topics that were recreated ----------------------------------------------------------------

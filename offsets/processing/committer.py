@@ -87,12 +87,8 @@ class BatchCommitter:
                     # Asked even for claims that are not ours any more: a refusal is counted, not guessed.
                     applied = self._probe(in_doubt, batch_id, outcome)
                     in_doubt = []
-                elif unfit:
-                    self._protocol.quarantine(remaining[0], batch_id, unfit)
-                    applied = remaining
                 else:
-                    self._protocol.apply(remaining, batch_id)
-                    applied = remaining
+                    applied = self._apply(remaining, batch_id, unfit)
                 seconds = monotonic() - started
                 counted = self._complete(applied, batch_id, outcome, unfit)
                 if counted:
@@ -114,6 +110,14 @@ class BatchCommitter:
                 self._wait(backoff.next_seconds())
         self._on_trouble("")
         return outcome
+
+    def _apply(self, commits: Sequence[PartitionCommit], batch_id: uuid.UUID, unfit: str) -> Sequence[PartitionCommit]:
+        """One transaction; with `unfit`, the reason, it quarantines the one commit that is left."""
+        if unfit:
+            self._protocol.quarantine(commits[0], batch_id, unfit)
+        else:
+            self._protocol.apply(commits, batch_id)
+        return commits
 
     def _remaining(self, unit: Sequence[PartitionCommit], outcome: CommitOutcome) -> list[PartitionCommit]:
         applied = {commit.claim.checkpoint_id for commit in outcome.applied}

@@ -1,9 +1,12 @@
 """What a worker's process knows of the partitions that it owns. Pure."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from offsets.types import Claim
+from offsets.errors import LedgerConflictError
+from offsets.processing.pipeline import RECORD_OVERHEAD_BYTES
+from offsets.types import Claim, KafkaRecord, RecordBatch
 
 
 @dataclass(slots=True)
@@ -23,6 +26,22 @@ class LocalPartition:
     @property
     def reading(self) -> bool:
         return not (self.operator_paused or self.halted)
+
+    def take(self, records: Sequence[KafkaRecord], position: int | None) -> RecordBatch | None:
+        """The next batch: `records`, and the offsets without a record up to the client's position (R7).
+
+        None when there is nothing new. Raises LedgerConflictError for a record that was taken before.
+        """
+        start = self.start
+        if records and records[0].offset() < start:
+            offset = records[0].offset()
+            raise LedgerConflictError(f"{self.claim.topic_partition}: offset {offset} arrived again after {start}")
+        end = max(records[-1].offset() + 1 if records else start, start if position is None else position)
+        if end <= start:
+            return None
+        self.start = end
+        size_bytes = sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
+        return RecordBatch(self.claim, start, end, records, size_bytes)
 
 
 @dataclass(slots=True)

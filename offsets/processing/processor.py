@@ -16,7 +16,7 @@ from django.db import connection
 from offsets import workers
 from offsets.clock import Deadline
 from offsets.database import DATABASE_LOST, WorkerSession
-from offsets.errors import LedgerConflictError, ServiceUnavailableError
+from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.processing.backpressure import Backpressure
@@ -30,13 +30,13 @@ from offsets.processing.decoder import Decoder
 from offsets.processing.heartbeat import Heartbeat, StopState
 from offsets.processing.offset_store import KAFKA, POSTGRES, StoreLink
 from offsets.processing.partition_state import LocalPartition
-from offsets.processing.pipeline import RECORD_OVERHEAD_BYTES, EventKind, Pipeline
+from offsets.processing.pipeline import EventKind, Pipeline
 from offsets.processing.stuck_detector import Activities
 from offsets.processing.topic_watch import TopicWatch
 from offsets.processing.troubles import Troubles
 from offsets.stores import open_beside, open_store
 from offsets.stores.mirrors import Mirrors
-from offsets.types import BatchHandler, Claim, RecordBatch, Semantics, TopicPartition
+from offsets.types import BatchHandler, Claim, Semantics, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -98,14 +98,7 @@ class StreamProcessor:
         self._mirrors = self._new_mirrors()
         self._client.on_commit_answer = self._mirrors.group_answered
         self._decoder = self._new_decoder()
-        self._topics = TopicWatch(
-            options.group_id,
-            options.worker_id,
-            options.topics,
-            self._admin,
-            claims=self.coordinator.readable_claims,
-            on_trouble=self._troubles.report,
-        )
+        self._topics = self._new_topic_watch()
         self._commits = self._new_commit_loop()
         self.heartbeat = Heartbeat(
             options.worker_id,
@@ -157,6 +150,16 @@ class StreamProcessor:
             is_current=self.coordinator.fences.is_current,
             on_trouble=self._troubles.report,
             activities=self._activities,
+        )
+
+    def _new_topic_watch(self) -> TopicWatch:
+        return TopicWatch(
+            self.options.group_id,
+            self.options.worker_id,
+            self.options.topics,
+            self._admin,
+            claims=self.coordinator.readable_claims,
+            on_trouble=self._troubles.report,
         )
 
     def _new_commit_loop(self) -> CommitLoop:
@@ -267,17 +270,8 @@ class StreamProcessor:
         """Cut what was fetched into batches with their bounds, captured now (R7)."""
         partitions = self.coordinator.partitions
         positions = self._client.positions(tp for tp, local in partitions.items() if local.reading)
-        batches = []
-        for tp, local in partitions.items():
-            records = fetched.records.get(tp, [])
-            end = records[-1].offset() + 1 if records else local.start
-            end = max(end, positions.get(tp, end))
-            if records and records[0].offset() < local.start:
-                raise LedgerConflictError(f"{tp}: offset {records[0].offset()} arrived again after {local.start}")
-            if end > local.start:
-                size = sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
-                batches.append(RecordBatch(local.claim, local.start, end, records, size))
-                local.start = end
+        taken = [local.take(fetched.records.get(tp, []), positions.get(tp)) for tp, local in partitions.items()]
+        batches = [batch for batch in taken if batch is not None]
         if batches:
             self.pipeline.put(batches)
         if fetched.out_of_range:

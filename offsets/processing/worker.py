@@ -74,12 +74,7 @@ def run_worker(
     Raises RefusedError for a topic that does not exist or a mode that is not supported, ServiceUnavailableError and
     OperationalError when a service is down at the start. Later outages are waited out.
     """
-    refuse(
-        refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
-        misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID),
-        refused_policy(),
-        refused_mirrors(settings.OFFSET_MIRRORS, options.store or settings.OFFSET_STORE),
-    )
+    _refuse_misconfiguration(options)
     admin = KafkaAdmin()
     for topic in options.topics:
         admin.describe_topic(topic)
@@ -88,19 +83,7 @@ def run_worker(
     workers.register(worker_id, options.group_id, slot=options.slot, node=options.node)
     journal.record(options.group_id, "worker_started", f"{worker_id} started{_place(options)}.", worker_id=worker_id)
     processor = StreamProcessor(
-        ProcessorOptions(
-            options.group_id,
-            options.topics,
-            worker_id,
-            options.exit_when_caught_up,
-            Semantics(options.semantics or settings.PROCESSING_SEMANTICS),
-            options.store or settings.OFFSET_STORE,
-            instance_id=_instance_id(options),
-            mirrors=tuple(settings.OFFSET_MIRRORS),
-        ),
-        handler,
-        should_stop=should_stop,
-        on_heartbeat=on_heartbeat,
+        _processor_options(options, worker_id), handler, should_stop=should_stop, on_heartbeat=on_heartbeat
     )
     try:
         reached = processor.run()
@@ -111,6 +94,28 @@ def run_worker(
         _sign_off(processor, options, worker_id)
     _raise_if_threads_left(processor, worker_id)
     return _summary(processor, options, worker_id, caught_up=reached)
+
+
+def _refuse_misconfiguration(options: WorkerOptions) -> None:
+    refuse(
+        refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
+        misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID),
+        refused_policy(),
+        refused_mirrors(settings.OFFSET_MIRRORS, options.store or settings.OFFSET_STORE),
+    )
+
+
+def _processor_options(options: WorkerOptions, worker_id: str) -> ProcessorOptions:
+    return ProcessorOptions(
+        options.group_id,
+        options.topics,
+        worker_id,
+        options.exit_when_caught_up,
+        Semantics(options.semantics or settings.PROCESSING_SEMANTICS),
+        options.store or settings.OFFSET_STORE,
+        instance_id=_instance_id(options),
+        mirrors=tuple(settings.OFFSET_MIRRORS),
+    )
 
 
 def _raise_if_threads_left(processor: StreamProcessor, worker_id: str, cause: str = "") -> None:
