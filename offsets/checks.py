@@ -1,4 +1,4 @@
-"""Django system checks: a setup that cannot keep its promise is refused before it starts."""
+"""Django system checks: settings that cannot work together are refused at the start."""
 
 from collections.abc import Sequence
 from typing import Any

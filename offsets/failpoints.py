@@ -1,8 +1,8 @@
-"""Named places at which a test can kill, stop or break a process. Off unless the environment says so.
+"""Named places at which a test can kill, stop or break a process. Off unless FAILPOINTS is set.
 
-`FAILPOINTS="before_commit=stop@/path/to/token"` stops the first process that gets there: whoever deletes the
-token file acts, so that one fault happens once among many workers. Actions: `kill` (SIGKILL), `stop` (SIGSTOP),
-`error` (a lost database connection). `name=action#3@…` acts at the third passage in a process.
+`FAILPOINTS="before_commit=stop@/path/to/token"` stops the first process that gets there: the process that
+deletes the token file acts, so that one fault happens once among many workers. Actions: `kill` (SIGKILL), `stop`
+(SIGSTOP), `error` (a lost database connection). `name=action#3@…` acts at the third passage in a process.
 """
 
 import os

@@ -37,7 +37,7 @@ Decode = Callable[[RecordBatch], DecodedBatch]
 
 
 def set_apart(decode: Decode, batch: RecordBatch, code: str, detail: str) -> DecodedBatch:
-    """The batch with none of its records counted: all of them are failures. Raises what `decode` raises for nothing."""
+    """The batch with all of its records as failures, none counted. Raises what `decode` raises for an empty batch."""
     empty = decode(RecordBatch(batch.claim, batch.start, batch.end, [], 0))
     failures = [failure_of(record, code, detail) for record in batch.records]
     return replace(empty, stats=BatchStats(0, len(failures), batch.size_bytes), failures=failures)
@@ -65,7 +65,7 @@ def decode_apart(decode: Decode, batch: RecordBatch, never: tuple[type[Exception
     except never:
         raise
     except MemoryError:
-        raise  # no record is to blame
+        raise  # not the fault of a record
     except Exception as error:
         if len(batch.records) < 2:
             yield set_apart(decode, batch, HANDLER_FAILED, describe_error(error))

@@ -1,4 +1,4 @@
-"""Who may look and who may act. Two groups, made and kept complete after every migration."""
+"""Who may view and who may act. Two groups, created and kept complete after every migration."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def _has(user: AnyUser, permission: str) -> bool:
 def grant_groups(sender: AppConfig, using: str = "default", **_signal: Any) -> None:
     """Give both groups the view permissions of the migrated app, and operators the right to act.
 
-    Adds only: what an administrator took away from other apps, or gave besides, stays as it is.
+    Adds only: what an administrator changed otherwise stays as it is.
     """
     permissions = Permission.objects.using(using).filter(content_type__app_label=sender.label)
     views = list(permissions.filter(codename__startswith="view_"))

@@ -34,7 +34,7 @@ class StartAt:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one `consume()` brought. `out_of_range` are partitions whose position the log does not hold."""
+    """The result of one `consume()`. `out_of_range` are partitions whose position the log does not hold."""
 
     records: Mapping[TopicPartition, list[KafkaRecord]]
     out_of_range: frozenset[TopicPartition]
@@ -56,7 +56,7 @@ class KafkaClient:
             consumer_config(group_id, client_id, instance_id)
             | {"error_cb": self._on_error, "on_commit": self._on_commit}
         )
-        #: Hears the broker's answer to `commit`: the partitions it did not take, with the reason.
+        #: Called with the broker's answer to `commit`: the partitions it did not take, with the reason.
         self.on_commit_answer: Callable[[dict[TopicPartition, str]], None] = lambda failed: None
         self._fatal: str | None = None
         self._only_topic = ""
@@ -82,7 +82,7 @@ class KafkaClient:
         """Fetch, and serve callbacks. Raises FatalClientError."""
         messages = self._consumer.consume(max_records, timeout_seconds)
         if self._fatal:
-            raise FatalClientError(f"The Kafka client has failed for good: {self._fatal}. Restart the worker.")
+            raise FatalClientError(f"The Kafka client failed permanently: {self._fatal}. Restart the worker.")
         if not messages:
             return NOTHING
         return self._sorted(messages)
@@ -90,7 +90,7 @@ class KafkaClient:
     def _sorted(self, messages: Sequence[Message]) -> Fetched:
         """Records by partition. Messages come in runs of one partition, so look the list up once a run.
 
-        Calls per message are what fetching costs: the topic is asked only where there are several.
+        The cost of fetching is calls per message: the topic is asked for only where there are several.
         """
         records: dict[TopicPartition, list[KafkaRecord]] = {}
         out_of_range: set[TopicPartition] = set()
@@ -111,7 +111,7 @@ class KafkaClient:
 
     def _sort_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
         if error.fatal():
-            raise FatalClientError(f"The Kafka client has failed for good: {error.str()}. Restart the worker.")
+            raise FatalClientError(f"The Kafka client failed permanently: {error.str()}. Restart the worker.")
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             out_of_range.add(TopicPartition(message.topic(), message.partition()))
         else:

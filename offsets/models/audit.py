@@ -1,4 +1,4 @@
-"""Who did what, and what happened."""
+"""Actions of operators, and the journal."""
 
 from django.db import models
 
@@ -7,7 +7,7 @@ from offsets.models.checkpoints import PartitionCheckpoint
 
 
 class OperatorAction(models.Model):
-    """The audit row of something a person did or tried to do. Written by `offsets.actions.audit`."""
+    """The audit row of an action that was applied or refused. Written by `offsets.actions.audit`."""
 
     class Outcome(models.TextChoices):
         APPLIED = "applied"
@@ -40,7 +40,7 @@ class OperatorAction(models.Model):
 
 
 class JournalEntry(models.Model):
-    """Something that happened to a partition or a worker, in words: what the page shows as its log.
+    """An event of a partition or a worker: what the page shows as its log.
 
     Written by `offsets.journal`. Kept for a week.
     """

@@ -16,7 +16,7 @@ class Incident(models.Model):
 
     group_id = models.CharField(max_length=255)
     kind = models.CharField(max_length=30)
-    #: What it happened to: a partition, a worker, a service.
+    #: A partition, a worker, or a service.
     subject = models.CharField(max_length=300)
     severity = models.CharField(max_length=10, choices=Severity.choices, default=Severity.CRITICAL)
     checkpoint = models.ForeignKey(
@@ -27,9 +27,9 @@ class Incident(models.Model):
     summary = models.TextField()
     #: [{"topic", "partition", "kind", "start", "end"}, …]
     ranges = models.JSONField(default=list)
-    #: A stack trace, an error message: what was seen.
+    #: A stack trace or an error message.
     evidence = models.TextField(blank=True, default="")
-    #: When it began, as far as the database's clock tells: the last heartbeat, the last commit.
+    #: When it began, by the database's clock: the last heartbeat, the last commit.
     began_at = models.DateTimeField()
     opened_at = models.DateTimeField(db_default=DatabaseTime())
     closed_at = models.DateTimeField(null=True, blank=True)

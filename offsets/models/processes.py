@@ -1,4 +1,4 @@
-"""Who runs: workers, and rights that one process holds at a time."""
+"""Workers, and leases: rights that one process holds at a time."""
 
 from django.db import models
 
@@ -37,7 +37,7 @@ class Worker(models.Model):
     stage_seconds = models.FloatField(null=True, blank=True)
     #: Where its threads stand, while a stage takes longer than WORKER_STUCK_SECONDS.
     stack = models.TextField(blank=True, default="")
-    #: Its partitions were taken from it: it drops what it has in hand, and ends.
+    #: Its partitions were taken from it: it drops its uncommitted batches, and ends.
     evicted_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

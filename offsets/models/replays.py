@@ -23,7 +23,7 @@ class Replay(models.Model):
 
     group_id = models.CharField(max_length=255)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
-    #: Begun by the recovery manager, for failed ranges that are due.
+    #: Started by the recovery manager, for failed ranges that are due.
     automatic = models.BooleanField(default=False)
     username = models.CharField(max_length=150)
     reason = models.TextField()
@@ -31,7 +31,7 @@ class Replay(models.Model):
     #: Throttle; null: as fast as it goes.
     records_per_second = models.IntegerField(null=True, blank=True)
     cancel_requested = models.BooleanField(default=False)
-    #: How often it was begun: more than once after a crash.
+    #: How often it was started: more than once after a crash.
     starts = models.IntegerField(default=0)
     total_offsets = models.BigIntegerField(default=0)
     done_offsets = models.BigIntegerField(default=0)
@@ -39,7 +39,7 @@ class Replay(models.Model):
     #: Records read, and left out because the ledger has them.
     deduplicated = models.BigIntegerField(default=0)
     dead_letters = models.BigIntegerField(default=0)
-    #: Offsets that Kafka does not have any more.
+    #: Offsets that Kafka has deleted.
     expired_offsets = models.BigIntegerField(default=0)
     detail = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(db_default=DatabaseTime())
@@ -59,7 +59,7 @@ class ReplayRange(models.Model):
     class State(models.TextChoices):
         WAITING = "waiting"
         DONE = "done"
-        #: Kafka does not have all of it any more.
+        #: Kafka has deleted some of it.
         EXPIRED = "expired"
         #: It cannot be applied (any more): the detail says why.
         REFUSED = "refused"
