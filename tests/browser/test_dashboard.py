@@ -1,34 +1,16 @@
-"""The live page, in a real browser, against the real server: what an operator sees and does."""
+"""The live page in a real browser: what an operator sees and does."""
 
 import re
 
 import pytest
-from django.contrib.sessions.models import Session
 from playwright.sync_api import expect
 
 from analytics.models import EngagementMinute
-from offsets.models import InvariantReport, JournalEntry, OperatorAction, PartitionCheckpoint, Worker
-from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker
+from offsets.models import InvariantReport, JournalEntry, OperatorAction, PartitionCheckpoint
+from tests.support.dashboard_page import cell, make_partition, names, row, sample
+from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_user, make_worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-
-PASSWORD = "correct horse"
-MINUTE_SECONDS = 60
-
-
-def make_partition(partition, *, owner, next_offset=1000, log_end=None, **fields):
-    """A partition that is read up to `next_offset` of a log that was sampled just now and a minute ago."""
-    checkpoint = make_checkpoint(partition, next_offset=next_offset, owner=owner, committed_at=ago(1), **fields)
-    make_range(checkpoint, 0, next_offset)
-    end = next_offset if log_end is None else log_end
-    make_sample(checkpoint, MINUTE_SECONDS, next_offset, next_offset)
-    sample(checkpoint, end)
-    return checkpoint
-
-
-def sample(checkpoint, log_end):
-    # A little in the future, so that it stays fresh however slow the machine is.
-    make_sample(checkpoint, -60, log_end, checkpoint.next_offset)
 
 
 @pytest.fixture
@@ -44,19 +26,7 @@ def group(transactional_db):
     }
 
 
-def row(page, partition):
-    return page.locator(".partitions > tbody", has=page.get_by_role("rowheader", name=f"engagement-{partition}"))
-
-
-def names(page):
-    return page.locator(".partitions > tbody th.partition").all_inner_texts()
-
-
-def cell(page, partition, name):
-    return row(page, partition).locator(f"td.{name}").first
-
-
-# --- Looking --------------------------------------------------------------------------------------
+PASSWORD = "correct horse"
 
 
 def test_it_asks_strangers_to_log_in(visits):
@@ -224,9 +194,6 @@ def test_it_reads_the_chart_by_keyboard(group, operator):
     expect(page.locator("#minutes-when")).to_contain_text("so far")
 
 
-# --- Acting ---------------------------------------------------------------------------------------
-
-
 def test_it_pauses_with_a_preview_and_a_reason_and_shows_what_the_ledger_says(group, operator):
     page = operator()
 
@@ -293,261 +260,3 @@ def test_it_gives_viewers_no_buttons(group, visits):
 
     expect(cell(page, 0, "next")).to_have_text("1,000")
     expect(page.get_by_role("button", name=re.compile("^(Pause|Resume) "))).to_have_count(0)
-
-
-def test_it_logs_out(group, operator):
-    page = operator()
-
-    page.locator("#menu summary").click()
-    page.get_by_role("button", name="Log out").click()
-
-    expect(page.get_by_label("Username")).to_be_visible()
-    assert not Session.objects.exists()
-
-
-# --- When things fail -----------------------------------------------------------------------------
-
-
-def test_it_says_how_stale_it_is_and_recovers(group, operator, visits):
-    page = operator()
-    live = page.locator("html")
-
-    visits.server.stop()
-
-    expect(page.locator("#live-text")).to_have_text(re.compile(r"stale for \d+ s"))
-    expect(live).to_have_attribute("data-live", "stale")
-    expect(page.locator("#headline-advice")).to_contain_text("Showing data from")
-    expect(page.locator("#announcer")).to_contain_text("stale")
-    expect(page.get_by_role("button", name="Reload")).to_be_visible()
-    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1700, ledger_end=1700)
-    visits.server.go_on()
-    expect(live).to_have_attribute("data-live", "fresh")
-    expect(cell(page, 0, "next")).to_have_text("1,700")
-    expect(page.get_by_role("button", name="Reload")).to_be_hidden()
-    expect(page.locator("#announcer")).to_contain_text("live again")
-
-
-def test_it_reconnects_by_itself(group, operator, visits):
-    page = operator()
-    page.evaluate("window.untouched = true")
-
-    visits.server.end()
-    expect(page.locator("#headline-advice")).to_contain_text("The server is not responding")
-    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1800, ledger_end=1800)
-    visits.server.start()
-
-    expect(page.locator("html")).to_have_attribute("data-live", "fresh")
-    expect(cell(page, 0, "next")).to_have_text("1,800")
-    assert page.evaluate("window.untouched"), "the page was not loaded again"
-    # Each attempt that fails is reported by the browser.
-    visits.complaints[:] = [text for text in visits.complaints if "ERR_CONNECTION" not in text]
-
-
-def test_it_goes_to_the_login_when_the_session_has_ended(group, operator):
-    page = operator()
-    held = []
-    page.route("**/js/main.js", lambda route: held.append(route))
-
-    # The page is served, its script is not yet: the socket is refused with the code that says why.
-    page.reload(wait_until="commit")
-    while not held:
-        page.wait_for_timeout(10)
-    Session.objects.all().delete()
-    held[0].continue_()
-
-    expect(page).to_have_url(re.compile(r"/accounts/login/\?next=%2F"))
-
-
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        (None, "You no longer have access to this page."),
-        ('{"version": 2, "sequence": 1}', "The server was updated"),
-    ],
-    ids=["no longer allowed", "another version"],
-)
-def test_it_says_why_there_is_nothing_to_see(visits, message, words):
-    def answer(socket):
-        if message is None:
-            socket.close(code=4403)
-        else:
-            socket.send(message)
-
-    page = visits.page()
-    page.route_web_socket("**/ws/dashboard/", answer)
-    visits.let_in(page, make_user("victor", "viewer"))
-
-    expect(page.locator("#headline-advice")).to_contain_text(words)
-    expect(page.get_by_role("button", name="Reload")).to_be_visible()
-
-
-def test_it_shows_no_log_that_ends_before_what_was_read(group, operator):
-    sample(group["first"], 900)
-    page = operator()
-
-    expect(cell(page, 0, "end")).to_have_text("1,000")
-
-
-def test_it_says_when_its_script_did_not_start(visits):
-    page = visits.page()
-    page.route("**/js/live/feed.js", lambda route: route.fulfill(status=404))
-    visits.let_in(page, make_user("victor", "viewer"))
-
-    expect(page.locator("#headline-text")).to_have_text("The page failed to start.")
-    visits.complaints[:] = [text for text in visits.complaints if "404" not in text]
-
-
-def test_it_works_without_the_chart_library(group, operator, visits):
-    page = operator()
-    page.route("**/uPlot.esm.js", lambda route: route.fulfill(status=404))
-
-    page.reload()
-
-    expect(page.locator("#minutes-note")).to_contain_text("npm ci")
-    expect(cell(page, 0, "next")).to_have_text("1,000")
-    visits.complaints[:] = [text for text in visits.complaints if "404" not in text]
-
-
-def test_it_announces_a_change_of_status_and_nothing_else(group, operator):
-    page = operator()
-    page.evaluate(
-        """() => {
-            window.said = [];
-            const announcer = document.querySelector("#announcer");
-            new MutationObserver(() => window.said.push(announcer.textContent))
-                .observe(announcer, { childList: true, characterData: true, subtree: true });
-        }"""
-    )
-
-    PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1100, ledger_end=1100)
-    expect(cell(page, 0, "next")).to_have_text("1,100")
-    Worker.objects.filter(pk="w-7f2a91bc").update(heartbeat_at=ago(60))
-
-    expect(page.locator("#announcer")).to_contain_text("engagement-0 is OWNER DEAD")
-    assert len(page.evaluate("window.said")) == 1
-
-
-# --- Hands, eyes and screens ----------------------------------------------------------------------
-
-
-def test_it_can_be_worked_by_keyboard_alone(group, operator):
-    page = operator()
-    lag = page.get_by_role("columnheader", name="Lag")
-
-    lag.get_by_role("button").focus()
-    page.keyboard.press("Enter")
-    expect(lag).to_have_attribute("aria-sort", "descending")
-    page.keyboard.press("Enter")
-    expect(lag).to_have_attribute("aria-sort", "ascending")
-    assert names(page)[-1] == "engagement-2"
-    seen = []
-    page.get_by_role("button", name="engagement-2", exact=True).focus()
-    for _ in range(3):
-        page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.getAttribute('aria-label')"))
-    assert "Resume engagement-2" in seen
-    page.get_by_role("button", name="Resume engagement-2").focus()
-    page.keyboard.press("Enter")
-    expect(page.get_by_label("Reason")).to_be_focused()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(page.get_by_role("button", name="Resume engagement-2")).to_be_focused()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_screen(group, operator, scheme, width):
-    page = operator(viewport={"width": width, "height": 844}, color_scheme=scheme)
-
-    page.get_by_role("button", name="engagement-2", exact=True).click()
-    expect(row(page, 2).locator(".ranges")).to_be_visible()
-
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for name in ("status", "lag", "next", "action"):
-        box = cell(page, 2, name).bounding_box()
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-
-
-CONTRASTS = """() => {
-    const channels = (text) => text.match(/[\\d.]+/g).map(Number);
-    const light = ([r, g, b]) => [r, g, b]
-        .map((one) => one / 255)
-        .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, one, index) => sum + one * [0.2126, 0.7152, 0.0722][index], 0);
-    const ground = (node) => {
-        for (; node; node = node.parentElement) {
-            const found = channels(getComputedStyle(node).backgroundColor);
-            if (found.length < 4 || found[3] > 0) return found;
-        }
-        return [255, 255, 255];
-    };
-    const faint = [];
-    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-        const node = walker.currentNode.parentElement;
-        if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
-        const [a, b] = [light(channels(getComputedStyle(node).color)), light(ground(node))];
-        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (contrast < 4.5) faint.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
-    }
-    return faint;
-}"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_its_words_can_be_read(group, operator, scheme):
-    worker = make_worker("w-dead", silent_for=90, last_error="OperationalError: gone")
-    make_partition(8, owner=worker)
-    make_partition(9, owner=group["worker"], halt_reason="expired")
-    for level in ("info", "warning", "error"):
-        JournalEntry.objects.create(group_id=GROUP, level=level, kind="test", message=f"At level {level}")
-    page = operator(color_scheme=scheme)
-
-    page.get_by_role("button", name="engagement-2", exact=True).click()
-    expect(row(page, 2).locator(".ranges")).to_be_visible()
-
-    assert page.evaluate(CONTRASTS) == []
-
-
-def test_it_switches_the_theme_and_remembers(group, operator):
-    page = operator(color_scheme="light")
-    ground = "getComputedStyle(document.documentElement).backgroundColor"
-    before = page.evaluate(ground)
-
-    page.get_by_role("button", name="Switch between dark and light").click()
-
-    dark = page.evaluate(ground)
-    assert dark != before
-    page.reload()
-    assert page.evaluate(ground) == dark
-
-
-def test_it_stays_smooth_with_many_partitions(operator):
-    worker = make_worker("w-many", silent_for=-60)
-    PartitionCheckpoint.objects.bulk_create(
-        PartitionCheckpoint(
-            group_id=GROUP,
-            topic="engagement",
-            partition=number,
-            topic_id="topic-id",
-            baseline_offset=0,
-            baseline_kind="earliest",
-            next_offset=1000,
-            ledger_end=1000,
-            epoch=1,
-            owner=worker,
-        )
-        for number in range(500)
-    )
-    page = operator()
-    expect(page.locator(".partitions > tbody")).to_have_count(500)
-    rows = page.evaluate("window.rows = [...document.querySelectorAll('.partitions > tbody')]; rows.length")
-
-    PartitionCheckpoint.objects.filter(group_id=GROUP).update(next_offset=2000, ledger_end=2000)
-
-    expect(cell(page, 499, "next")).to_have_text("2,000")
-    assert page.evaluate("rows.every((row) => row.isConnected)"), rows
-    page.get_by_role("searchbox", name="Filter by partition, status or owner").fill("engagement-49")
-    expect(page.locator(".partitions > tbody:visible")).to_have_count(11)
