@@ -65,9 +65,9 @@ def test_letters_of_a_topic_that_was_there_before_can_still_be_counted() -> None
 def tick_count_again() -> None:
     manager = RecoveryManager(GROUP, "A", dispatch=lambda _: None)
     leases.drop(f"count-again:{GROUP}")
-    token = leases.acquire(manager._lease_name, "A", 5)
+    token = leases.acquire(manager.leadership.lease_name, "A", 5)
     assert token
-    manager._count_again(token)
+    manager.repairs._count_again(token)
 
 
 @partitions

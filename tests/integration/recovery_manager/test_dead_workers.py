@@ -17,7 +17,7 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import incidents
-from offsets.recovery import manager as manager_module
+from offsets.recovery import leadership
 from offsets.recovery.manager import RecoveryManager
 from offsets.types import BatchStats, Claim, PartitionCommit
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_worker
@@ -220,7 +220,7 @@ def test_an_outage_is_as_long_as_all_the_ticks_that_missed_it(
     manager: RecoveryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(manager_module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(leadership, "monotonic", lambda: now[0])
     manager.tick()
     with monkeypatch.context() as patch:
 

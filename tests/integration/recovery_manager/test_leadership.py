@@ -20,7 +20,7 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import findings
-from offsets.recovery import manager as manager_module
+from offsets.recovery.leadership import LostLeadershipError
 from offsets.recovery.manager import RecoveryManager
 from tests.support.page_rows import ago, make_checkpoint, make_range, make_worker
 from tests.support.processes import wait_for
@@ -117,13 +117,13 @@ def test_a_leader_deposed_before_it_mends_mends_nothing(
     make_range(failed, 0, 990)
     make_range(failed, 990, 1000, "failed", retry_at=ago(1))
     cluster.holds(995, 2000, 2)
-    mend = manager._mend
+    repair = manager.repairs.run
 
     def deposed(*arguments: Any) -> None:
         take_over()
-        mend(*arguments)
+        repair(*arguments)
 
-    monkeypatch.setattr(manager, "_mend", deposed)
+    monkeypatch.setattr(manager.repairs, "run", deposed)
 
     assert not manager.tick().leading
 
@@ -155,8 +155,10 @@ def test_each_step_of_mending_compares_the_leaders_epoch(
     take_over()
     worker = {"_fence_dead_worker": state.workers[0], "_evict": state.workers[-1]}.get(step)
 
-    with pytest.raises(manager_module.LostLeadershipError):
-        getattr(manager, step)(*[deposed, *([worker] if worker else []), *([state] if step.endswith("failed") else [])])
+    with pytest.raises(LostLeadershipError):
+        getattr(manager.repairs, step)(
+            *[deposed, *([worker] if worker else []), *([state] if step.endswith("failed") else [])]
+        )
 
 
 @pytest.mark.django_db(transaction=True)
@@ -173,7 +175,7 @@ def test_a_successor_waits_for_the_end_of_what_the_leader_writes(manager: Recove
             connection.close()
 
     successor = threading.Thread(target=succeed)
-    with manager._writing(token):
+    with manager.leadership.writing(token):
         successor.start()
 
         def waits() -> bool:

@@ -17,7 +17,7 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import incidents
-from offsets.recovery import manager as manager_module
+from offsets.recovery import repairs
 from offsets.recovery.manager import RecoveryManager
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_worker
 from tests.support.processes import wait_for
@@ -79,7 +79,7 @@ def test_a_stuck_worker_stays_where_eviction_is_off(manager: RecoveryManager, se
 def test_a_place_where_worker_after_worker_gets_stuck_is_paused(manager: RecoveryManager, cluster: Cluster) -> None:
     checkpoint, other = make_checkpoint(0), make_checkpoint(1)
     cluster.holds(0, 9000)
-    for number in range(1, manager_module.STUCK_AT_ONE_PLACE):
+    for number in range(1, repairs.STUCK_AT_ONE_PLACE):
         # More has arrived meanwhile: a batch from the same place ends somewhere else.
         make_stuck(f"w-{number}", checkpoint, end=1200 + number)
         make_stuck(f"other-{number}", other)
@@ -111,7 +111,7 @@ def test_a_place_where_worker_after_worker_gets_stuck_is_paused(manager: Recover
 @supervised
 def test_a_place_is_not_paused_for_a_worker_that_is_stuck_elsewhere(manager: RecoveryManager) -> None:
     here, elsewhere = make_checkpoint(0), make_checkpoint(1)
-    for number in range(manager_module.STUCK_AT_ONE_PLACE - 1):
+    for number in range(repairs.STUCK_AT_ONE_PLACE - 1):
         make_stuck(f"w-{number}", here)
         manager.tick()
         workers.mark_stopped(f"w-{number}")
@@ -129,7 +129,7 @@ def test_a_place_is_not_paused_for_a_worker_that_is_stuck_elsewhere(manager: Rec
 def test_a_place_is_paused_although_its_stuck_worker_holds_the_row(manager: RecoveryManager, settings: Any) -> None:
     settings.CLAIM_LOCK_TIMEOUT_MS = 500
     checkpoint = make_checkpoint()
-    for number in range(manager_module.STUCK_AT_ONE_PLACE - 1):
+    for number in range(repairs.STUCK_AT_ONE_PLACE - 1):
         OperatorAction.objects.create(
             kind=eviction.KIND,
             username="auto:recovery-manager",
@@ -185,7 +185,7 @@ def test_a_worker_whose_statement_the_database_works_on_is_slow_and_not_evicted(
     with other_session("w-1") as session:
         busy = threading.Thread(target=_sleep_in, args=(session,), daemon=True)
         busy.start()
-        wait_for("the database works on it", lambda: manager_module._works_in_database("w-1"))
+        wait_for("the database works on it", lambda: repairs._works_in_database("w-1"))
         manager.tick()
         assert open_kinds()["worker_stuck"] == "w-1", "people are told all the same"
         assert not OperatorAction.objects.exists()

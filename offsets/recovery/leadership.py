@@ -1,0 +1,129 @@
+"""Leadership of the recovery managers of a group: one leads by a lease row, the others stand by.
+
+Every write of the leader compares its epoch, so that one that was stopped and goes on later writes nothing.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from offsets import leases
+from offsets.actions.guards import bounded_wait
+from offsets.clock import monotonic
+from offsets.leases import LeaseToken
+from offsets.models import Lease
+from offsets.monitoring import incidents
+from offsets.monitoring.findings import Finding
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 5.0
+#: A manager that did not tick for this long was without a database, and so, perhaps, were the workers.
+GAP_SECONDS = 6
+_NOT_RELEASED = "the previous leader exited without releasing its lease"
+
+
+class LostLeadershipError(Exception):
+    """Another manager leads now; nothing may be written any more."""
+
+
+class Leadership:
+    """This manager's claim to lead, and what happened while nobody could write it down."""
+
+    def __init__(self, group_id: str, holder: str) -> None:
+        self.group_id = group_id
+        self.holder = holder
+        #: When the database was first missed, by this process's monotonic clock, and the error.
+        self._database_missed: tuple[float, str] | None = None
+        #: The leader whose lease this one took over, until that is written down.
+        self._former: Lease | None = None
+
+    @property
+    def lease_name(self) -> str:
+        return f"recovery-manager:{self.group_id}"
+
+    def acquire(self) -> LeaseToken | None:
+        """Take or renew the lease. None while another manager leads; then there is nothing to write down."""
+        before = Lease.objects.filter(pk=self.lease_name).first()
+        token = leases.acquire(self.lease_name, self.holder, LEASE_SECONDS)
+        if token is None:
+            self.missed_is_recorded()
+        elif before is not None and before.holder not in ("", self.holder):
+            self._former = before
+        return token
+
+    def release(self) -> None:
+        """Let a standby take over at once. Does nothing where another leads, or was the last to do so."""
+        held = Lease.objects.filter(pk=self.lease_name, holder=self.holder).first()
+        if held:
+            leases.release(LeaseToken(held.name, held.holder, held.epoch))
+
+    @contextmanager
+    def writing(self, token: LeaseToken) -> Iterator[None]:
+        """A transaction of the leader; the lock makes a successor wait for its end.
+
+        It waits for no row for long, or one stopped process would stop the watch over all others: raises
+        ServiceUnavailableError then.
+        """
+        with transaction.atomic(), bounded_wait():
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
+                    [token.name, token.holder, token.epoch],
+                )
+                if cursor.fetchone() is None:
+                    raise LostLeadershipError
+            yield
+            with connection.cursor() as cursor:
+                # Here rather than at COMMIT: to refer to a partition's row is to wait for whoever has locked it.
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    def can_judge_heartbeats(self) -> bool:
+        """Whether missing heartbeats may be held against workers.
+
+        Not right after a gap in these very ticks: a database that was away for it was away for them, too. They get
+        one heartbeat timeout to report back.
+        """
+        ticking, grace = f"supervision:{self.group_id}", f"supervision-grace:{self.group_id}"
+        live = leases.live([ticking, grace])
+        leases.acquire(ticking, "manager", GAP_SECONDS)
+        if ticking not in live or self._database_missed is not None:
+            leases.acquire(grace, "manager", settings.HEARTBEAT_TIMEOUT_SECONDS)
+            return False
+        return grace not in live
+
+    # --- What nobody could write down --------------------------------------------------------------
+
+    def miss_database(self, error: Exception) -> None:
+        """Remember since when the database does not answer."""
+        if self._database_missed is None:
+            self._database_missed = (monotonic(), " ".join(str(error).split()))
+            logger.warning("The recovery manager waits for its database: %s", self._database_missed[1])
+
+    def record_missed(self, now: datetime) -> None:
+        """Record the former leader's end and the database's absence as past incidents, in the leader's transaction."""
+        if self._former is not None:
+            last = self._former.expires_at - timedelta(seconds=LEASE_SECONDS)
+            finding = Finding(
+                "manager_lost",
+                "recovery manager",
+                f"The leader {self._former.holder} is gone, and {self.holder} has taken over: {_NOT_RELEASED}.",
+                last,
+                critical=False,
+            )
+            incidents.record_past(self.group_id, finding, now, text=f"{self.holder} leads.")
+        if self._database_missed is not None:
+            missed_at, text = self._database_missed
+            began = now - timedelta(seconds=monotonic() - missed_at)
+            finding = Finding(
+                "database_unavailable", "postgresql", f"PostgreSQL did not answer: {text}. Work waited for it.", began
+            )
+            incidents.record_past(self.group_id, finding, began, text="It answers again; work has gone on.")
+
+    def missed_is_recorded(self) -> None:
+        """The transaction that recorded it has committed."""
+        self._database_missed = self._former = None

@@ -1,0 +1,199 @@
+"""Repairs: what the leading recovery manager mends without a person, each repair in a transaction of its own."""
+
+import logging
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection
+
+from offsets import journal, leases, ledger, workers
+from offsets.actions import audit, automatic, dead_letters, eviction
+from offsets.actions.guards import Source
+from offsets.errors import OffsetsError, RefusedError, StalePreviewError
+from offsets.leases import LeaseToken
+from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
+from offsets.monitoring import incidents
+from offsets.monitoring.findings import GroupState, WorkerState
+from offsets.ranges import OffsetRange
+from offsets.recovery import assessments
+from offsets.recovery.leadership import Leadership
+from offsets.replays import requests
+from offsets.replays import rows as replay_rows
+from offsets.replays.plans import MAX_RANGES, Wanted
+from offsets.types import RangeKind
+
+logger = logging.getLogger(__name__)
+
+#: A replay that was sent is not sent again for so long.
+DISPATCH_SECONDS = 10.0
+#: Workers that got stuck at the same place so often within the hour: then the place waits for a person.
+STUCK_AT_ONE_PLACE = 3
+#: How often rebuilt partitions are looked at for letters that were counted before.
+COUNT_AGAIN_SECONDS = 10.0
+
+
+class Repairs:
+    """Repair what a tick found. `dispatch(replay_id)` has a replay run somewhere else."""
+
+    def __init__(self, leadership: Leadership, dispatch: Callable[[int], object]) -> None:
+        self.group_id = leadership.group_id
+        self._writing = leadership.writing
+        self._dispatch = dispatch
+
+    def run(self, token: LeaseToken, state: GroupState) -> None:
+        for worker in state.workers:
+            if worker.dead:
+                self._try(self._fence_dead_worker, token, worker)
+            elif worker.stack and settings.EVICT_STUCK_WORKERS:
+                self._try(self._evict, token, worker)
+        self._try(self._expire_failed, token, state)
+        self._try(self._count_again, token)
+        self._try(self._replay_failed, token, state)
+        for replay_id in replay_rows.without_runner(self.group_id):
+            if leases.acquire(f"send-replay:{replay_id}", secrets.token_hex(8), DISPATCH_SECONDS):
+                self._dispatch(replay_id)
+
+    @staticmethod
+    def _try(repair: Callable[..., None], *arguments: object) -> None:
+        """What cannot be mended now is tried again at the next tick, and holds up nothing else."""
+        try:
+            repair(*arguments)
+        except OffsetsError as error:
+            logger.warning("The recovery manager tries again: %s", error)
+
+    def _fence_dead_worker(self, token: LeaseToken, worker: WorkerState) -> None:
+        """Fence a dead worker, free its slot, and call it stopped."""
+        timeout = settings.HEARTBEAT_TIMEOUT_SECONDS
+        with self._writing(token):
+            fenced = ledger.fence(worker.worker_id, silent_seconds=timeout)
+            if worker.worker_id not in workers.reap(timeout, worker.worker_id):
+                return  # it has spoken in this moment
+            eviction.free_slot(worker.worker_id)
+            text = f"{worker.worker_id} sent no heartbeat for {timeout} s; {len(fenced)} partitions are fenced."
+            journal.record(self.group_id, "worker_dead", text, level="error", worker_id=worker.worker_id)
+            incidents.note_action(self.group_id, text, worker_id=worker.worker_id, automatic=True)
+
+    def _evict(self, token: LeaseToken, worker: WorkerState) -> None:
+        """Take the partitions from a stuck worker; where that happens again and again at one place, that one waits.
+
+        Not from one whose statement the database is working on: it is slow, and a successor would be no faster.
+        """
+        if _works_in_database(worker.worker_id):
+            logger.warning("%s is not evicted while the database works on its statement.", worker.worker_id)
+            return
+        reason = f"stuck {worker.stage} for {worker.stage_seconds or 0:.0f} s"
+        try:
+            with self._writing(token):
+                places = self._too_often_stuck_at(worker)
+                eviction.evict(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+                # Now that nothing of the worker holds their rows any more.
+                for checkpoint_id, times in places.items():
+                    automatic.pause_automatically(checkpoint_id, f"{times} workers got stuck there: {worker.stage}")
+        except RefusedError as error:
+            logger.debug("%s is not evicted: %s", worker.worker_id, error)
+
+    @staticmethod
+    def _too_often_stuck_at(worker: WorkerState) -> dict[int, int]:
+        """Partitions of the worker at whose next offset as many got stuck lately as is too many, it included; the
+        batch that begins there ends somewhere else each time.
+        """
+        recent = OperatorAction.objects.filter(
+            kind=eviction.KIND,
+            outcome=OperatorAction.Outcome.APPLIED,
+            created_at__gt=assessments.now() - timedelta(hours=1),
+        )
+        found = {}
+        for row in PartitionCheckpoint.objects.filter(owner_id=worker.worker_id, retired_at__isnull=True):
+            place = f" {row.topic}-{row.partition} [{row.next_offset}, "
+            times = 1 + recent.filter(target__startswith=f"{row.group_id} ", before__stage__icontains=place).count()
+            if place in worker.stage and times >= STUCK_AT_ONE_PLACE:
+                found[row.pk] = times
+        return found
+
+    def _expire_failed(self, token: LeaseToken, state: GroupState) -> None:
+        """Failed offsets that Kafka has deleted are lost, and are not retried for ever."""
+        for one in state.partitions:
+            for failed in one.failed:
+                if one.log_start is None or failed.start >= one.log_start:
+                    continue
+                gone = OffsetRange(failed.start, min(failed.end, one.log_start))
+                with self._writing(token):
+                    lost = ledger.pass_failed(
+                        one.checkpoint_id, gone, RangeKind.EXPIRED, f"failed ({failed.detail}), then deleted by Kafka"
+                    )
+                    if not lost:
+                        continue  # a replay has counted it in this moment
+                    names = ", ".join(map(str, lost))
+                    text = f"{one.name} {names} failed, and Kafka has deleted it: lost."
+                    journal.record(
+                        self.group_id, "expired", text, level="error", topic=one.topic, partition=one.partition
+                    )
+                    incidents.note_action(self.group_id, text, checkpoint_ids=[one.checkpoint_id], automatic=True)
+
+    def _count_again(self, token: LeaseToken) -> None:
+        """A letter that was requeued before a rebuild, and that the rebuild has set apart again, counts again (R14)."""
+        if leases.acquire(f"count-again:{self.group_id}", secrets.token_hex(8), COUNT_AGAIN_SECONDS) is None:
+            return
+        ids = dead_letters.counted_before_rebuild(self.group_id)
+        if not ids:
+            return
+        reason = "it was counted before the partition was rebuilt"
+        try:
+            with self._writing(token):
+                dead_letters.resolve(
+                    dead_letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC
+                )
+        except StalePreviewError as error:
+            logger.info("Somebody else acted on these dead letters in this moment: %s", error)
+        except RefusedError as error:
+            # Its own audit row went with the transaction; without one it would be tried for ever.
+            with self._writing(token):
+                audit.refused(
+                    *(dead_letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
+                    actor=automatic.MANAGER,
+                    reason=reason,
+                    source=Source.AUTOMATIC,
+                    detail=str(error),
+                )
+
+    def _replay_failed(self, token: LeaseToken, state: GroupState) -> None:
+        """Replay what is due. While one replay of a partition's failed ranges runs, none is begun beside it."""
+        busy = replay_rows.active_ranges(self.group_id)
+        wanted = [
+            Wanted(one.checkpoint_id, OffsetRange(failed.start, failed.end))
+            for one in state.partitions
+            for failed in one.failed
+            if failed.retry_at is not None
+            and failed.retry_at <= state.now
+            and (one.log_start is None or failed.start >= one.log_start)
+            and not any(
+                held == one.checkpoint_id and start < failed.end and failed.start < end for held, start, end in busy
+            )
+        ]
+        if not wanted:
+            return
+        logs = requests.logs_for(wanted[:MAX_RANGES])
+        with self._writing(token):
+            replay = requests.begin(
+                wanted[:MAX_RANGES],
+                logs=logs,
+                actor=automatic.MANAGER,
+                reason="failed ranges are due",
+                source=Source.AUTOMATIC,
+                automatic=True,
+            )
+            text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
+            ids = replay.ranges.values_list("checkpoint_id", flat=True)
+            incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
+
+
+def _works_in_database(worker_id: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE application_name = %s"
+            " AND datname = current_database() AND state = 'active')",
+            [worker_id],
+        )
+        return bool(cursor.fetchone()[0])
