@@ -20,6 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+#: The circuit breaker's name in the audit log.
+CIRCUIT_BREAKER = "auto:circuit-breaker"
+
 
 class RangeKind(enum.StrEnum):
     """The outcome of the offsets of a ledger range."""

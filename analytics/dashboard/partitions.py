@@ -3,50 +3,30 @@
 import json
 from collections.abc import Sequence
 
-from django.conf import settings
-
 from analytics.dashboard.ledger_strip import Piece, fit, offsets_by_kind
 from analytics.dashboard.queries import PartitionRow
 from analytics.dashboard.snapshot import PartitionSnapshot, RangeSnapshot
 from offsets.monitoring import status
-from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time, per_second
-from offsets.monitoring.status import Limits, PartitionFacts, Verdict
+from offsets.monitoring.facts import FailedTotals, LogSamples, facts_of, lag_of, limits
+from offsets.monitoring.lag import LogEnd, lag_records, per_second
+from offsets.monitoring.status import Verdict
 
 MAX_PIECES = 200
-
-
 MIN_PIECES = 20
-
-
 #: Pieces in one snapshot: what keeps the payload of 500 partitions with wild histories near a megabyte.
 PIECES_BUDGET = 10_000
-
-
-#: A verdict older than this is not the recovery manager's of now.
+#: An older verdict of the recovery manager is not used.
 HEALTH_FRESH_SECONDS = 5.0
 
 
-def _limits() -> Limits:
-    return Limits(settings.HEARTBEAT_TIMEOUT_SECONDS, settings.ALLOWED_LAG_SECONDS)
-
-
-def _fresh(row: PartitionRow) -> bool:
-    return row.sample_age is not None and row.sample_age <= SAMPLE_FRESH_SECONDS
-
-
-def _lag(row: PartitionRow) -> tuple[int | None, LagTime]:
-    """In records and in time. An old log end draws the strip; a lag made from it would pass for the lag of now."""
-    lag = lag_records(row.log_end, row.next_offset) if _fresh(row) else None
-    return lag, _lag_time(row) if lag is not None else LagTime(None, 0.0)
-
-
 def verdict_of(row: PartitionRow) -> Verdict:
-    """The recovery manager's while it watches: it knows the last minute. Otherwise what can be said from here."""
+    """The recovery manager's while it is recent: it knows the last minute. Otherwise the same rules without it."""
     if _watched(row):
         return Verdict(
             status.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
         )
-    return status.assess(_facts(row, *_lag(row)), _limits())
+    failed = FailedTotals(row.failed_ranges, row.failed_offsets, row.failed_given_up)
+    return status.assess(facts_of(row, _log_samples(row), failed), limits())
 
 
 def _watched(row: PartitionRow) -> bool:
@@ -56,7 +36,7 @@ def _watched(row: PartitionRow) -> bool:
 def partition_of(
     row: PartitionRow, verdict: Verdict, pieces: Sequence[Piece], dead_letters: dict[int, int], count: int
 ) -> PartitionSnapshot:
-    lag, lag_time = _lag(row)
+    lag, lag_time = lag_of(row.next_offset, _log_samples(row))
     drawn = fit(pieces, max(MIN_PIECES, min(MAX_PIECES, PIECES_BUDGET // max(1, count))))
     return PartitionSnapshot(
         checkpoint_id=row.checkpoint_id,
@@ -97,20 +77,10 @@ def _range(piece: Piece) -> RangeSnapshot:
     )
 
 
-def _facts(row: PartitionRow, lag: int | None, lag_time: LagTime) -> PartitionFacts:
-    return PartitionFacts(
-        name=f"{row.topic}-{row.partition}",
-        next_offset=row.next_offset,
-        owner=row.owner,
-        owner_heartbeat_age_seconds=row.heartbeat_age,
-        owner_stopped=row.owner_stopped,
-        desired_state=row.desired_state,
-        halt_reason=row.halt_reason,
-        halt_detail=row.halt_detail,
-        lag=lag,
-        lag_time=lag_time,
-        failed_ranges=int(row.failed_offsets > 0),
-        failed_offsets=row.failed_offsets,
+def _log_samples(row: PartitionRow) -> LogSamples:
+    return LogSamples(
+        age_seconds=row.sample_age,
+        ends=known_ends(row),
         lag_growth_per_second=per_second(
             _sample(row.before_at, lag_records(row.before_end, row.before_next or 0)),
             _sample(row.sampled_at, lag_records(row.log_end, row.sampled_next or 0)),
@@ -137,13 +107,9 @@ def known_ends(row: PartitionRow) -> list[LogEnd]:
     return [LogEnd(at, points[at]) for at in sorted(points)]
 
 
-def _lag_time(row: PartitionRow) -> LagTime:
-    return lag_time(known_ends(row), row.next_offset)
-
-
 def _progress(row: PartitionRow) -> float | None:
     """Offsets a second by which the partition moved lately; unknown across a backward seek."""
-    if not _fresh(row):
+    if not _log_samples(row).fresh:
         return None
     rate = per_second(_sample(row.before_at, row.before_next), _sample(row.sampled_at, row.sampled_next))
     return rate if rate is not None and rate >= 0 else None

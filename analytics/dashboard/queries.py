@@ -12,6 +12,7 @@ from django.db import connection
 
 from analytics.dashboard.ledger_strip import Piece
 from analytics.dashboard.snapshot import JournalSnapshot, MinuteSnapshot, TypeCounts
+from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN
 
 #: Rates are taken over so many seconds of samples.
 RATE_SECONDS = 10
@@ -78,7 +79,15 @@ class PartitionRow(NamedTuple):
     health_since: datetime | None
     health_eta: float | None
     health_age: float | None
+    # What holds it up, as the recovery manager reads it.
+    paused_by: str
+    seconds_since_commit: float | None
+    stage: str
+    stage_seconds: float | None
+    trouble: str | None
+    failed_ranges: int
     failed_offsets: int
+    failed_given_up: int
 
 
 # The search for the point below next_offset walks back from the newest sample and stops at the first match: one step
@@ -100,8 +109,8 @@ _PARTITIONS = f"""
             AND d.seen_at > statement_timestamp() - make_interval(secs => %(drift_seconds)s)),
         h.status, h.detail, h.since, h.eta_seconds,
         {_age("h.assessed_at")},
-        (SELECT coalesce(sum(upper(f.offsets) - lower(f.offsets)), 0)::bigint FROM offsets_ledgerrange f
-            WHERE f.checkpoint_id = c.id AND f.kind <> 'processed' AND f.kind = 'failed')
+        {OWNER_COLUMNS},
+        f.ranges, f.offsets, f.given_up
     FROM offsets_partitioncheckpoint c
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
@@ -125,6 +134,12 @@ _PARTITIONS = f"""
         SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id AND s.sampled_at > b.sampled_at
         ORDER BY s.sampled_at LIMIT 1
     ) a ON true
+    LEFT JOIN LATERAL (
+        SELECT count(*) AS ranges, coalesce(sum(upper(r.offsets) - lower(r.offsets)), 0)::bigint AS offsets,
+            count(*) FILTER (WHERE r.retry_at IS NULL) AS given_up
+        FROM offsets_ledgerrange r WHERE r.checkpoint_id = c.id AND r.kind <> 'processed' AND r.kind = 'failed'
+    ) f ON true
+    {PAUSE_JOIN}
     WHERE c.group_id = %(group)s AND c.retired_at IS NULL
     ORDER BY c.topic, c.partition
 """  # noqa: S608

@@ -6,12 +6,13 @@ from offsets.actions import pause
 from offsets.actions.guards import Actor, Source
 from offsets.actions.pause import ActionKind
 from offsets.errors import OffsetsError
+from offsets.types import CIRCUIT_BREAKER
 
 logger = logging.getLogger(__name__)
 
 #: Names in the audit, not users: Django's logins cannot hold a colon.
 MANAGER = Actor("auto:recovery-manager", allowed=True)
-BREAKER = Actor("auto:circuit-breaker", allowed=True)
+BREAKER = Actor(CIRCUIT_BREAKER, allowed=True)
 
 
 def pause_automatically(checkpoint_id: int, why: str, *, actor: Actor = BREAKER, epoch: int | None = None) -> bool:

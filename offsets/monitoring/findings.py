@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from offsets.monitoring.status import Status, Verdict
 from offsets.text import duration
+from offsets.types import CIRCUIT_BREAKER
 
 
 class AffectedRange(NamedTuple):
@@ -141,7 +142,7 @@ class FindingLimits:
     stuck_seconds: float
     #: Offsets that will be gone from Kafka sooner than this are warned of.
     retention_warn_seconds: float
-    breaker: str = "auto:circuit-breaker"
+    breaker: str = CIRCUIT_BREAKER
 
 
 def find(state: GroupState, limits: FindingLimits) -> list[Finding]:

@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import connection
 
-from offsets.actions import automatic
+from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN, FailedTotals, LogSamples, facts_of, limits
 from offsets.monitoring.findings import FailedRange, PartitionState, WorkerState
-from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time, per_second
-from offsets.monitoring.status import Limits, PartitionFacts, assess, eta_seconds
+from offsets.monitoring.lag import LogEnd, per_second
+from offsets.monitoring.status import Limits, assess, eta_seconds
 from offsets.monitoring.window import CommitPoint
 from offsets.types import TopicPartition
 
 WINDOW_SECONDS = 60
-#: Who else than people pauses, as a sentence names it.
-PAUSED_BY = {automatic.BREAKER.name: "the circuit breaker"}
 #: The log start moves in steps of whole segments: its rate is taken over the longest memory there is.
 RETENTION_HOURS = 6
 
@@ -33,12 +31,12 @@ class _Row(NamedTuple):
     heartbeat_age: float | None
     owner_stopped: bool
     desired_state: str
-    paused_by: str
     paused_reason: str
     halt_reason: str
     halt_detail: str
     halted_at: datetime | None
     claimed_at: datetime | None
+    paused_by: str
     seconds_since_commit: float | None
     stage: str
     stage_seconds: float | None
@@ -53,13 +51,11 @@ class _Row(NamedTuple):
     old_start: int | None
 
 
-_ROWS = """
+_ROWS = f"""
     SELECT c.id, c.topic, c.partition, c.next_offset, c.owner_id,
         extract(epoch FROM statement_timestamp() - w.heartbeat_at)::float8, coalesce(w.state = 'stopped', false),
-        c.desired_state, CASE WHEN c.desired_state = 'paused' THEN coalesce(p.username, '') ELSE '' END,
-        coalesce(p.reason, ''), c.halt_reason, c.halt_detail, c.halted_at, c.claimed_at,
-        extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8,
-        coalesce(w.stage, ''), w.stage_seconds, CASE WHEN w.stack = '' THEN w.last_error ELSE '' END,
+        c.desired_state, coalesce(pause.reason, ''), c.halt_reason, c.halt_detail, c.halted_at, c.claimed_at,
+        {OWNER_COLUMNS},
         CASE WHEN c.moved_epoch > 0 AND c.epoch - c.moved_epoch <= 1 THEN 0
             ELSE coalesce(extract(epoch FROM greatest(c.claimed_at,
                 CASE WHEN a.kind = 'resume' THEN a.created_at END)), 0) END::float8,
@@ -67,13 +63,7 @@ _ROWS = """
     FROM offsets_partitioncheckpoint c
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
     LEFT JOIN offsets_operatoraction a ON a.id = c.last_action_id
-    LEFT JOIN LATERAL (
-        -- A partition that was rebuilt is still paused by whom it was paused before.
-        SELECT p.username, p.reason FROM offsets_operatoraction p
-        JOIN offsets_partitioncheckpoint b ON b.id = p.checkpoint_id
-        WHERE b.group_id = c.group_id AND b.topic = c.topic AND b.partition = c.partition
-            AND p.kind = 'pause' AND p.outcome = 'applied' ORDER BY p.id DESC LIMIT 1
-    ) p ON c.desired_state = 'paused'
+    {PAUSE_JOIN}
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
     LEFT JOIN LATERAL (
         SELECT sampled_at, log_start_offset FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
@@ -81,7 +71,7 @@ _ROWS = """
         ORDER BY s.sampled_at LIMIT 1
     ) o ON true
     WHERE c.group_id = %(group)s AND c.retired_at IS NULL ORDER BY c.topic, c.partition
-"""
+"""  # noqa: S608 - the other parts are constants
 
 _SAMPLES = """
     SELECT checkpoint_id, array_agg(extract(epoch FROM sampled_at)::float8 ORDER BY sampled_at),
@@ -155,16 +145,10 @@ def _all(sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall())
 
 
-def limits() -> Limits:
-    return Limits(
-        settings.HEARTBEAT_TIMEOUT_SECONDS, settings.ALLOWED_LAG_SECONDS, float(settings.WORKER_STUCK_SECONDS)
-    )
-
-
 def _state(
     row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime, allowed: Limits
 ) -> PartitionState:
-    facts = _facts(row, samples, failed, at)
+    facts = facts_of(row, _log_samples(row, samples, at), _failed_totals(failed))
     verdict = assess(facts, allowed)
     newest = samples.window[-1] if samples else None
     return PartitionState(
@@ -196,38 +180,21 @@ def _log_start_rate(row: _Row, samples: Samples | None) -> float | None:
     return rate if rate and rate > 0 else None
 
 
-def _facts(row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime) -> PartitionFacts:
-    fresh = samples is not None and at.timestamp() - samples.window[-1].at_seconds <= SAMPLE_FRESH_SECONDS
-    lag: int | None = None
-    behind = LagTime(None, 0.0)
-    window: tuple[CommitPoint, ...] = ()
-    if samples is not None and fresh:
-        lag = lag_records(samples.window[-1].log_end_offset, row.next_offset)
-        ends = [LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window]
-        behind = lag_time(ends, row.next_offset)
-        window = tuple(point for point in samples.window if point.at_seconds >= row.window_from)
-    # A worker tells of one stage; it is this partition's where it names it.
-    mine = f" {row.topic}-{row.partition} [" in row.stage
-    return PartitionFacts(
-        name=f"{row.topic}-{row.partition}",
-        next_offset=row.next_offset,
-        owner=row.owner,
-        owner_heartbeat_age_seconds=row.heartbeat_age,
-        owner_stopped=row.owner_stopped,
-        desired_state=row.desired_state,
-        paused_by=PAUSED_BY.get(row.paused_by, "an operator"),
-        halt_reason=row.halt_reason,
-        halt_detail=row.halt_detail,
-        lag=lag,
-        lag_time=behind,
-        window=window,
-        seconds_since_commit=row.seconds_since_commit,
-        stage=row.stage if mine else "",
-        stage_seconds=row.stage_seconds if mine else None,
-        worker_trouble=row.trouble or "",
-        failed_ranges=len(failed),
-        failed_offsets=sum(one.end - one.start for one in failed),
-        failed_given_up=sum(one.retry_at is None for one in failed),
+def _log_samples(row: _Row, samples: Samples | None, at: datetime) -> LogSamples:
+    if samples is None:
+        return LogSamples()
+    return LogSamples(
+        age_seconds=at.timestamp() - samples.window[-1].at_seconds,
+        ends=[LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window],
+        window=[point for point in samples.window if point.at_seconds >= row.window_from],
+    )
+
+
+def _failed_totals(failed: Sequence[FailedRange]) -> FailedTotals:
+    return FailedTotals(
+        ranges=len(failed),
+        offsets=sum(failed_range.end - failed_range.start for failed_range in failed),
+        given_up=sum(failed_range.retry_at is None for failed_range in failed),
     )
 
 

@@ -1,0 +1,134 @@
+"""The facts of one partition and the limits of its verdict, for the recovery manager and for the page alike.
+
+Both read a row of their own and call `facts_of`, so that they cannot judge one partition by different rules. Their
+statements share the columns below, too: they expect the checkpoint as `c` and its owner's row as `w`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from django.conf import settings
+
+from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time
+from offsets.monitoring.status import Limits, PartitionFacts
+from offsets.monitoring.window import CommitPoint
+from offsets.types import CIRCUIT_BREAKER
+
+#: Who else than people pauses, as a sentence names it.
+PAUSED_BY = {CIRCUIT_BREAKER: "the circuit breaker"}
+
+#: SQL: who paused it, seconds since its last commit or claim, and what its owner is busy with and waits for.
+OWNER_COLUMNS = """coalesce(pause.username, ''),
+        extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8,
+        coalesce(w.stage, ''), w.stage_seconds, CASE WHEN w.stack = '' THEN w.last_error ELSE '' END"""
+
+#: SQL: the pause that holds, as `pause`. A partition that was rebuilt keeps the pause of its predecessor.
+PAUSE_JOIN = """LEFT JOIN LATERAL (
+        SELECT a.username, a.reason FROM offsets_operatoraction a
+        JOIN offsets_partitioncheckpoint b ON b.id = a.checkpoint_id
+        WHERE b.group_id = c.group_id AND b.topic = c.topic AND b.partition = c.partition
+            AND a.kind = 'pause' AND a.outcome = 'applied' ORDER BY a.id DESC LIMIT 1
+    ) pause ON c.desired_state = 'paused'"""
+
+
+class PartitionRecord(Protocol):
+    """What a reader's row says of a partition and its owner."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def next_offset(self) -> int: ...
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def heartbeat_age(self) -> float | None: ...
+    @property
+    def owner_stopped(self) -> bool: ...
+    @property
+    def desired_state(self) -> str: ...
+    @property
+    def halt_reason(self) -> str: ...
+    @property
+    def halt_detail(self) -> str: ...
+    @property
+    def paused_by(self) -> str: ...
+    @property
+    def seconds_since_commit(self) -> float | None: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def stage_seconds(self) -> float | None: ...
+    @property
+    def trouble(self) -> str | None: ...
+
+
+class LogSamples(NamedTuple):
+    """What the samples say of a partition's log."""
+
+    #: Age of the newest sample; None without any.
+    age_seconds: float | None = None
+    #: Oldest first; the newest is the end of the log.
+    ends: Sequence[LogEnd] = ()
+    #: The last minute, where the reader knows it.
+    window: Sequence[CommitPoint] = ()
+    #: Between two samples, for a reader without the window.
+    lag_growth_per_second: float | None = None
+
+    @property
+    def fresh(self) -> bool:
+        return self.age_seconds is not None and self.age_seconds <= SAMPLE_FRESH_SECONDS
+
+
+class FailedTotals(NamedTuple):
+    """What could not be applied."""
+
+    ranges: int = 0
+    offsets: int = 0
+    #: Ranges without an automatic retry.
+    given_up: int = 0
+
+
+def limits() -> Limits:
+    """The limits of every verdict, from the settings."""
+    return Limits(
+        settings.HEARTBEAT_TIMEOUT_SECONDS, settings.ALLOWED_LAG_SECONDS, float(settings.WORKER_STUCK_SECONDS)
+    )
+
+
+def lag_of(next_offset: int, samples: LogSamples) -> tuple[int | None, LagTime]:
+    """The lag in records and in time. Unknown from an old sample: it would pass for the lag of now."""
+    if not samples.fresh or not samples.ends:
+        return None, LagTime(None, 0.0)
+    return lag_records(samples.ends[-1].offset, next_offset), lag_time(samples.ends, next_offset)
+
+
+def facts_of(record: PartitionRecord, samples: LogSamples, failed: FailedTotals) -> PartitionFacts:
+    """The facts that a verdict is made from."""
+    name = f"{record.topic}-{record.partition}"
+    lag, behind = lag_of(record.next_offset, samples)
+    # A worker reports one stage; it is this partition's where it names it.
+    busy_here = f" {name} [" in record.stage
+    return PartitionFacts(
+        name=name,
+        next_offset=record.next_offset,
+        owner=record.owner,
+        owner_heartbeat_age_seconds=record.heartbeat_age,
+        owner_stopped=record.owner_stopped,
+        desired_state=record.desired_state,
+        paused_by=PAUSED_BY.get(record.paused_by, "an operator"),
+        halt_reason=record.halt_reason,
+        halt_detail=record.halt_detail,
+        lag=lag,
+        lag_time=behind,
+        lag_growth_per_second=samples.lag_growth_per_second,
+        window=samples.window if samples.fresh else (),
+        seconds_since_commit=record.seconds_since_commit,
+        stage=record.stage if busy_here else "",
+        stage_seconds=record.stage_seconds if busy_here else None,
+        worker_trouble=record.trouble or "",
+        failed_ranges=failed.ranges,
+        failed_offsets=failed.offsets,
+        failed_given_up=failed.given_up,
+    )
