@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 
 from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN, FailedTotals, LogSamples, facts_of, limits
-from offsets.monitoring.findings import FailedRange, PartitionState, WorkerState
+from offsets.monitoring.group_state import FailedRange, PartitionState, WorkerState
 from offsets.monitoring.lag import LogEnd, per_second
 from offsets.monitoring.status import Limits, assess, eta_seconds
 from offsets.monitoring.window import CommitPoint

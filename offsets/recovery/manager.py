@@ -16,7 +16,8 @@ from offsets.errors import ServiceUnavailableError
 from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, PartitionCheckpoint
 from offsets.monitoring import findings, incidents
-from offsets.monitoring.findings import AffectedRange, DeathState, FindingLimits, GroupState
+from offsets.monitoring.findings import FindingLimits
+from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
 from offsets.recovery import assessments
 from offsets.recovery.leadership import Leadership, LostLeadershipError
 from offsets.recovery.repairs import Repairs

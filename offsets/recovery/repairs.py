@@ -15,7 +15,7 @@ from offsets.errors import OffsetsError, RefusedError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
-from offsets.monitoring.findings import GroupState, WorkerState
+from offsets.monitoring.group_state import GroupState, WorkerState
 from offsets.ranges import OffsetRange
 from offsets.recovery import assessments
 from offsets.recovery.leadership import Leadership

@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 
-from offsets.monitoring.findings import (
+from offsets.monitoring.findings import Finding, FindingLimits, find
+from offsets.monitoring.group_state import (
     AffectedRange,
     DeathState,
     FailedRange,
-    Finding,
-    FindingLimits,
     GroupState,
     PartitionState,
     WorkerState,
-    find,
 )
 from offsets.monitoring.status import Status, Verdict
 

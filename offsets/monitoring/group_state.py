@@ -1,0 +1,112 @@
+"""What a tick of the recovery manager knows of a group: partitions, workers, services, replays. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from offsets.monitoring.status import Verdict
+
+
+class AffectedRange(NamedTuple):
+    """Offsets `[start, end)` of one partition, and what is the matter with them."""
+
+    topic: str
+    partition: int
+    kind: str
+    start: int
+    end: int
+
+    def as_json(self) -> dict[str, object]:
+        return self._asdict()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRange:
+    start: int
+    end: int
+    attempts: int
+    #: None: no replay tries it again by itself.
+    retry_at: datetime | None
+    detail: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One partition at one tick: its verdict, and what the findings need beside it."""
+
+    checkpoint_id: int
+    topic: str
+    partition: int
+    next_offset: int
+    verdict: Verdict
+    #: Since when it has this status.
+    since: datetime
+    owner: str | None = None
+    claimed_at: datetime | None = None
+    paused_by: str = ""
+    paused_reason: str = ""
+    halt_reason: str = ""
+    halted_at: datetime | None = None
+    log_start: int | None = None
+    log_end: int | None = None
+    #: Offsets a second by which retention moves the log start; None where it does not, or nobody knows.
+    log_start_rate: float | None = None
+    #: How long the oldest unread record has waited at least; None: nothing is unread, or nobody knows.
+    unread_seconds: float | None = None
+    #: How long the topic keeps its records; None: for ever, or unknown.
+    retention_seconds: float | None = None
+    #: Records below it are so old that Kafka deletes them sooner than is warned of; None: unknown.
+    old_below: int | None = None
+    failed: Sequence[FailedRange] = ()
+    eta_seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    worker_id: str
+    heartbeat_at: datetime
+    #: No heartbeat for longer than the timeout, though nobody saw it stop.
+    dead: bool
+    last_error: str = ""
+    stage: str = ""
+    stage_seconds: float | None = None
+    #: Where it stands; the worker tells it only when it is stuck, and does not wait for a service.
+    stack: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeathState:
+    """An open incident about a dead worker: the partitions that it left, which somebody else must have."""
+
+    worker_id: str
+    began_at: datetime
+    checkpoint_ids: frozenset[int]
+    summary: str
+    ranges: Sequence[AffectedRange] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """Everything a tick knows."""
+
+    now: datetime
+    partitions: Sequence[PartitionState] = ()
+    workers: Sequence[WorkerState] = ()
+    deaths: Sequence[DeathState] = ()
+    #: Partitions of the topics that have no checkpoint yet; None while Kafka does not answer.
+    unclaimed: Sequence[str] | None = ()
+    #: Why a service does not answer, and since when: "kafka", "redis".
+    services: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    #: Names of the violated invariants, and when they were found so.
+    violated: Sequence[str] = ()
+    violated_at: datetime | None = None
+    #: Replays that have begun and that no process runs: (id, since).
+    orphaned_replays: Sequence[tuple[int, datetime]] = ()
+    #: Replays that no process has taken for too long: (id, since).
+    waiting_replays: Sequence[tuple[int, datetime]] = ()
