@@ -11,6 +11,7 @@ from analytics.dashboard.read_model import Dashboard
 from analytics.models import EngagementMinute
 from offsets import journal
 from offsets.models import DatabaseTime, DeadLetter, InvariantReport, StoreOffset
+from offsets.recovery import assessments
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -158,6 +159,31 @@ def test_it_calls_a_partition_lagging_only_while_its_lag_does_not_shrink(lag_bef
 
     assert partition["lag_seconds"] == pytest.approx(30, abs=0.5)
     assert partition["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("worker", "failed", "status"),
+    [
+        ({}, {}, "LAGGING"),
+        ({"stage": "decoding engagement-0 [1000, 1200)", "stage_seconds": 42.0, "stack": "File"}, {}, "STUCK"),
+        ({"last_error": "database: connection refused"}, {}, "LAGGING"),
+        ({}, {"retry_at": None}, "FAILED"),
+        ({}, {"retry_at": DatabaseTime()}, "LAGGING"),
+        ({"silent_for": 12.3}, {}, "OWNER DEAD"),
+    ],
+)
+def test_without_the_recovery_manager_it_judges_by_the_same_rules(worker, failed, status):
+    checkpoint = make_checkpoint(owner=make_worker(**worker))
+    make_sample(checkpoint, 20, 1000, 900)
+    make_sample(checkpoint, 0, 1200, 1000)
+    if failed:
+        make_range(checkpoint, 0, 10, "failed", **failed)
+
+    partition = only_partition()
+
+    (judged,) = assessments.partitions(GROUP)
+    assert judged.verdict.status == status
+    assert (partition["status"], partition["status_detail"]) == (judged.verdict.label, judged.verdict.detail)
 
 
 def test_it_does_not_pass_an_old_log_end_for_the_lag_of_now():
