@@ -17,46 +17,29 @@ def processes(folder: Path, environ: Mapping[str, str], *, port: int, rate: int 
     They stop in reverse: what makes work first, and supervision before the slots it would start again.
     """
     logs = folder / "logs"
-    settings = Environment(environ)
-    suffix = settings.text("CELERY_QUEUE_SUFFIX")
-    slots = slot_count(environ)
-    pool = ("-c", str(slots + 1), "--prefetch-multiplier", "1")
-    schedule = str(folder / "beat-schedule")
+    suffix = Environment(environ).text("CELERY_QUEUE_SUFFIX")
+    pool = ("-c", str(slot_count(environ) + 1), "--prefetch-multiplier", "1")
+    beat = ("beat", "--schedule", str(folder / "beat-schedule"), "--pidfile=")
+
+    def celery(name: str, *options: str) -> list[str]:
+        return module("celery", *_WORKER, "-Q", f"{name}{suffix}", *options, "-n", f"{name}@%h")
+
+    web = ("-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application")
     children = [
-        Child(
-            "web",
-            module("daphne", "-b", "127.0.0.1", "-p", str(port), "--no-server-name", "streamsocial.asgi:application"),
-            logs / "web.log",
-        ),
-        Child(
-            "slots",
-            module("celery", *_WORKER, "-Q", f"slots{suffix}", *pool, "-n", "slots@%h"),
-            logs / "slots.log",
-            stop_seconds=40,
-        ),
-        Child(
-            "control",
-            module("celery", *_WORKER, "-Q", f"control{suffix}", "-c", "2", "-n", "control@%h"),
-            logs / "control.log",
-        ),
-        Child(
-            "replays",
-            module("celery", *_WORKER, "-Q", f"replays{suffix}", "-c", "1", "-n", "replays@%h"),
-            logs / "replays.log",
-        ),
+        Child("web", module("daphne", *web), logs / "web.log"),
+        Child("slots", celery("slots", *pool), logs / "slots.log", stop_seconds=40),
+        Child("control", celery("control", "-c", "2"), logs / "control.log"),
+        Child("replays", celery("replays", "-c", "1"), logs / "replays.log"),
         # Beside the ticks of beat: what watches Redis must not depend on it.
-        Child("recovery", manage("run_recovery_manager"), logs / "recovery.log", 10),
-        Child(
-            "beat",
-            module("celery", "-A", "streamsocial", "beat", "--schedule", schedule, "--pidfile="),
-            logs / "beat.log",
-            stop_seconds=5,
-        ),
+        Child("recovery", manage("run_recovery_manager"), logs / "recovery.log", stop_seconds=10),
+        Child("beat", module("celery", "-A", "streamsocial", *beat), logs / "beat.log", stop_seconds=5),
     ]
     if rate is not None:
         seed = str(secrets.randbelow(2**31))
         arguments = ("--count", "0", "--rate", str(rate), "--seed", seed, "--json")
-        children.append(Child("generator", manage("produce_events", *arguments), logs / "generator.log", 10))
+        children.append(
+            Child("generator", manage("produce_events", *arguments), logs / "generator.log", stop_seconds=10)
+        )
     return children
 
 
