@@ -1,6 +1,6 @@
-"""What is wrong, from what is known: one finding for each thing that an incident is opened for. Pure.
+"""The findings of a tick: one for each problem that an incident is opened for. Pure.
 
-A finding lasts for as long as its cause; what only takes its time (a rebalance, a short wait) is no finding.
+A finding lasts as long as its cause. What resolves by itself within seconds (a rebalance, a short wait) is not one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from offsets.types import CIRCUIT_BREAKER
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cause at one subject. `began_at` is when it began, as far as the database's clock tells."""
+    """One cause at one subject. `began_at` is when it began, by the database's clock."""
 
     kind: str
     subject: str
@@ -36,13 +36,13 @@ class Finding:
 class FindingLimits:
     heartbeat_timeout_seconds: float
     stuck_seconds: float
-    #: Offsets that will be gone from Kafka sooner than this are warned of.
+    #: Warn of offsets that Kafka deletes sooner than this.
     retention_warn_seconds: float
     breaker: str = CIRCUIT_BREAKER
 
 
 def find(state: GroupState, limits: FindingLimits) -> list[Finding]:
-    """All that is wrong now, each cause at each subject once."""
+    """All current problems, each cause at each subject once."""
     found = [
         *_services(state),
         *_workers(state, limits),
@@ -59,7 +59,7 @@ def _services(state: GroupState) -> Iterator[Finding]:
         yield Finding(
             f"{name}_unavailable",
             name,
-            f"{name.capitalize()} does not answer: {text} Nothing is lost; work goes on by itself when it is back.",
+            f"{name.capitalize()} does not respond: {text} Nothing is lost; work resumes when it is back.",
             since,
         )
 
@@ -72,9 +72,9 @@ def _workers(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
             yield Finding(
                 "worker_stuck",
                 worker.worker_id,
-                f"{worker.worker_id} sends heartbeats, but has been {worker.stage} for "
-                f"{duration(worker.stage_seconds or 0.0)}. Its stack trace is kept here. Evicted, it makes room for "
-                "another worker.",
+                f"{worker.worker_id} sends heartbeats but has been {worker.stage} for "
+                f"{duration(worker.stage_seconds or 0.0)}. Its stack trace is saved with this incident. Evict it so "
+                "that another worker takes over.",
                 state.now - timedelta(seconds=worker.stage_seconds or 0.0),
                 worker_id=worker.worker_id,
                 evidence=worker.stack,
@@ -83,7 +83,7 @@ def _workers(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
             yield Finding(
                 "worker_trouble",
                 worker.worker_id,
-                f"{worker.worker_id} waits and tries again: {worker.last_error}",
+                f"{worker.worker_id} is waiting and retries: {worker.last_error}",
                 worker.heartbeat_at,
                 critical=False,
                 worker_id=worker.worker_id,
@@ -102,23 +102,25 @@ def _workers(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
 
 
 def _dead(worker: WorkerState, state: GroupState) -> Finding:
-    mine = [one for one in state.partitions if one.owner == worker.worker_id]
-    names = ", ".join(one.name for one in mine)
+    owned = [partition for partition in state.partitions if partition.owner == worker.worker_id]
+    names = ", ".join(partition.name for partition in owned)
     left = (
-        f"It is fenced; {names} go to other workers as soon as Kafka's group lets it go"
-        if mine
-        else "Other workers have taken over what it owned"
+        f"It is fenced; other workers take over {names} when Kafka removes it from the group"
+        if owned
+        else "Other workers have taken over its partitions"
     )
     return Finding(
         "worker_dead",
         worker.worker_id,
-        f"{worker.worker_id} sends no heartbeat. {left}; its slot, if it had one, is started again.",
+        f"{worker.worker_id} sends no heartbeat. {left}. Its slot, if any, is restarted.",
         worker.heartbeat_at,
-        critical=bool(mine),
+        critical=bool(owned),
         worker_id=worker.worker_id,
         ranges=[
-            AffectedRange(one.topic, one.partition, "unread", one.next_offset, max(one.next_offset, one.log_end or 0))
-            for one in mine
+            AffectedRange(
+                *(row.topic, row.partition, "unread", row.next_offset), max(row.next_offset, row.log_end or 0)
+            )
+            for row in owned
         ],
     )
 
@@ -128,125 +130,140 @@ _WITHOUT_OWNER = frozenset({Status.UNOWNED, Status.OWNER_DEAD})
 
 def _left_behind(death: DeathState, partitions: Sequence[PartitionState]) -> bool:
     """Whether a partition of the dead worker has no live owner yet."""
-    return any(one.checkpoint_id in death.checkpoint_ids and one.verdict.status in _WITHOUT_OWNER for one in partitions)
+    return any(
+        partition.checkpoint_id in death.checkpoint_ids and partition.verdict.status in _WITHOUT_OWNER
+        for partition in partitions
+    )
 
 
 def _partitions(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
     dead = {worker.worker_id for worker in state.workers if worker.dead}
-    # Also those whose owner ended without releasing them: it said goodbye, so it is no dead worker.
-    unowned = [one for one in state.partitions if one.verdict.status in _WITHOUT_OWNER and one.owner not in dead]
-    # While partitions change hands, the others' turn may still come.
-    settled = max([one.claimed_at for one in state.partitions if one.owner and one.claimed_at], default=None)
+    # Also those whose owner stopped without releasing them: such a worker is not dead.
+    unowned = [row for row in state.partitions if row.verdict.status in _WITHOUT_OWNER and row.owner not in dead]
+    # During a rebalance the others may still be claimed.
+    settled = max([row.claimed_at for row in state.partitions if row.owner and row.claimed_at], default=None)
     waited = [
-        one
-        for one in unowned
-        if (state.now - max(one.since, settled or one.since)).total_seconds() > limits.heartbeat_timeout_seconds
+        row
+        for row in unowned
+        if (state.now - max(row.since, settled or row.since)).total_seconds() > limits.heartbeat_timeout_seconds
     ]
     if waited and len(unowned) == len(state.partitions):
         yield Finding(
             "no_worker",
             "group",
             "No worker owns any partition, so nothing is counted. Start one: manage.py run_consumer.",
-            min(one.since for one in waited),
+            min(row.since for row in waited),
         )
     elif waited:
-        for one in waited:
-            yield _of(one, "unowned", one.verdict.detail, one.since)
-    for one in state.partitions:
-        yield from _one_partition(one, state, limits)
+        for row in waited:
+            yield _of(row, "unowned", row.verdict.detail, row.since)
+    for row in state.partitions:
+        yield from _one_partition(row, state, limits)
 
 
-def _one_partition(one: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
-    status = one.verdict.status
+def _one_partition(partition: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
+    status = partition.verdict.status
     if status is Status.HALTED:
         lost = (
-            [AffectedRange(one.topic, one.partition, "expired", one.next_offset, one.log_start)]
-            if one.halt_reason == "expired" and one.log_start and one.log_start > one.next_offset
+            [AffectedRange(partition.topic, partition.partition, "expired", partition.next_offset, partition.log_start)]
+            if partition.halt_reason == "expired"
+            and partition.log_start
+            and partition.log_start > partition.next_offset
             else []
         )
-        yield _of(one, f"halted_{one.halt_reason}", one.verdict.detail, one.halted_at or one.since, ranges=lost)
-    if one.paused_by == limits.breaker:
         yield _of(
-            one,
-            "circuit_breaker",
-            f"{one.name} was paused, because {one.paused_reason}. Look at its dead letters and failed ranges; resume "
-            "it when the cause is gone. Nothing was dropped.",
-            one.since,
+            partition,
+            f"halted_{partition.halt_reason}",
+            partition.verdict.detail,
+            partition.halted_at or partition.since,
+            ranges=lost,
         )
-    if one.failed:
-        yield _failed(one)
+    if partition.paused_by == limits.breaker:
+        yield _of(
+            partition,
+            "circuit_breaker",
+            f"{partition.name} was paused because {partition.paused_reason}. Check its dead letters and failed "
+            "ranges, fix the cause, then resume it. Nothing was dropped.",
+            partition.since,
+        )
+    if partition.failed:
+        yield _failed(partition)
     if status in (Status.STALLED, Status.STOPPED):
-        yield _of(one, "stalled", one.verdict.detail, one.since, critical=status is Status.STOPPED)
+        yield _of(partition, "stalled", partition.verdict.detail, partition.since, critical=status is Status.STOPPED)
     if status in (Status.LAGGING, Status.SLOW):
-        yield _of(one, "lagging", one.verdict.detail, one.since, critical=False)
-    yield from _retention(one, state, limits)
+        yield _of(partition, "lagging", partition.verdict.detail, partition.since, critical=False)
+    yield from _retention(partition, state, limits)
 
 
-def _failed(one: PartitionState) -> Finding:
-    given_up = [failed for failed in one.failed if failed.retry_at is None]
-    offsets = sum(failed.end - failed.start for failed in one.failed)
-    then = "No retry is left: replay them when the cause is gone." if given_up else "A replay tries again by itself."
+def _failed(partition: PartitionState) -> Finding:
+    given_up = [failed for failed in partition.failed if failed.retry_at is None]
+    offsets, detail = sum(failed.end - failed.start for failed in partition.failed), partition.failed[0].detail
+    then = "No retries left: fix the cause, then replay them." if given_up else "An automatic replay retries."
     return _of(
-        one,
+        partition,
         "failed_ranges",
-        f"{offsets:,} offsets of {one.name} could not be applied: {one.failed[0].detail.rstrip('.')}. {then}",
-        min(failed.since for failed in one.failed),
+        f"{offsets:,} offsets of {partition.name} could not be applied: {detail.rstrip('.')}. {then}",
+        min(failed.since for failed in partition.failed),
         critical=bool(given_up),
-        ranges=[AffectedRange(one.topic, one.partition, "failed", f.start, f.end) for f in one.failed],
+        ranges=[
+            AffectedRange(partition.topic, partition.partition, "failed", f.start, f.end) for f in partition.failed
+        ],
     )
 
 
-def _retention(one: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
-    """Unread or failed offsets that Kafka will have deleted soon: by the rate at which the log start moves, or by the
-    topic's retention. Kafka deletes whole segments, so it may be later, and never sooner.
+def _retention(partition: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
+    """Unread or failed offsets that Kafka deletes soon: by the rate at which the log start moves, or by the topic's
+    retention. Kafka deletes whole segments, so it may be later, never sooner.
     """
-    if one.halt_reason:
+    if partition.halt_reason:
         return
     left = [
-        ("unread", one.next_offset, one.log_end or one.next_offset, one.unread_seconds),
-        *(("failed", f.start, f.end, (state.now - f.since).total_seconds()) for f in one.failed),
+        ("unread", partition.next_offset, partition.log_end or partition.next_offset, partition.unread_seconds),
+        *(("failed", f.start, f.end, (state.now - f.since).total_seconds()) for f in partition.failed),
     ]
     soon = []
     for kind, start, end, age in left:
-        seconds = _seconds_left(one, start, age, limits)
+        seconds = _seconds_left(partition, start, age, limits)
         if (
             end > start
             and seconds is not None
             and seconds <= limits.retention_warn_seconds
-            and _falls_behind(kind, one)
+            and _falls_behind(kind, partition)
         ):
-            soon.append((seconds, AffectedRange(one.topic, one.partition, kind, start, end)))
+            soon.append((seconds, AffectedRange(partition.topic, partition.partition, kind, start, end)))
     if soon:
         first = min(seconds for seconds, _ in soon)
         yield _of(
-            one,
+            partition,
             "retention",
-            f"Kafka begins to delete offsets of {one.name} that are not counted in about {duration(first)}. Raise the "
-            "topic's retention, or add workers, or replay what failed.",
+            f"Kafka starts deleting uncounted offsets of {partition.name} in about {duration(first)}. Raise the "
+            "topic's retention, add workers, or replay the failed ranges.",
             state.now,
             ranges=[affected for _, affected in soon],
         )
 
 
-def _seconds_left(one: PartitionState, offset: int, age_seconds: float | None, limits: FindingLimits) -> float | None:
-    """Until Kafka may delete the offset, at most; None where nothing says that it will."""
+def _seconds_left(
+    partition: PartitionState, offset: int, age_seconds: float | None, limits: FindingLimits
+) -> float | None:
+    """Until Kafka may delete the offset, at most; None where nothing indicates that it will."""
     found = []
-    if one.old_below is not None and offset < one.old_below:
+    if partition.old_below is not None and offset < partition.old_below:
         found.append(limits.retention_warn_seconds)
-    if one.log_start is not None and one.log_start_rate and offset >= one.log_start:
-        found.append((offset - one.log_start) / one.log_start_rate)
-    if one.retention_seconds is not None and age_seconds is not None:
-        found.append(max(0.0, one.retention_seconds - age_seconds))
+    if partition.log_start is not None and partition.log_start_rate and offset >= partition.log_start:
+        found.append((offset - partition.log_start) / partition.log_start_rate)
+    if partition.retention_seconds is not None and age_seconds is not None:
+        found.append(max(0.0, partition.retention_seconds - age_seconds))
     return min(found, default=None)
 
 
-def _falls_behind(kind: str, one: PartitionState) -> bool:
+def _falls_behind(kind: str, partition: PartitionState) -> bool:
     """A partition that keeps up reads on before retention comes."""
-    return kind == "failed" or one.verdict.status is not Status.OK
+    return kind == "failed" or partition.verdict.status is not Status.OK
 
 
 def _of(
-    one: PartitionState,
+    partition: PartitionState,
     kind: str,
     summary: str,
     began_at: datetime,
@@ -254,7 +271,9 @@ def _of(
     critical: bool = True,
     ranges: Sequence[AffectedRange] = (),
 ) -> Finding:
-    return Finding(kind, one.name, summary, began_at, critical, one.checkpoint_id, one.owner or "", ranges)
+    return Finding(
+        kind, partition.name, summary, began_at, critical, partition.checkpoint_id, partition.owner or "", ranges
+    )
 
 
 def _unclaimed(state: GroupState) -> Iterator[Finding]:
@@ -262,8 +281,8 @@ def _unclaimed(state: GroupState) -> Iterator[Finding]:
         yield Finding(
             "partition_new",
             name,
-            f"{name} was added to its topic and no worker has claimed it yet. Workers see it within seconds; if this "
-            "stays, start one: manage.py run_consumer.",
+            f"{name} was added to its topic and is not claimed yet. Workers detect it within seconds; if this "
+            "persists, start one: manage.py run_consumer.",
             state.now,
             critical=False,
         )
@@ -274,7 +293,7 @@ def _invariants(state: GroupState) -> Iterator[Finding]:
         yield Finding(
             "invariants",
             "ledger",
-            f"The ledger does not add up ({', '.join(state.violated)}). Run manage.py verify_offsets.",
+            f"Ledger invariants violated ({', '.join(state.violated)}). Run manage.py verify_offsets.",
             state.violated_at or state.now,
         )
 
@@ -284,7 +303,7 @@ def _replays(state: GroupState) -> Iterator[Finding]:
         yield Finding(
             "replay_orphaned",
             f"replay {replay_id}",
-            f"Replay {replay_id} has begun, and the process that ran it is gone. It is started again where it was.",
+            f"Replay {replay_id} was interrupted: the process that ran it is gone. It resumes where it stopped.",
             since,
             critical=False,
         )
@@ -293,8 +312,8 @@ def _replays(state: GroupState) -> Iterator[Finding]:
         yield Finding(
             "replay_waiting",
             f"replay {replay_id}",
-            f"Replay {replay_id} has waited for {waited}, and no process has taken it. Start a worker of the queue "
-            f"replays, or run it here: manage.py replay_offsets --resume {replay_id}.",
+            f"Replay {replay_id} has been queued for {waited} and no process has taken it. Start a worker for the "
+            f"queue replays, or run it here: manage.py replay_offsets --resume {replay_id}.",
             since,
             critical=False,
         )

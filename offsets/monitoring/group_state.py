@@ -9,7 +9,7 @@ from offsets.monitoring.status import Verdict
 
 
 class AffectedRange(NamedTuple):
-    """Offsets `[start, end)` of one partition, and what is the matter with them."""
+    """Offsets `[start, end)` of one partition, and the problem that they have."""
 
     topic: str
     partition: int
@@ -26,7 +26,7 @@ class FailedRange:
     start: int
     end: int
     attempts: int
-    #: None: no replay tries it again by itself.
+    #: None: no automatic retry is left.
     retry_at: datetime | None
     detail: str
     since: datetime
@@ -51,13 +51,13 @@ class PartitionState:
     halted_at: datetime | None = None
     log_start: int | None = None
     log_end: int | None = None
-    #: Offsets a second by which retention moves the log start; None where it does not, or nobody knows.
+    #: Offsets a second by which retention moves the log start; None where it does not, or unknown.
     log_start_rate: float | None = None
-    #: How long the oldest unread record has waited at least; None: nothing is unread, or nobody knows.
+    #: How long the oldest unread record has waited at least; None: nothing is unread, or unknown.
     unread_seconds: float | None = None
-    #: How long the topic keeps its records; None: for ever, or unknown.
+    #: How long the topic keeps its records; None: no limit, or unknown.
     retention_seconds: float | None = None
-    #: Records below it are so old that Kafka deletes them sooner than is warned of; None: unknown.
+    #: Kafka deletes records below it within the warning time; None: unknown.
     old_below: int | None = None
     failed: Sequence[FailedRange] = ()
     eta_seconds: float | None = None
@@ -71,18 +71,18 @@ class PartitionState:
 class WorkerState:
     worker_id: str
     heartbeat_at: datetime
-    #: No heartbeat for longer than the timeout, though nobody saw it stop.
+    #: No heartbeat for longer than the timeout, and not marked as stopped.
     dead: bool
     last_error: str = ""
     stage: str = ""
     stage_seconds: float | None = None
-    #: Where it stands; the worker tells it only when it is stuck, and does not wait for a service.
+    #: Its stack trace; a worker reports it only when it is stuck and not waiting for a service.
     stack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeathState:
-    """An open incident about a dead worker: the partitions that it left, which somebody else must have."""
+    """An open incident about a dead worker, with the partitions that another worker must take over."""
 
     worker_id: str
     began_at: datetime
@@ -99,14 +99,14 @@ class GroupState:
     partitions: Sequence[PartitionState] = ()
     workers: Sequence[WorkerState] = ()
     deaths: Sequence[DeathState] = ()
-    #: Partitions of the topics that have no checkpoint yet; None while Kafka does not answer.
+    #: Partitions of the topics that have no checkpoint yet; None while Kafka does not respond.
     unclaimed: Sequence[str] | None = ()
-    #: Why a service does not answer, and since when: "kafka", "redis".
+    #: Why a service does not respond, and since when: "kafka", "redis".
     services: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
     #: Names of the violated invariants, and when they were found so.
     violated: Sequence[str] = ()
     violated_at: datetime | None = None
-    #: Replays that have begun and that no process runs: (id, since).
+    #: Replays that were started and that no process runs: (id, since).
     orphaned_replays: Sequence[tuple[int, datetime]] = ()
     #: Replays that no process has taken for too long: (id, since).
     waiting_replays: Sequence[tuple[int, datetime]] = ()

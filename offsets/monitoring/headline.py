@@ -1,4 +1,4 @@
-"""What to say about a whole group in one line: what is wrong and where, or that nothing is. Pure."""
+"""The headline: the state of a whole group in one line. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from offsets.text import counted, duration
 INVARIANTS_FRESH_SECONDS = 60.0
 _NAMES_IN_HEADLINE = 3
 
-#: What one partition does, and what several do. STUCK and FAILED say more where they can.
+#: The wording for one partition and for several. STUCK and FAILED add numbers where they are known.
 _SAYS: Mapping[Status, tuple[str, str]] = {
     Status.LAGGING: ("is lagging", "are lagging"),
     Status.SLOW: ("is too slow", "are too slow"),
@@ -19,7 +19,7 @@ _SAYS: Mapping[Status, tuple[str, str]] = {
     Status.STALLED: ("is stalled", "are stalled"),
     Status.STOPPED: ("has stopped", "have stopped"),
     Status.STUCK: ("is stuck", "are stuck"),
-    Status.UNOWNED: ("is without a live owner", "are without a live owner"),
+    Status.UNOWNED: ("has no live owner", "have no live owner"),
     Status.OWNER_DEAD: ("has a dead owner", "have a dead owner"),
     Status.FAILED: ("has offsets that could not be applied", "have offsets that could not be applied"),
     Status.HALTED: ("is halted", "are halted"),
@@ -52,7 +52,7 @@ class GroupFacts:
 
 
 def group_status(facts: GroupFacts) -> Status:
-    """The worst of the partitions; a violated invariant is as bad as a halt, whatever they say."""
+    """The worst status of the partitions; a violated invariant is as bad as a halt."""
     if facts.invariants_ok is False:
         return Status.HALTED
     return worst([verdict.status for _, verdict in facts.partitions])
@@ -65,7 +65,7 @@ def headline(facts: GroupFacts) -> str:
     sentences = []
     if facts.invariants_ok is False:
         which = f" ({', '.join(facts.violated)})" if facts.violated else ""
-        sentences.append(f"The ledger does not add up{which}. Run manage.py verify_offsets.")
+        sentences.append(f"Ledger invariants violated{which}. Run manage.py verify_offsets.")
     sentences.append(_state(facts.partitions, lag_known=facts.lag is not None))
     if facts.lag is not None:
         seconds = f" ({duration(facts.lag_seconds)})" if facts.lag_seconds is not None else ""
@@ -73,8 +73,7 @@ def headline(facts: GroupFacts) -> str:
     else:
         sentences.append("Lag unknown.")
     if facts.dead_letters:
-        verb = "waits" if facts.dead_letters == 1 else "wait"
-        sentences.append(f"{counted(facts.dead_letters, 'dead letter')} {verb} for a decision.")
+        sentences.append(f"{counted(facts.dead_letters, 'pending dead letter')}.")
     if facts.invariants_ok is not False:
         sentences.append(_promise(facts))
     return " ".join(sentences)
@@ -88,7 +87,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _state(partitions: Sequence[tuple[str, Verdict]], *, lag_known: bool) -> str:
-    by_status = {status: [one for one in partitions if one[1].status == status] for status in Status}
+    by_status = {status: [named for named in partitions if named[1].status == status] for status in Status}
     total, fine = len(partitions), len(by_status[Status.OK])
     if fine == total:
         subject, plural = ("The only partition", "s") if total == 1 else (f"All {total:,} partitions", "")
@@ -98,16 +97,16 @@ def _state(partitions: Sequence[tuple[str, Verdict]], *, lag_known: bool) -> str
     if len(by_status[Status.UNOWNED]) + len(by_status[Status.OWNER_DEAD]) == total:
         return f"No live worker owns any of the {counted(total, 'partition')}; nothing is counted. {START_A_WORKER}."
     parts = [
-        f"{_names([name for name, _ in ones])} {_says(status, [verdict for _, verdict in ones])}"
-        for status, ones in reversed(by_status.items())
-        if ones and status != Status.OK
+        f"{_names([name for name, _ in named])} {_says(status, [verdict for _, verdict in named])}"
+        for status, named in reversed(by_status.items())
+        if named and status != Status.OK
     ]
     others = f"; the other {fine:,} {'is' if fine == 1 else 'are'} fine" if fine else ""
     return f"{'; '.join(parts)}{others}."
 
 
 def _says(status: Status, verdicts: Sequence[Verdict]) -> str:
-    """What the partitions of one status do; one offset is worth naming, several are not."""
+    """The wording for the partitions of one status; it names the offset of a single stuck one."""
     says = _SAYS[status][len(verdicts) > 1]
     offsets = sum(verdict.failed_offsets for verdict in verdicts)
     if status is Status.FAILED and offsets:
@@ -118,7 +117,7 @@ def _says(status: Status, verdicts: Sequence[Verdict]) -> str:
 
 
 def _promise(facts: GroupFacts) -> str:
-    """What may be said about loss and double counting: only what the invariants and the ledger show."""
+    """Loss and double counting, as far as the invariants and the ledger show them."""
     if facts.invariants_ok is None:
         return "Invariants not checked yet."
     uncounted = {kind: offsets for kind, offsets in facts.uncounted.items() if offsets}

@@ -1,4 +1,4 @@
-"""Incidents: opened on the first bad tick, closed when it is well; the only writer of their rows."""
+"""Incidents: opened at the first bad tick, closed when resolved; the only writer of their rows."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from offsets.monitoring import notifications
 from offsets.monitoring.findings import Finding
 from offsets.text import duration
 
-#: Ranges that an incident names; what is beyond them is in the ledger.
+#: Ranges that an incident names; the ledger has the rest.
 MAX_RANGES = 100
 
 
@@ -21,19 +21,19 @@ def open_ones(group_id: str) -> list[Incident]:
 
 
 def reconcile(group_id: str, found: Sequence[Finding]) -> tuple[list[Incident], list[Incident]]:
-    """Open what is new, bring what goes on up to date, close what is well. In the manager's transaction.
+    """Open incidents for new findings, update ongoing ones, close resolved ones. In the manager's transaction.
 
     Returns the opened and the closed ones.
     """
-    known = {(one.kind, one.subject): one for one in open_ones(group_id)}
+    known = {(incident.kind, incident.subject): incident for incident in open_ones(group_id)}
     opened = [_open(group_id, finding) for finding in found if finding.key not in known]
     for finding in found:
         if finding.key in known:
             _update(known[finding.key], finding)
     wrong = {finding.key for finding in found}
-    closed = [one for key, one in known.items() if key not in wrong]
-    for one in closed:
-        _close(one)
+    closed = [incident for key, incident in known.items() if key not in wrong]
+    for incident in closed:
+        _close(incident)
     return opened, closed
 
 
@@ -46,7 +46,7 @@ def _open(group_id: str, finding: Finding) -> Incident:
         checkpoint_id=finding.checkpoint_id,
         worker_id=finding.worker_id,
         summary=_text(finding.summary),
-        ranges=[one.as_json() for one in finding.ranges[:MAX_RANGES]],
+        ranges=[affected.as_json() for affected in finding.ranges[:MAX_RANGES]],
         evidence=_text(finding.evidence),
         began_at=finding.began_at,
     )
@@ -57,8 +57,8 @@ def _open(group_id: str, finding: Finding) -> Incident:
 
 
 def _update(incident: Incident, finding: Finding) -> None:
-    """The cause as it is now. What was seen once is kept: a stack trace must not go with the thread."""
-    severity, ranges = _severity(finding), [one.as_json() for one in finding.ranges[:MAX_RANGES]]
+    """Update the cause. Evidence is kept once it was seen: a stack trace must outlive its thread."""
+    severity, ranges = _severity(finding), [affected.as_json() for affected in finding.ranges[:MAX_RANGES]]
     summary = _text(finding.summary)
     evidence = _text(finding.evidence) or incident.evidence
     if (incident.severity, incident.ranges, incident.summary, incident.evidence) == (
@@ -80,7 +80,7 @@ def _close(incident: Incident) -> None:
 def record_past(
     group_id: str, finding: Finding, opened_at: datetime, *, text: str, closed_at: datetime | None = None
 ) -> Incident:
-    """Something that could not be written down while it lasted: a database that was away, a leader that died."""
+    """Record what could not be written while it lasted: an unavailable database, a leader that died."""
     incident = _open(group_id, finding)
     Incident.objects.filter(pk=incident.pk).update(opened_at=opened_at)
     note(incident, text)
@@ -98,7 +98,7 @@ def note(incident: Incident, text: str, source: str = IncidentEvent.Source.MANAG
 def note_action(
     group_id: str, text: str, *, checkpoint_ids: Iterable[int] = (), worker_id: str = "", automatic: bool = False
 ) -> None:
-    """Add what an operator, or the manager by itself, did to the open incidents that it is about."""
+    """Add an action of an operator, or of the manager itself, to the open incidents that it concerns."""
     wanted = set(checkpoint_ids)
     source = IncidentEvent.Source.MANAGER if automatic else IncidentEvent.Source.OPERATOR
     for incident in open_ones(group_id):
@@ -107,7 +107,7 @@ def note_action(
 
 
 def purge(days: int) -> int:
-    """Forget incidents, with what was told of them, that were closed more than `days` ago. Returns how many."""
+    """Delete incidents, with their notifications, that were closed more than `days` ago. Returns how many."""
     old = Incident.objects.filter(closed_at__lt=DatabaseTime() - Value(timedelta(days=days)))
     return int(old.delete()[1].get("offsets.Incident", 0))
 
@@ -142,7 +142,7 @@ def seconds_to_recover(incident: Incident) -> float | None:
 
 
 def as_json(incident: Incident) -> dict[str, Any]:
-    """An incident whole: its ranges, what was seen, its timeline and who was told."""
+    """A whole incident: its ranges, evidence, timeline and notifications."""
     return {
         "id": incident.pk,
         "kind": incident.kind,

@@ -1,4 +1,4 @@
-"""Invariants I1 to I6, each read in one plain SELECT, so that ledger and metrics are seen at one moment (R17)."""
+"""Invariants I1 to I6, each read in one plain SELECT, so that ledger and metrics are read at one moment (R17)."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from django.utils.module_loading import import_string
 from offsets.clock import monotonic
 from offsets.types import BatchHandler
 
-#: How many offending partitions a detail names before it says how many more there are.
+#: How many violating partitions a detail names before it counts the rest.
 NAMED = 5
 
 
@@ -22,12 +22,12 @@ class InvariantResult:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What the group was promised, and what it cost: the modes of its partitions as of their last claim."""
+    """The semantics of the group and what they cost: the modes of its partitions at their last claim."""
 
     semantics: tuple[str, ...]
-    #: Records counted more than once: at least once allows it, and says so.
+    #: Records counted more than once: at_least_once allows it.
     duplicates: int
-    #: Offsets claimed by a worker that is gone, never counted: at most once allows it.
+    #: Offsets claimed by a worker that is gone, never counted: at_most_once allows it.
     claimed_offsets: int
 
     @property
@@ -48,7 +48,7 @@ class InvariantsResult:
         return all(result.ok for result in self.invariants.values())
 
 
-#: The checkpoints in question; every statement starts from them.
+#: The checkpoints to check; every statement starts from them.
 _SCOPE = """
     scope AS (
         SELECT * FROM offsets_partitioncheckpoint
@@ -148,7 +148,7 @@ _I6 = """
     FROM sums WHERE failed <> letters ORDER BY 1, 2
 """
 
-# What a live epoch has claimed is in a worker's hands; what a former one has will not be counted any more.
+# A claim of the current epoch is still being processed; a claim of a former epoch will never be counted.
 _PROMISE = """
     SELECT coalesce(array_agg(DISTINCT s.semantics), '{}'), coalesce(sum(s.duplicates), 0)::bigint,
         coalesce(sum((SELECT sum(upper(r.offsets) - lower(r.offsets)) FROM offsets_ledgerrange r
@@ -168,7 +168,7 @@ _WHEN_OK = {
 
 
 def check(group_id: str, topic: str = "") -> InvariantsResult:
-    """Read I1 to I6 for a group, or for one topic of it. Works beside running workers."""
+    """Check I1 to I6 for a group, or for one topic of it, also while workers run."""
     handler: BatchHandler = import_string(settings.BATCH_HANDLER)()
     statements = {
         "I1": _I1,
@@ -199,7 +199,7 @@ def check_and_store(group_id: str) -> InvariantsResult:
     """Check, and keep the result for the page. The only writer of InvariantReport."""
     started = monotonic()
     result = check(group_id)
-    invariants = {name: asdict(one) for name, one in result.invariants.items()}
+    invariants = {name: asdict(invariant) for name, invariant in result.invariants.items()}
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO offsets_invariantreport (group_id, ok, invariants, duration_ms, checked_at)"

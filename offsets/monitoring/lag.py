@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-#: Watermarks older than this say nothing about the lag of now. Twice a missed tick at the slowest rate.
+#: Older log bounds say nothing about the current lag. Twice a missed tick at the slowest rate.
 SAMPLE_FRESH_SECONDS = 15.0
 
 
@@ -57,12 +57,12 @@ def per_second(older: tuple[float, int] | None, newer: tuple[float, int] | None)
 
 
 def total_or_none(values: Sequence[int | None]) -> int | None:
-    """The sum, or None where a part is unknown or there is none: a partial lag would read as the whole."""
+    """The sum, or None where a part is unknown or missing: a partial lag would look like the whole."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None
 
 
 def longest_or_none(values: Sequence[float | None]) -> float | None:
-    """The maximum, or None where a part is unknown or there is none."""
+    """The maximum, or None where a part is unknown or missing."""
     known = [value for value in values if value is not None]
     return max(known) if known and len(known) == len(values) else None

@@ -13,12 +13,12 @@ from offsets.types import TopicPartition
 SAMPLER_SECONDS = 3.0
 DENSE_SECONDS = 300
 KEPT_HOURS = 24
-#: How far back `thin` looks for dense rows. Those left by a monitor that stopped for longer go with their day.
+#: How far back `thin` looks for dense rows. Older ones, left by a monitor that stopped for longer, expire after a day.
 THINNING_HOURS = 1
 
 
 def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int:
-    """Record where the log and every live checkpoint of the group stand. Returns how many were recorded.
+    """Record the log bounds and next offset of every live checkpoint of the group. Returns how many were recorded.
 
     One statement and one moment for all, so that a total over partitions is a total of one sweep. Partitions
     without a watermark (no leader, unknown) get no row: their lag is unknown, not old.
@@ -48,8 +48,8 @@ def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int
 def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
     """Sample all live partitions of a group, unless another process does; False then.
 
-    Monitors and workers all offer to do it, so that lag is known with either of them; a short lease makes it one.
-    Raises OffsetsError while Kafka does not answer.
+    Monitors and workers both try, so that the lag is known with either of them; a short lease picks one.
+    Raises OffsetsError while Kafka does not respond.
     """
     if leases.acquire(f"sampler:{group_id}", holder, SAMPLER_SECONDS) is None:
         return False
@@ -60,7 +60,7 @@ def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
 
 
 def thin() -> int:
-    """Keep every sample for five minutes, then the first of each minute for a day. Returns how many went."""
+    """Keep every sample for five minutes, then the first of each minute for a day. Returns how many were deleted."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM offsets_lagsample WHERE sampled_at < statement_timestamp() - make_interval(hours => %s)",

@@ -1,7 +1,7 @@
-"""Telling people of incidents: a signed webhook and e-mail, once each, not too often; the only writer of its rows.
+"""Alerts about incidents: a signed webhook and e-mail, once each and rate limited; the only writer of its rows.
 
 A message is a row, written with the incident and sent later by `send_due`: no network call in a transaction, and
-nothing is forgotten by a process that dies. Delivery is at least once; `Idempotency-Key` lets a receiver drop a repeat.
+nothing is lost with a process that dies. Delivery is at least once; `Idempotency-Key` lets a receiver drop a repeat.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 WEBHOOK = "webhook"
 EMAIL = "email"
 TIMEOUT_SECONDS = 5.0
-#: How long a claimed message is left to its sender before another one takes it: longer than any sending takes.
+#: How long a claimed message belongs to its sender before another one takes it: longer than any sending takes.
 CLAIM_SECONDS = 60
 #: The first pause after a failure; each one doubles it.
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 900.0
-#: Answers that say: do not send this again.
+#: Responses that a retry does not change.
 _PERMANENT = frozenset(range(400, 500)) - {408, 425, 429}
 
 
 class SendError(Exception):
-    """A message was not taken; `permanent`: it never will be."""
+    """A message was not accepted; `permanent`: a retry is pointless."""
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
@@ -47,35 +47,35 @@ class SendError(Exception):
 
 
 def channels() -> list[str]:
-    """Those that are set up."""
+    """The configured channels."""
     found = [WEBHOOK] if settings.ALERT_WEBHOOK_URL else []
     return found + ([EMAIL] if settings.ALERT_EMAIL_TO else [])
 
 
 def refused_setup(url: str, secret: str, email_to: list[str], email_host: str) -> str:
-    """Why alerts could not be sent so; empty when they can. Pure."""
+    """Why this configuration cannot send alerts; empty when it can. Pure."""
     if url:
         try:
             parts = urlsplit(url)
         except ValueError:
-            return "ALERT_WEBHOOK_URL cannot be read as an address."
+            return "ALERT_WEBHOOK_URL is not a valid URL."
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            return "ALERT_WEBHOOK_URL must be an http or https address."
+            return "ALERT_WEBHOOK_URL must be an http or https URL."
         if not secret:
-            return "ALERT_WEBHOOK_URL needs ALERT_WEBHOOK_SECRET: receivers check the signature that it makes."
+            return "ALERT_WEBHOOK_URL requires ALERT_WEBHOOK_SECRET, which signs the messages."
     if email_to and not email_host:
-        return "ALERT_EMAIL_TO needs EMAIL_HOST, the server that takes the messages."
+        return "ALERT_EMAIL_TO requires EMAIL_HOST, the SMTP server."
     return ""
 
 
-# --- Writing down what is to be sent --------------------------------------------------------------
+# --- Queueing -------------------------------------------------------------------------------------
 
 
 def enqueue(incident: Incident, event: str) -> None:
-    """Have people told that the incident was `opened` or `closed`; in the transaction that does it.
+    """Queue the message that the incident was `opened` or `closed`, in the transaction that does it.
 
-    Once for each channel. That it is well again is told to those who were told that it was not. An incident that comes
-    back within NOTIFY_QUIET_SECONDS of the last message about the same thing is suppressed.
+    Once for each channel. `closed` goes to the channels that `opened` went to. An incident that reopens within
+    NOTIFY_QUIET_SECONDS of the last message about the same cause is suppressed.
     """
     for channel in channels():
         with connection.cursor() as cursor:
@@ -114,7 +114,7 @@ def enqueue(incident: Incident, event: str) -> None:
 
 
 def send_due(limit: int = 20) -> int:
-    """Send what is due, oldest first. Returns how many were taken by their receivers."""
+    """Send what is due, oldest first. Returns how many were accepted by their receivers."""
     return sum(_send(Notification.objects.select_related("incident").get(pk=pk)) for pk in _claim(limit))
 
 
@@ -148,7 +148,7 @@ def _send(message: Notification) -> bool:
 
 
 def _too_many(message: Notification) -> bool:
-    """Whether the channel has had its share of the hour."""
+    """Whether the channel has reached NOTIFY_MAX_PER_HOUR."""
     sent = Notification.objects.filter(
         channel=message.channel, incident__group_id=message.incident.group_id, status=Notification.Status.SENT
     )
@@ -157,32 +157,32 @@ def _too_many(message: Notification) -> bool:
 
 
 def _suppressed_since_last(message: Notification) -> int:
-    """How many were left out since the last one that was sent: the next one says so."""
+    """How many were suppressed since the last one that was sent; the next message says so."""
     rows = Notification.objects.filter(channel=message.channel, incident__group_id=message.incident.group_id)
     last = rows.filter(status=Notification.Status.SENT).order_by("-pk").values_list("pk", flat=True).first()
     return rows.filter(status=Notification.Status.SUPPRESSED, pk__gt=last or 0, pk__lt=message.pk).count()
 
 
 def _failed(message: Notification, error: str, *, permanent: bool) -> None:
-    """Try again later, or say that nobody could be told."""
-    over = permanent or message.attempts >= settings.NOTIFY_MAX_ATTEMPTS
-    logger.warning("The %s about incident %d was not taken: %s", message.channel, message.incident_id, error)
+    """Schedule a retry, or give up and record that in the journal."""
+    gave_up = permanent or message.attempts >= settings.NOTIFY_MAX_ATTEMPTS
+    logger.warning("Sending the %s for incident %d failed: %s", message.channel, message.incident_id, error)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_notification SET status = %s, last_error = %s,"
             " next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s",
             [
-                Notification.Status.FAILED if over else Notification.Status.PENDING,
+                Notification.Status.FAILED if gave_up else Notification.Status.PENDING,
                 error[:2000],
                 pause_seconds(message.attempts, random()),  # noqa: S311 - a spread, no secret
                 message.pk,
             ],
         )
-    if over:
+    if gave_up:
         journal.record(
             message.incident.group_id,
             "alert_failed",
-            f"Nobody was told of incident {message.incident_id} by {message.channel}, after {message.attempts} "
+            f"The {message.channel} for incident {message.incident_id} was not delivered after {message.attempts} "
             f"attempts: {error}",
             level="error",
         )
@@ -251,13 +251,13 @@ def _post(message: Notification, suppressed: int) -> None:
                 headers=headers,
                 timeout=timeout,
                 redirect=False,
-                # The body is not read: only the status says anything, and it could be endless.
+                # The body is not read: only the status matters, and it could be endless.
                 preload_content=False,
             )
             status = answer.status
             answer.release_conn()
     except (HTTPError, OSError) as error:
-        # Not the error's own words: they hold the address, and that may hold a token.
+        # Not the error's own text: it contains the URL, which may contain a token.
         raise SendError(f"{type(error).__name__} from {_host()}") from error
     if not 200 <= status < 300:
         raise SendError(f"HTTP status {status} from {_host()}", permanent=status in _PERMANENT or 300 <= status < 400)
@@ -271,7 +271,7 @@ def _host() -> str:
 
 
 def subject(message: Notification) -> str:
-    """One line, whatever the incident's words hold."""
+    """One line, whatever the incident's text contains."""
     incident = message.incident
     text = f"[{incident.group_id}] {incident.severity.upper()} {incident.kind} {incident.subject}: {message.event}"
     return " ".join(text.split())[:200]
@@ -287,12 +287,13 @@ def text_of(message: Notification, suppressed: int) -> str:
         f"Detected: {incident.opened_at.isoformat()}",
     ]
     if incident.closed_at:
-        lines.append(f"Over:     {incident.closed_at.isoformat()}")
+        lines.append(f"Closed:   {incident.closed_at.isoformat()}")
     lines += [
-        f"{one['topic']}-{one['partition']} [{one['start']}, {one['end']}) {one['kind']}" for one in incident.ranges
+        f"{affected['topic']}-{affected['partition']} [{affected['start']}, {affected['end']}) {affected['kind']}"
+        for affected in incident.ranges
     ]
     if suppressed:
-        lines += ["", f"{suppressed} more messages were not sent since the last one, because there were too many."]
+        lines += ["", f"{suppressed} more messages were suppressed since the last one: there were too many."]
     return "\n".join(lines) + "\n"
 
 
@@ -308,7 +309,7 @@ def _mail(message: Notification, suppressed: int) -> None:
         email.send()
     except OSError as error:  # smtplib's errors are, too
         raise SendError(describe_error(error)) from error
-    except ValueError as error:  # an address or a header that cannot be written; it will not get better
+    except ValueError as error:  # an invalid address or header; a retry does not help
         raise SendError(describe_error(error), permanent=True) from error
 
 

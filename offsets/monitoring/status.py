@@ -1,8 +1,8 @@
-"""How a partition is, from plain values: its lag, its status, and what to say about it. Pure.
+"""The status of a partition, from plain values, and the sentence that explains it. Pure.
 
 Every status comes with one sentence that says what it means here and what to do next; unknown stays None.
 The rules over the last minute's samples are those of LinkedIn's Burrow (its wiki, "Consumer Lag Evaluation Rules")
-without two faults of theirs: Burrow sees a partition only when it commits, so its lag freezes once commits stop, and it
+without two of its faults: Burrow sees a partition only when it commits, so its lag freezes once commits stop, and it
 calls a quiet topic stopped, because it counts the time in which there was nothing to commit.
 """
 
@@ -26,7 +26,7 @@ from offsets.types import DesiredState, HaltReason
 
 #: A lag that would take longer than this to disappear does not count as shrinking: it is noise, or too slow.
 CATCH_UP_HORIZON_SECONDS = 3600.0
-#: With work to do, no commit for longer than this is more than a pause for breath.
+#: A partition with lag that commits nothing for longer than this is STOPPED.
 STOPPED_SECONDS = 60.0
 START_A_WORKER = "Start a worker: manage.py run_consumer"
 
@@ -53,7 +53,7 @@ class Status(enum.StrEnum):
         for status in cls:
             if label == status or label.startswith(f"{status} "):
                 return status
-        raise ValueError(f"{label!r} is no status")
+        raise ValueError(f"Unknown status {label!r}.")
 
 
 # --- Status of one partition ----------------------------------------------------------------------
@@ -63,7 +63,7 @@ class Status(enum.StrEnum):
 class Limits:
     heartbeat_timeout_seconds: float
     allowed_lag_seconds: float
-    #: A worker that is busy with one thing for longer does not come back from it.
+    #: A worker that is in one stage for longer is stuck.
     stuck_seconds: float = 30.0
 
 
@@ -80,22 +80,22 @@ class PartitionFacts:
     paused_by: str = "an operator"
     halt_reason: str = HaltReason.NONE
     halt_detail: str = ""
-    #: None is unknown. An old sample must come as None: a lag that nobody measures any more would look steady.
+    #: None is unknown. An old sample must come as None: a lag that is no longer measured would look steady.
     lag: int | None = None
     lag_time: LagTime = LagTime(None, 0.0)
-    #: How fast the lag grows; negative while it shrinks. Used until the window says it better.
+    #: How fast the lag grows; negative while it shrinks. Used while the window is too short.
     lag_growth_per_second: float | None = None
-    #: The last minute, oldest first, about one sample a second; the newest is the one that gave `lag`. Only since its
-    #: owner claimed it, or it was resumed: before that it had no chance to move.
+    #: The last minute, oldest first, about one sample a second; the newest gave `lag`. It begins when its owner
+    #: claimed it or when it was resumed: before that it could not move.
     window: Sequence[CommitPoint] = ()
     #: Since its last commit, or since it was claimed or resumed if that is later.
     seconds_since_commit: float | None = None
-    #: What its worker is busy with on this partition, as in "decoding engagement-3 [100, 200)"; empty: nothing.
+    #: The stage of its worker on this partition, as in "decoding engagement-3 [100, 200)"; empty: idle.
     stage: str = ""
     stage_seconds: float | None = None
-    #: Why its worker waits, in the worker's words, as in "database: connection refused".
+    #: Why its worker is waiting, as in "database: connection refused".
     worker_trouble: str = ""
-    #: What could not be applied, with what waits for an automatic replay.
+    #: Ranges that could not be applied, those with an automatic retry included.
     failed_ranges: int = 0
     failed_offsets: int = 0
     #: How many of the failed ranges have no retry left.
@@ -121,17 +121,17 @@ class Verdict:
 
 _HALTED: Mapping[str, str] = {
     HaltReason.EXPIRED: "Kafka deleted records before they were read",
-    HaltReason.TRUNCATED: "the log ends before the next offset, so records that were counted are gone from Kafka",
-    HaltReason.RECREATED: "the topic was deleted and created again, so its offsets mean other records now",
-    HaltReason.STORE_MISSING: "the offset store is empty where it held an offset",
+    HaltReason.TRUNCATED: "the log ends before the next offset: Kafka has lost records that were counted",
+    HaltReason.RECREATED: "the topic was deleted and recreated, so its offsets refer to other records",
+    HaltReason.STORE_MISSING: "the offset store has lost its offset",
 }
 
 
 def assess(facts: PartitionFacts, limits: Limits) -> Verdict:
     """The status of one partition. What stops counting for longest comes first.
 
-    A missing owner goes before FAILED although it is less severe: a new owner comes by itself, or must come before
-    anything else can. What the first status hides is named in its detail.
+    A missing owner goes before FAILED although it is less severe: without an owner nothing else can be fixed. The
+    detail names the status that is hidden by this.
     """
     if facts.halt_reason:
         return _halted(facts)
@@ -142,7 +142,7 @@ def assess(facts: PartitionFacts, limits: Limits) -> Verdict:
     if facts.failed_given_up > 0:
         return _failed(facts, served)
     if facts.failed_ranges > 0:
-        retried = f"{counted(facts.failed_offsets, 'offset')} could not be applied yet; a replay tries again by itself."
+        retried = f"{counted(facts.failed_offsets, 'offset')} could not be applied yet; an automatic replay retries."
         return replace(served, detail=f"{served.detail} {retried}")
     return served
 
@@ -153,36 +153,36 @@ def _halted(facts: PartitionFacts) -> Verdict:
     return Verdict(
         Status.HALTED,
         f"Halted at offset {facts.next_offset:,}: {cause}{f' ({detail})' if detail else ''}. "
-        "It counts nothing until an operator decides: see docs/how-to/troubleshooting.md.",
+        "Nothing is counted until an operator resolves it: see docs/how-to/troubleshooting.md.",
     )
 
 
 def _unserved(facts: PartitionFacts, limits: Limits) -> Verdict | None:
-    """The verdict where nobody works on this partition; None where somebody does."""
-    also = " It is paused as well." if _is_paused(facts) else ""
+    """The verdict on a partition without a live owner; None where it has one."""
+    also = " Also paused." if _is_paused(facts) else ""
     if facts.failed_given_up > 0:
-        also += f" {counted(facts.failed_offsets, 'offset')} could not be applied as well."
+        also += f" {counted(facts.failed_offsets, 'offset')} could not be applied."
     if facts.owner is None:
         return Verdict(Status.UNOWNED, f"No worker owns it, so nothing is counted. {START_A_WORKER}.{also}")
     age = facts.owner_heartbeat_age_seconds
     if age is not None and age > limits.heartbeat_timeout_seconds:
-        what = f"Owner dead for {duration(age)}: {facts.owner} stopped answering without releasing it."
+        what = f"Owner dead for {duration(age)}: {facts.owner} stopped sending heartbeats and did not release it."
     elif facts.owner_stopped or age is None:
-        what = f"Its owner {facts.owner} ended without releasing it."
+        what = f"Its owner {facts.owner} stopped without releasing it."
     else:
         return None
-    then = "Another worker takes over as soon as Kafka assigns it; if none is left, start one: manage.py run_consumer."
+    then = "Another worker takes over when Kafka assigns it. If none is left, start one: manage.py run_consumer."
     return Verdict(Status.OWNER_DEAD, f"{what} {then}{also}")
 
 
 def _failed(facts: PartitionFacts, served: Verdict) -> Verdict:
-    """FAILED stays until an operator decides, so it says as well what else is wrong meanwhile."""
+    """FAILED stays until an operator resolves it, so the detail names what else is wrong meanwhile."""
     left = f" for {facts.failed_given_up:,} of them" if facts.failed_given_up < facts.failed_ranges else ""
     also = "" if served.status is Status.OK else f" Also {served.label}: {served.detail}"
     return Verdict(
         Status.FAILED,
         f"{counted(facts.failed_offsets, 'offset')} in {counted(facts.failed_ranges, 'range')} could not be applied, "
-        f"and no retry is left{left}. Replay them when the cause is gone, or accept that they are not counted.{also}",
+        f"with no retries left{left}. Fix the cause and replay them, or accept the loss.{also}",
         failed_offsets=facts.failed_offsets,
     )
 
@@ -194,18 +194,18 @@ def _is_paused(facts: PartitionFacts) -> bool:
 def _paused(facts: PartitionFacts) -> Verdict | None:
     if not _is_paused(facts):
         return None
-    waiting = f"; {counted(facts.lag, 'record')} wait" if facts.lag else ""
+    waiting = f", {counted(facts.lag, 'record')} behind" if facts.lag else ""
     return Verdict(
         Status.PAUSED,
-        f"Paused by {facts.paused_by} at offset {facts.next_offset:,}{waiting}. Resume it when the reason is gone.",
+        f"Paused by {facts.paused_by} at offset {facts.next_offset:,}{waiting}. Resume it once the cause is fixed.",
     )
 
 
 def _stuck(facts: PartitionFacts, limits: Limits) -> Verdict | None:
-    """A live worker that does not come back from one stage, and does not say why: waiting longer will not help.
+    """A live worker that stays in one stage without a reason: waiting longer will not help.
 
-    Without lag nothing is held up, whatever the worker said last. An unknown lag excuses nobody: a stuck worker and
-    an unreachable broker come together.
+    Without lag nothing is held up, whatever the worker last reported. An unknown lag is no excuse: a stuck worker and
+    an unreachable broker occur together.
     """
     if not facts.stage or facts.worker_trouble or facts.lag == 0:
         return None
@@ -213,7 +213,7 @@ def _stuck(facts: PartitionFacts, limits: Limits) -> Verdict | None:
         return None
     return Verdict(
         Status.STUCK,
-        f"Stuck at offset {facts.next_offset:,}: {_busy(facts)}. Evict the worker, so that another one takes over.",
+        f"Stuck at offset {facts.next_offset:,}: {_busy(facts)}. Evict the worker so that another one takes over.",
         offset=facts.next_offset,
     )
 
@@ -228,11 +228,11 @@ def _busy(facts: PartitionFacts) -> str:
 
 
 def eta_seconds(facts: PartitionFacts) -> float | None:
-    """Seconds until it has caught up, at the net rate of the last minute; None where it does not, or nobody knows."""
+    """Seconds until it has caught up, at the net rate of the last minute; None where it does not, or unknown."""
     if facts.lag == 0:
         return 0.0
     if facts.lag is None or facts.owner is None or facts.halt_reason or _is_paused(facts):
-        return None  # what it did before says nothing once nobody reads it
+        return None  # the former rate says nothing about a partition that is not read
     growth = growth_per_second(work_in(facts.window))
     if growth is None:
         growth = facts.lag_growth_per_second  # between the last two samples, while the stretch of work is too short
@@ -243,15 +243,15 @@ def eta_seconds(facts: PartitionFacts) -> float | None:
 
 
 def _running(facts: PartitionFacts, limits: Limits) -> Verdict:
-    """Burrow's rules, with the lag of now: a lag within what is allowed is fine, however it moves."""
-    trouble = f" Its worker waits: {facts.worker_trouble}." if facts.worker_trouble else ""
+    """Burrow's rules, with the current lag: a lag within the limit is OK, however it changes."""
+    trouble = f" Its worker is waiting: {facts.worker_trouble}." if facts.worker_trouble else ""
     if facts.lag is None:
-        what = "Its worker is alive. The lag is unknown: nobody has sampled the end of the log lately."
+        what = "Its worker is alive. The lag is unknown: no recent sample of the log end."
         return Verdict(Status.OK, what + trouble)
     if facts.lag == 0 or facts.lag_time.at_least_seconds <= limits.allowed_lag_seconds:
-        known = f", {_behind(facts)} behind" if facts.lag and facts.lag_time.seconds is not None else ""
-        done = trouble or " Nothing to do."
-        return Verdict(Status.OK, f"Keeps up: {counted(facts.lag, 'record')} to read{known}.{done}")
+        known = f", {_behind(facts)}" if facts.lag and facts.lag_time.seconds is not None else ""
+        done = trouble or " No action needed."
+        return Verdict(Status.OK, f"Keeping up: {counted(facts.lag, 'record')}{known} behind.{done}")
     if is_still(work_in(facts.window), facts.next_offset):
         return _unmoved(facts)
     highest = moved_back_from(facts.window, facts.next_offset)
@@ -264,9 +264,9 @@ def _behind(facts: PartitionFacts) -> str:
 
 
 def _unmoved(facts: PartitionFacts) -> Verdict:
-    """STALLED: lives, has work, does not move. STOPPED: so for longer than a minute.
+    """STALLED: its owner is alive, it has lag and makes no progress. STOPPED: the same for longer than a minute.
 
-    A minute *with work*: after a quiet hour the last commit is an hour old, and its worker is not to blame for that.
+    A minute *with lag*: after a quiet hour the last commit is an hour old, which is not the worker's fault.
     """
     still, since = span_seconds(work_in(facts.window)), facts.seconds_since_commit
     if since is None:
@@ -275,14 +275,14 @@ def _unmoved(facts: PartitionFacts) -> Verdict:
         waited = max(still, facts.lag_time.at_least_seconds)
         stopped, idle = since > STOPPED_SECONDS and waited >= FULL_WINDOW_SECONDS, max(still, min(since, waited))
     if facts.worker_trouble:
-        next_step = f"its worker waits ({facts.worker_trouble}). It goes on by itself when that is over."
+        next_step = f"its worker is waiting ({facts.worker_trouble}). It resumes automatically."
     elif stopped:
         next_step = f"{_busy(facts)} and commits nothing. Evict the worker."
     else:
-        next_step = f"{_busy(facts)}. Look at its last error; if it stays so, evict the worker."
+        next_step = f"{_busy(facts)}. Check its last error; if this continues, evict the worker."
     return Verdict(
         Status.STOPPED if stopped else Status.STALLED,
-        f"{counted(facts.lag or 0, 'record')} to read, and it has not moved for {duration(idle)}: {next_step}",
+        f"{counted(facts.lag or 0, 'record')} behind, no progress for {duration(idle)}: {next_step}",
     )
 
 
@@ -291,26 +291,26 @@ def _rewound(facts: PartitionFacts, highest: int) -> Verdict:
     done = f", done in about {duration(eta)}" if eta is not None else ""
     return Verdict(
         Status.REWOUND,
-        f"An operator moved it back from offset {highest:,}, and it reads again from there: "
-        f"{counted(facts.lag or 0, 'record')} to read{done}. Nothing to do, unless you did not expect it.",
+        f"Re-reading after an operator's seek back from offset {highest:,}: "
+        f"{counted(facts.lag or 0, 'record')} behind{done}. No action needed unless the seek was a mistake.",
     )
 
 
 def _moving(facts: PartitionFacts, trouble: str) -> Verdict:
-    """It moves, or there is too little to say that it does not; what counts is whether it gets anywhere."""
+    """It makes progress, or there are too few samples to tell; what matters is whether the lag shrinks."""
     behind = f"{counted(facts.lag or 0, 'record')} and {_behind(facts)} behind"
     eta, growth = eta_seconds(facts), growth_per_second(work_in(facts.window))
     if eta is not None and eta <= CATCH_UP_HORIZON_SECONDS:
-        done = trouble or " Nothing to do."
+        done = trouble or " No action needed."
         return Verdict(Status.OK, f"Catching up: {behind}, done in about {duration(eta)}.{done}")
     if growth is not None and growth > 0:
         return Verdict(
             Status.SLOW,
-            f"{behind}, and {growth:,.1f} records more every second: it reads more slowly than they arrive.{trouble} "
+            f"{behind}, growing by {growth:,.1f} records/s: it reads more slowly than records arrive.{trouble} "
             "Add a worker: manage.py run_consumer.",
         )
     return Verdict(
         Status.LAGGING,
-        f"{behind}, and not catching up.{trouble} "
-        "Look for a slow or failing worker below, or add one: manage.py run_consumer.",
+        f"{behind}, not catching up.{trouble} "
+        "Check for a slow or failing worker below, or add one: manage.py run_consumer.",
     )

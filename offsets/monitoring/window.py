@@ -1,12 +1,12 @@
-"""The last minute of one partition, as samples: what can be read from them, and when they are too few. Pure."""
+"""The last minute of one partition as samples: what follows from them, and when they are too few. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Fewer samples, or a shorter time, do not tell a still partition from one between two commits.
+#: With fewer samples, or over a shorter time, a still partition looks like one between two commits.
 WINDOW_POINTS = 5
 WINDOW_SECONDS = 5.0
-#: As much of a minute as samples that come once a second are sure to span.
+#: What a minute of samples, one a second, spans at least.
 FULL_WINDOW_SECONDS = 55.0
 
 
@@ -24,7 +24,7 @@ class CommitPoint(NamedTuple):
 
 
 def work_in(window: Sequence[CommitPoint]) -> Sequence[CommitPoint]:
-    """The samples since it last had nothing to read, or was last moved back: one stretch of work.
+    """The samples since it last had no lag, or was last moved back by a seek: one stretch of work.
 
     Before that the lag says nothing about the worker's speed. A burst after a quiet hour is not a slow worker, and
     the jump of a seek is not growth.
@@ -47,12 +47,12 @@ def is_complete(points: Sequence[CommitPoint]) -> bool:
 
 
 def growth_per_second(points: Sequence[CommitPoint]) -> float | None:
-    """The net growth of the lag; None while the samples are too few to say."""
+    """The net growth of the lag; None while there are too few samples."""
     return (points[-1].lag - points[0].lag) / span_seconds(points) if is_complete(points) else None
 
 
 def is_still(points: Sequence[CommitPoint], next_offset: int) -> bool:
-    """Whether it stood where it stands in all of the samples, and they are enough to say so."""
+    """Whether it has been at `next_offset` in all of the samples, and there are enough of them."""
     return is_complete(points) and all(point.next_offset == next_offset for point in points)
 
 

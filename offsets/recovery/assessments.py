@@ -1,4 +1,4 @@
-"""The facts of a tick, in a handful of statements, and the verdicts on them; the only writer of PartitionHealth."""
+"""The facts of a tick, read in a few statements, and the verdicts on them; the only writer of PartitionHealth."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from offsets.monitoring.window import CommitPoint
 from offsets.types import TopicPartition
 
 WINDOW_SECONDS = 60
-#: The log start moves in steps of whole segments: its rate is taken over the longest memory there is.
+#: The log start moves in steps of whole segments, so its rate is taken over a long time.
 RETENTION_HOURS = 6
 
 
@@ -40,9 +40,9 @@ class _Row(NamedTuple):
     seconds_since_commit: float | None
     stage: str
     stage_seconds: float | None
-    #: None without an owner; empty also where it says that it is stuck.
+    #: None without an owner; empty also for a worker that reports itself stuck.
     trouble: str | None
-    #: Seconds since the epoch; samples before it say nothing of this owner.
+    #: Seconds since the epoch; earlier samples are of a former owner or of a pause.
     window_from: float
     status: str | None
     since: datetime | None
@@ -101,7 +101,7 @@ class Samples(NamedTuple):
 
 
 def now() -> datetime:
-    """The database's clock, by which everything here is judged."""
+    """The database's clock, which all judgements here use."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         moment: datetime = cursor.fetchone()[0]
@@ -115,8 +115,8 @@ def partitions(
     *,
     judged: bool = True,
 ) -> list[PartitionState]:
-    """Every live partition of the group with its verdict. `retention` is that of the topics, in seconds; records that
-    it deletes soon lie below `old_below`; not `judged`, silence is not held against owners.
+    """Every live partition of the group with its verdict. `retention` is by topic, in seconds; Kafka deletes records
+    below `old_below` soon. With `judged` false no owner is dead for lack of heartbeats.
     """
     rows = [_Row(*row) for row in _all(_ROWS, {"group": group_id, "hours": RETENTION_HOURS})]
     ids = [row.checkpoint_id for row in rows]
@@ -127,11 +127,11 @@ def partitions(
     failed: dict[int, list[FailedRange]] = {}
     for checkpoint_id, *values in _all(_FAILED, {"ids": ids}):
         failed.setdefault(checkpoint_id, []).append(FailedRange(*values))
-    at = now()
+    moment = now()
     allowed = limits() if judged else replace(limits(), heartbeat_timeout_seconds=math.inf)
     return [
         replace(
-            _state(row, samples.get(row.checkpoint_id), failed.get(row.checkpoint_id, []), at, allowed),
+            _state(row, samples.get(row.checkpoint_id), failed.get(row.checkpoint_id, []), moment, allowed),
             retention_seconds=(retention or {}).get(row.topic),
             old_below=(old_below or {}).get(TopicPartition(row.topic, row.partition)),
         )
@@ -199,23 +199,23 @@ def _failed_totals(failed: Sequence[FailedRange]) -> FailedTotals:
 
 
 def workers(group_id: str) -> list[WorkerState]:
-    """Those that have not said goodbye."""
+    """The workers that are not marked as stopped."""
     values = {"group": group_id, "timeout": settings.HEARTBEAT_TIMEOUT_SECONDS}
     return [WorkerState(*row) for row in _all(_WORKERS, values)]
 
 
 def store(states: Sequence[PartitionState]) -> None:
-    """Keep the verdicts for every reader. In the manager's transaction."""
+    """Store the verdicts for all readers. In the manager's transaction."""
     rows = json.dumps(
         [
             {
-                "id": one.checkpoint_id,
-                "status": one.verdict.status,
-                "detail": one.verdict.detail,
-                "since": one.since.astimezone(UTC).isoformat(),
-                "eta": one.eta_seconds,
+                "id": state.checkpoint_id,
+                "status": state.verdict.status,
+                "detail": state.verdict.detail,
+                "since": state.since.astimezone(UTC).isoformat(),
+                "eta": state.eta_seconds,
             }
-            for one in states
+            for state in states
         ]
     )
     with connection.cursor() as cursor:

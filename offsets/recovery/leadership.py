@@ -1,6 +1,6 @@
 """Leadership of the recovery managers of a group: one leads by a lease row, the others stand by.
 
-Every write of the leader compares its epoch, so that one that was stopped and goes on later writes nothing.
+Every write of the leader compares its epoch: a former leader that was stopped and resumes writes nothing.
 """
 
 import logging
@@ -22,24 +22,24 @@ from offsets.monitoring.findings import Finding
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 5.0
-#: A manager that did not tick for this long was without a database, and so, perhaps, were the workers.
+#: After a gap of this length between ticks the workers may have lost the database, too.
 GAP_SECONDS = 6
 _NOT_RELEASED = "the previous leader exited without releasing its lease"
 
 
 class LostLeadershipError(Exception):
-    """Another manager leads now; nothing may be written any more."""
+    """Another manager leads now; this one must not write."""
 
 
 class Leadership:
-    """This manager's claim to lead, and what happened while nobody could write it down."""
+    """The lease of this manager, and the events that could not be recorded when they happened."""
 
     def __init__(self, group_id: str, holder: str) -> None:
         self.group_id = group_id
         self.holder = holder
-        #: When the database was first missed, by this process's monotonic clock, and the error.
+        #: When the database was first unavailable, by this process's monotonic clock, and the error.
         self._database_missed: tuple[float, str] | None = None
-        #: The leader whose lease this one took over, until that is written down.
+        #: The leader whose lease this one took over, until that is recorded.
         self._former: Lease | None = None
 
     @property
@@ -47,7 +47,7 @@ class Leadership:
         return f"recovery-manager:{self.group_id}"
 
     def acquire(self) -> LeaseToken | None:
-        """Take or renew the lease. None while another manager leads; then there is nothing to write down."""
+        """Take or renew the lease. None while another manager leads; it records what was missed."""
         before = Lease.objects.filter(pk=self.lease_name).first()
         token = leases.acquire(self.lease_name, self.holder, LEASE_SECONDS)
         if token is None:
@@ -57,7 +57,7 @@ class Leadership:
         return token
 
     def release(self) -> None:
-        """Let a standby take over at once. Does nothing where another leads, or was the last to do so."""
+        """Let a standby take over at once. Does nothing where another leads, or led last."""
         held = Lease.objects.filter(pk=self.lease_name, holder=self.holder).first()
         if held:
             leases.release(LeaseToken(held.name, held.holder, held.epoch))
@@ -66,8 +66,8 @@ class Leadership:
     def writing(self, token: LeaseToken) -> Iterator[None]:
         """A transaction of the leader; the lock makes a successor wait for its end.
 
-        It waits for no row for long, or one stopped process would stop the watch over all others: raises
-        ServiceUnavailableError then.
+        Waiting for a row is bounded, or one stopped process would block the supervision of all others. Raises
+        ServiceUnavailableError when the time is up, and LostLeadershipError when another manager leads.
         """
         with transaction.atomic(), bounded_wait():
             with connection.cursor() as cursor:
@@ -79,14 +79,14 @@ class Leadership:
                     raise LostLeadershipError
             yield
             with connection.cursor() as cursor:
-                # Here rather than at COMMIT: to refer to a partition's row is to wait for whoever has locked it.
+                # Here rather than at COMMIT: a foreign key to a partition waits for whoever has locked its row.
                 cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     def can_judge_heartbeats(self) -> bool:
-        """Whether missing heartbeats may be held against workers.
+        """Whether a worker without heartbeats may be judged dead.
 
-        Not right after a gap in these very ticks: a database that was away for it was away for them, too. They get
-        one heartbeat timeout to report back.
+        Not right after a gap between ticks: a database that was unavailable to this manager was unavailable to the
+        workers, too. They get one heartbeat timeout to report back.
         """
         ticking, grace = f"supervision:{self.group_id}", f"supervision-grace:{self.group_id}"
         live = leases.live([ticking, grace])
@@ -96,13 +96,13 @@ class Leadership:
             return False
         return grace not in live
 
-    # --- What nobody could write down --------------------------------------------------------------
+    # --- What could not be recorded when it happened ------------------------------------------------
 
     def miss_database(self, error: Exception) -> None:
-        """Remember since when the database does not answer."""
+        """Remember since when the database is unavailable."""
         if self._database_missed is None:
             self._database_missed = (monotonic(), " ".join(str(error).split()))
-            logger.warning("The recovery manager waits for its database: %s", self._database_missed[1])
+            logger.warning("The recovery manager is waiting for the database: %s", self._database_missed[1])
 
     def record_missed(self, now: datetime) -> None:
         """Record the former leader's end and the database's absence as past incidents, in the leader's transaction."""
@@ -111,18 +111,18 @@ class Leadership:
             finding = Finding(
                 "manager_lost",
                 "recovery manager",
-                f"The leader {self._former.holder} is gone, and {self.holder} has taken over: {_NOT_RELEASED}.",
+                f"{self.holder} took over from {self._former.holder}: {_NOT_RELEASED}.",
                 last,
                 critical=False,
             )
-            incidents.record_past(self.group_id, finding, now, text=f"{self.holder} leads.")
+            incidents.record_past(self.group_id, finding, now, text=f"{self.holder} is the leader.")
         if self._database_missed is not None:
             missed_at, text = self._database_missed
             began = now - timedelta(seconds=monotonic() - missed_at)
             finding = Finding(
-                "database_unavailable", "postgresql", f"PostgreSQL did not answer: {text}. Work waited for it.", began
+                "database_unavailable", "postgresql", f"PostgreSQL did not respond: {text}. Work was paused.", began
             )
-            incidents.record_past(self.group_id, finding, began, text="It answers again; work has gone on.")
+            incidents.record_past(self.group_id, finding, began, text="It responds again; work has resumed.")
 
     def missed_is_recorded(self) -> None:
         """The transaction that recorded it has committed."""

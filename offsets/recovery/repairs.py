@@ -1,4 +1,4 @@
-"""Repairs: what the leading recovery manager mends without a person, each repair in a transaction of its own."""
+"""Repairs: what the leading recovery manager fixes without an operator, each in a transaction of its own."""
 
 import logging
 import secrets
@@ -22,15 +22,16 @@ from offsets.recovery.leadership import Leadership
 from offsets.replays import requests
 from offsets.replays import rows as replay_rows
 from offsets.replays.plans import MAX_RANGES, Wanted
+from offsets.text import counted
 from offsets.types import RangeKind
 
 logger = logging.getLogger(__name__)
 
-#: A replay that was sent is not sent again for so long.
+#: Minimum time between two dispatches of one replay.
 DISPATCH_SECONDS = 10.0
-#: Workers that got stuck at the same place so often within the hour: then the place waits for a person.
+#: When this many workers got stuck at the same offset within an hour, the partition is paused.
 STUCK_AT_ONE_PLACE = 3
-#: How often rebuilt partitions are looked at for letters that were counted before.
+#: How often rebuilt partitions are searched for dead letters that were counted before.
 COUNT_AGAIN_SECONDS = 10.0
 
 
@@ -57,83 +58,92 @@ class Repairs:
 
     @staticmethod
     def _try(repair: Callable[..., None], *arguments: object) -> None:
-        """What cannot be mended now is tried again at the next tick, and holds up nothing else."""
+        """A repair that fails is retried at the next tick, and does not block the others."""
         try:
             repair(*arguments)
         except OffsetsError as error:
-            logger.warning("The recovery manager tries again: %s", error)
+            logger.warning("A repair failed and is retried at the next tick: %s", error)
 
     def _fence_dead_worker(self, token: LeaseToken, worker: WorkerState) -> None:
-        """Fence a dead worker, free its slot, and call it stopped."""
+        """Fence a dead worker, free its slot, and mark it as stopped."""
         timeout = settings.HEARTBEAT_TIMEOUT_SECONDS
         with self._writing(token):
             fenced = ledger.fence(worker.worker_id, silent_seconds=timeout)
             if worker.worker_id not in workers.reap(timeout, worker.worker_id):
-                return  # it has spoken in this moment
+                return  # it sent a heartbeat just now
             eviction.free_slot(worker.worker_id)
-            text = f"{worker.worker_id} sent no heartbeat for {timeout} s; {len(fenced)} partitions are fenced."
+            text = f"{worker.worker_id} sent no heartbeat for {timeout} s; {counted(len(fenced), 'partition')} fenced."
             journal.record(self.group_id, "worker_dead", text, level="error", worker_id=worker.worker_id)
             incidents.note_action(self.group_id, text, worker_id=worker.worker_id, automatic=True)
 
     def _evict(self, token: LeaseToken, worker: WorkerState) -> None:
-        """Take the partitions from a stuck worker; where that happens again and again at one place, that one waits.
+        """Evict a stuck worker; a partition at whose next offset this happens repeatedly is paused.
 
-        Not from one whose statement the database is working on: it is slow, and a successor would be no faster.
+        A worker whose statement the database is executing is not evicted: it is slow, and a successor would be no
+        faster.
         """
         if _works_in_database(worker.worker_id):
-            logger.warning("%s is not evicted while the database works on its statement.", worker.worker_id)
+            logger.warning("Not evicting %s: the database is executing its statement.", worker.worker_id)
             return
         reason = f"stuck {worker.stage} for {worker.stage_seconds or 0:.0f} s"
         try:
             with self._writing(token):
                 places = self._too_often_stuck_at(worker)
                 eviction.evict(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
-                # Now that nothing of the worker holds their rows any more.
+                # Only now: the evicted worker no longer holds their rows.
                 for checkpoint_id, times in places.items():
-                    automatic.pause_automatically(checkpoint_id, f"{times} workers got stuck there: {worker.stage}")
+                    automatic.pause_automatically(
+                        checkpoint_id, f"{times} workers got stuck at the same offset: {worker.stage}"
+                    )
         except RefusedError as error:
-            logger.debug("%s is not evicted: %s", worker.worker_id, error)
+            logger.debug("Not evicting %s: %s", worker.worker_id, error)
 
     @staticmethod
     def _too_often_stuck_at(worker: WorkerState) -> dict[int, int]:
-        """Partitions of the worker at whose next offset as many got stuck lately as is too many, it included; the
-        batch that begins there ends somewhere else each time.
+        """Partitions of the worker at whose next offset too many workers got stuck lately, this one included, with how
+        many. Only the start is compared: the batch that begins there has another end each time.
         """
         recent = OperatorAction.objects.filter(
             kind=eviction.KIND,
             outcome=OperatorAction.Outcome.APPLIED,
             created_at__gt=assessments.now() - timedelta(hours=1),
         )
-        found = {}
+        stuck_at = {}
         for row in PartitionCheckpoint.objects.filter(owner_id=worker.worker_id, retired_at__isnull=True):
             place = f" {row.topic}-{row.partition} [{row.next_offset}, "
             times = 1 + recent.filter(target__startswith=f"{row.group_id} ", before__stage__icontains=place).count()
             if place in worker.stage and times >= STUCK_AT_ONE_PLACE:
-                found[row.pk] = times
-        return found
+                stuck_at[row.pk] = times
+        return stuck_at
 
     def _expire_failed(self, token: LeaseToken, state: GroupState) -> None:
-        """Failed offsets that Kafka has deleted are lost, and are not retried for ever."""
-        for one in state.partitions:
-            for failed in one.failed:
-                if one.log_start is None or failed.start >= one.log_start:
+        """Failed offsets that Kafka has deleted become expired: no retry can read them."""
+        for partition in state.partitions:
+            for failed in partition.failed:
+                if partition.log_start is None or failed.start >= partition.log_start:
                     continue
-                gone = OffsetRange(failed.start, min(failed.end, one.log_start))
+                deleted = OffsetRange(failed.start, min(failed.end, partition.log_start))
                 with self._writing(token):
                     lost = ledger.pass_failed(
-                        one.checkpoint_id, gone, RangeKind.EXPIRED, f"failed ({failed.detail}), then deleted by Kafka"
+                        *(partition.checkpoint_id, deleted, RangeKind.EXPIRED),
+                        f"failed ({failed.detail}), then deleted by Kafka",
                     )
                     if not lost:
-                        continue  # a replay has counted it in this moment
+                        continue  # a replay counted it just now
                     names = ", ".join(map(str, lost))
-                    text = f"{one.name} {names} failed, and Kafka has deleted it: lost."
+                    text = f"{partition.name} {names} failed and was deleted by Kafka before a replay: not counted."
                     journal.record(
-                        self.group_id, "expired", text, level="error", topic=one.topic, partition=one.partition
+                        self.group_id,
+                        "expired",
+                        text,
+                        level="error",
+                        topic=partition.topic,
+                        partition=partition.partition,
                     )
-                    incidents.note_action(self.group_id, text, checkpoint_ids=[one.checkpoint_id], automatic=True)
+                    incidents.note_action(self.group_id, text, checkpoint_ids=[partition.checkpoint_id], automatic=True)
 
     def _count_again(self, token: LeaseToken) -> None:
-        """A letter that was requeued before a rebuild, and that the rebuild has set apart again, counts again (R14)."""
+        """Requeue a dead letter that was requeued before a rebuild and that the rebuild dead-lettered again (R14)."""
         if leases.acquire(f"count-again:{self.group_id}", secrets.token_hex(8), COUNT_AGAIN_SECONDS) is None:
             return
         ids = dead_letters.counted_before_rebuild(self.group_id)
@@ -146,9 +156,9 @@ class Repairs:
                     dead_letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC
                 )
         except StalePreviewError as error:
-            logger.info("Somebody else acted on these dead letters in this moment: %s", error)
+            logger.info("These dead letters were just changed by another action: %s", error)
         except RefusedError as error:
-            # Its own audit row went with the transaction; without one it would be tried for ever.
+            # Its own audit row was rolled back; without one it would be retried at each tick.
             with self._writing(token):
                 audit.refused(
                     *(dead_letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
@@ -159,17 +169,18 @@ class Repairs:
                 )
 
     def _replay_failed(self, token: LeaseToken, state: GroupState) -> None:
-        """Replay what is due. While one replay of a partition's failed ranges runs, none is begun beside it."""
-        busy = replay_rows.active_ranges(self.group_id)
+        """Replay the failed ranges that are due. Ranges of a replay that is active are left out."""
+        active = replay_rows.active_ranges(self.group_id)
         wanted = [
-            Wanted(one.checkpoint_id, OffsetRange(failed.start, failed.end))
-            for one in state.partitions
-            for failed in one.failed
+            Wanted(partition.checkpoint_id, OffsetRange(failed.start, failed.end))
+            for partition in state.partitions
+            for failed in partition.failed
             if failed.retry_at is not None
             and failed.retry_at <= state.now
-            and (one.log_start is None or failed.start >= one.log_start)
+            and (partition.log_start is None or failed.start >= partition.log_start)
             and not any(
-                held == one.checkpoint_id and start < failed.end and failed.start < end for held, start, end in busy
+                checkpoint_id == partition.checkpoint_id and start < failed.end and failed.start < end
+                for checkpoint_id, start, end in active
             )
         ]
         if not wanted:
@@ -184,7 +195,7 @@ class Repairs:
                 source=Source.AUTOMATIC,
                 automatic=True,
             )
-            text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
+            text = f"Started replay {replay.pk} of {replay.total_offsets:,} failed offsets."
             ids = replay.ranges.values_list("checkpoint_id", flat=True)
             incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
 

@@ -1,4 +1,4 @@
-"""Which services answer, and what Kafka says of the group's topics: what the recovery manager asks at each tick."""
+"""Which services respond, and what Kafka reports of the group's topics: read at each tick of the recovery manager."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,24 +21,24 @@ RETENTION_ASK_SECONDS = 60.0
 
 
 class ServiceWatch:
-    """Remembers what it saw last: while Kafka does not answer, that is the best there is."""
+    """Keeps what it saw last: the best known state while Kafka does not respond."""
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
-        #: Services that do not answer: why, and since when by the database's clock.
+        #: Services that do not respond: why, and since when by the database's clock.
         self.services: dict[str, tuple[str, datetime]] = {}
         #: Partitions of the group's topics that have no checkpoint.
         self.unclaimed: list[str] = []
         #: In seconds, by topic.
         self.retention: dict[str, float] = {}
-        #: Below these offsets records are so old that Kafka deletes them sooner than is warned of.
+        #: Kafka deletes records below these offsets within the warning time.
         self.old_below: dict[TopicPartition, int] = {}
         self._admin: KafkaAdmin | None = None
         self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0)
         self._asked_at = -RETENTION_ASK_SECONDS
 
     def look(self) -> None:
-        """Sample the log in one request for all partitions; see which services answer."""
+        """Sample the log in one request for all partitions; see which services respond."""
         try:
             self._admin = self._admin or KafkaAdmin(timeout_seconds=KAFKA_SECONDS)
             lag_samples.sample_group(self.group_id, "monitor", self._admin)
@@ -56,15 +56,15 @@ class ServiceWatch:
             self._missing("redis", f"{describe_error(error)}.")
 
     def _ask_retention(self, admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> None:
-        """How long Kafka keeps records, and up to where it deletes them soon, by the records' own times: our samples
-        do not reach back as far as a topic's retention does.
+        """How long Kafka keeps records, and below which offset it deletes them soon. By the records' own timestamps:
+        our samples do not reach back as far as a topic's retention.
         """
         self.retention = admin.retention_seconds(topics)
         now, old = assessments.now().timestamp(), {}
         for topic, seconds in self.retention.items():
             border = now - max(0.0, seconds - settings.RETENTION_WARN_SECONDS)
-            places = [TopicPartition(topic, number) for number in topics[topic]]
-            old.update(admin.offsets_for_time(places, round(border * 1000)))
+            partitions = [TopicPartition(topic, number) for number in topics[topic]]
+            old.update(admin.offsets_for_time(partitions, round(border * 1000)))
         self.old_below = old
         self._asked_at = monotonic()
 
@@ -73,15 +73,15 @@ class ServiceWatch:
 
     def _topics(self) -> dict[str, set[int]]:
         """The group's topics, with the partitions that have a checkpoint."""
-        found: dict[str, set[int]] = {}
+        topics: dict[str, set[int]] = {}
         rows = PartitionCheckpoint.objects.filter(group_id=self.group_id, retired_at__isnull=True)
         for topic, partition in rows.values_list("topic", "partition"):
-            found.setdefault(topic, set()).add(partition)
-        return found
+            topics.setdefault(topic, set()).add(partition)
+        return topics
 
     @staticmethod
     def _new_partitions(admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> list[str]:
-        """Partitions of the group's topics that nobody has claimed yet."""
+        """Partitions of the group's topics that are not claimed yet."""
         return [
             f"{topic}-{partition}"
             for topic, description in sorted(admin.describe_topics(topics).items())

@@ -126,9 +126,9 @@ def test_what_is_wanted_or_takes_its_time_is_none(state: PartitionState) -> None
 
 def test_the_words_name_the_partition_the_cause_and_what_to_do() -> None:
     lost = only(found(partition(failed=[failed(10, 20), failed(30, 35)])))
-    assert lost.summary == "15 offsets of t-0 could not be applied: DataError: no. A replay tries again by itself."
+    assert lost.summary == "15 offsets of t-0 could not be applied: DataError: no. An automatic replay retries."
     given_up = only(found(partition(Status.FAILED, failed=[failed(10, 20, retried=False)])))
-    assert "No retry is left: replay them when the cause is gone." in given_up.summary
+    assert "No retries left: fix the cause, then replay them." in given_up.summary
     breaker = only(found(partition(Status.PAUSED, paused_by="auto:circuit-breaker", paused_reason="5 % are bad")))
     assert breaker.summary.startswith("t-0 was paused, because 5 % are bad.")
 
@@ -261,7 +261,7 @@ def test_a_dead_worker_is_named_with_what_it_leaves_unread() -> None:
     assert (finding.key, finding.critical, finding.began_at) == (("worker_dead", "w-1"), True, ago(33))
     assert finding.worker_id == "w-1"
     assert finding.ranges == [AffectedRange("t", 0, "unread", 1000, 1500), AffectedRange("t", 1, "unread", 1000, 1000)]
-    assert "t-0, t-1 go to other workers" in finding.summary
+    assert "other workers take over t-0, t-1" in finding.summary
 
 
 def test_a_dead_worker_that_owns_nothing_is_a_warning() -> None:
@@ -316,7 +316,7 @@ def test_a_stuck_worker_is_a_finding_with_its_stack() -> None:
 def test_a_worker_that_says_why_it_waits_is_a_warning() -> None:
     finding = only(found(partition(), workers=[WorkerState("w-1", ago(1), dead=False, last_error="database: refused")]))
     assert (finding.key, finding.critical) == (("worker_trouble", "w-1"), False)
-    assert finding.summary == "w-1 waits and tries again: database: refused"
+    assert finding.summary == "w-1 is waiting and retries: database: refused"
 
 
 def test_a_long_stage_of_which_the_worker_tells_no_stack_is_none() -> None:
@@ -330,7 +330,7 @@ def test_a_service_that_does_not_answer_is_a_finding_since_it_does_not() -> None
     services = {"kafka": ("no broker.", ago(20)), "redis": ("refused.", ago(5))}
     kafka, redis = found(partition(), services=services)
     assert (kafka.key, kafka.began_at, kafka.critical) == (("kafka_unavailable", "kafka"), ago(20), True)
-    assert kafka.summary.startswith("Kafka does not answer: no broker. Nothing is lost;")
+    assert kafka.summary.startswith("Kafka does not respond: no broker. Nothing is lost;")
     assert redis.key == ("redis_unavailable", "redis")
 
 

@@ -64,7 +64,7 @@ def test_a_dead_worker_is_fenced_its_slot_freed_and_its_late_commit_refused(
     assert incidents.seconds_to_detect(incident) >= 59
     assert timeline(incident)[-1] == (
         "manager",
-        f"w-1 sent no heartbeat for {django_settings.HEARTBEAT_TIMEOUT_SECONDS} s; 1 partitions are fenced.",
+        f"w-1 sent no heartbeat for {django_settings.HEARTBEAT_TIMEOUT_SECONDS} s; 1 partition fenced.",
     )
     assert JournalEntry.objects.filter(kind="worker_dead", level="error").count() == 1
 
@@ -208,7 +208,7 @@ def test_no_worker_is_dead_right_after_the_database_was_away_and_the_outage_is_t
     assert (incident.kind, incident.subject) == ("database_unavailable", "postgresql")
     assert incident.closed_at is not None
     assert incident.began_at <= incident.opened_at < incident.closed_at
-    assert timeline(incident)[-1][1] == "It answers again; work has gone on."
+    assert timeline(incident)[-1][1] == "It responds again; work has resumed."
     manager.tick()
     assert Incident.objects.count() == 1, "one outage, told once"
     expire(f"supervision-grace:{GROUP}")

@@ -141,7 +141,7 @@ def test_an_incidents_timeline_tells_what_changed_and_what_was_done_about_it(
     assert [source for source, _ in told] == ["manager", "manager", "operator", "manager"]
     assert told[1][1].startswith("Now critical: 100 offsets of engagement-0 could not be applied: DataError: no.")
     assert told[2][1] == "Pause by olga: look at it"
-    assert told[3][1] == "engagement-0 [900, 950) failed, and Kafka has deleted it: lost."
+    assert told[3][1] == "engagement-0 [900, 950) failed and was deleted by Kafka before a replay: not counted."
     manager.tick()
     incident.refresh_from_db()
     assert [one["start"] for one in incident.ranges] == [950]

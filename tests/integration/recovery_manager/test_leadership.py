@@ -63,8 +63,8 @@ def test_a_standby_takes_over_when_the_leaders_lease_ends_and_says_so(make: Call
     assert (told.kind, told.severity) == ("manager_lost", "warning")
     assert told.closed_at is not None
     assert told.began_at < told.opened_at <= told.closed_at
-    assert "The leader A is gone, and B has taken over" in told.summary
-    assert timeline(told)[-1] == ("manager", "B leads.")
+    assert "B took over from A: the previous leader exited without releasing its lease." in told.summary
+    assert timeline(told)[-1] == ("manager", "B is the leader.")
 
 
 def test_a_standby_leads_at_once_where_the_leader_ends_in_peace(make: Callable[..., RecoveryManager]) -> None:
@@ -84,7 +84,7 @@ def test_a_standby_does_not_end_the_leaders_lease_when_it_stops(make: Callable[.
     expire(LEADS)
     make("B").release()
     assert make("C").tick().leading
-    assert Incident.objects.get().summary.startswith("The leader A is gone"), "who stood by hides nothing of it"
+    assert Incident.objects.get().summary.startswith("C took over from A"), "who stood by hides nothing of it"
 
 
 @supervised

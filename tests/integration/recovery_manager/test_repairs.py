@@ -100,7 +100,7 @@ def test_failed_ranges_that_are_due_are_replayed_once(sent: list[int], topic: st
     assert Replay.objects.count() == 1
     assert timeline(Incident.objects.get(kind="failed_ranges"))[-1] == (
         "manager",
-        f"Replay {replay.pk} of 10 failed offsets has begun.",
+        f"Started replay {replay.pk} of 10 failed offsets.",
     )
     assert not OperatorAction.objects.exists(), "what happens by itself again and again is in the journal"
 
@@ -131,7 +131,7 @@ def test_a_partition_that_cannot_be_replayed_holds_up_no_other(sent: list[int], 
     assert list(ReplayRange.objects.values_list("checkpoint_id", "start", "end")) == [(checkpoint.pk, 10, 20)]
     assert len(sent) == 1
     told = recreated.incidents.get(kind="failed_ranges").events
-    assert not told.filter(text__contains="has begun").exists()
+    assert not told.filter(text__contains="Started replay").exists()
 
 
 @supervised

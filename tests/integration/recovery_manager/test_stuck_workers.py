@@ -101,7 +101,7 @@ def test_a_place_where_worker_after_worker_gets_stuck_is_paused(manager: Recover
     assert checkpoint.owner_id is None
     pause = OperatorAction.objects.get(kind="pause")
     assert (pause.username, pause.source) == ("auto:circuit-breaker", "automatic")
-    assert pause.reason == "3 workers got stuck there: decoding engagement-0 [1000, 3000)"
+    assert pause.reason == "3 workers got stuck at the same offset: decoding engagement-0 [1000, 3000)"
     make_worker("w-10")
     PartitionCheckpoint.objects.filter(pk=checkpoint.pk).update(owner="w-10")
     manager.tick()

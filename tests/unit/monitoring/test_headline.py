@@ -94,8 +94,8 @@ SOUND: dict[str, Any] = {"lag": 1204, "lag_seconds": 0.3, "invariants_ok": True,
         ),
         (
             GroupFacts(named("OK", "UNOWNED"), **SOUND, dead_letters=1),
-            "engagement-1 is without a live owner; the other 1 is fine. Lag 1,204 (0.3 s). "
-            "1 dead letter waits for a decision. Nothing lost, nothing counted twice.",
+            "engagement-1 has no live owner; the other 1 is fine. Lag 1,204 (0.3 s). "
+            "1 pending dead letter. Nothing lost, nothing counted twice.",
         ),
         (
             GroupFacts(named("OWNER DEAD", "UNOWNED"), lag=0),
@@ -104,7 +104,7 @@ SOUND: dict[str, Any] = {"lag": 1204, "lag_seconds": 0.3, "invariants_ok": True,
         ),
         (
             GroupFacts(named("OK", "OWNER DEAD", "UNOWNED", "OWNER DEAD"), lag=0),
-            "engagement-1 and engagement-3 have a dead owner; engagement-2 is without a live owner; "
+            "engagement-1 and engagement-3 have a dead owner; engagement-2 has no live owner; "
             "the other 1 is fine. Lag 0. Invariants not checked yet.",
         ),
         (
@@ -141,7 +141,7 @@ SOUND: dict[str, Any] = {"lag": 1204, "lag_seconds": 0.3, "invariants_ok": True,
         ),
         (
             GroupFacts(named("OK"), lag=1, invariants_ok=False, violated=["I1", "I3"]),
-            "The ledger does not add up (I1, I3). Run manage.py verify_offsets. The only partition keeps up. Lag 1.",
+            "Ledger invariants violated (I1, I3). Run manage.py verify_offsets. The only partition keeps up. Lag 1.",
         ),
     ],
 )

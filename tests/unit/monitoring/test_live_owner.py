@@ -32,8 +32,8 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": still(59)[::20] + still(1)[:1]}, Status.LAGGING, [], id="four samples, long apart"
         ),
-        pytest.param({**BEHIND, "window": still(5)}, Status.STALLED, ["not moved for 5.0 s"], id="five seconds"),
-        pytest.param({"window": still(59)}, Status.OK, ["Keeps up"], id="still, but within what is allowed"),
+        pytest.param({**BEHIND, "window": still(5)}, Status.STALLED, ["no progress for 5.0 s"], id="five seconds"),
+        pytest.param({"window": still(59)}, Status.OK, ["Keeping up"], id="still, but within what is allowed"),
         pytest.param(
             {**BEHIND, "lag": None, "lag_time": LagTime(None, 0.0), "window": still(59)},
             Status.OK,
@@ -43,11 +43,14 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "lag": None, "lag_time": LagTime(None, 0.0), "worker_trouble": TROUBLE},
             Status.OK,
-            ["lag is unknown", f"Its worker waits: {TROUBLE}."],
+            ["lag is unknown", f"Its worker is waiting: {TROUBLE}."],
             id="nothing known but a trouble",
         ),
         pytest.param(
-            {"worker_trouble": TROUBLE}, Status.OK, ["Keeps up", f"behind. Its worker waits: {TROUBLE}."], id="trouble"
+            {"worker_trouble": TROUBLE},
+            Status.OK,
+            ["Keeping up", f"behind. Its worker is waiting: {TROUBLE}."],
+            id="trouble",
         ),
         pytest.param(
             {**BEHIND, "window": moved_back(by=8_000, ago=1)[-4:]}, Status.LAGGING, [], id="moved back, four samples"
@@ -57,7 +60,7 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": still(59), "seconds_since_commit": 58.0},
             Status.STALLED,
-            ["11,118 records to read", "not moved for 59 s", "w-7f2 is alive", "Look at its last error"],
+            ["11,118 records behind", "no progress for 59 s", "w-7f2 is alive", "Check its last error"],
             id="still for a minute, nearly",
         ),
         pytest.param(
@@ -69,7 +72,7 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": still(20), "worker_trouble": TROUBLE},
             Status.STALLED,
-            [f"its worker waits ({TROUBLE}). It goes on by itself when that is over."],
+            [f"its worker is waiting ({TROUBLE}). It resumes automatically."],
             id="still, for a reason that passes",
         ),
         pytest.param(
@@ -78,7 +81,7 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": still(59), "seconds_since_commit": 60.1},
             Status.STOPPED,
-            ["not moved for 59 s", "commits nothing. Evict the worker."],
+            ["no progress for 59 s", "commits nothing. Evict the worker."],
             id="longer than a minute",
         ),
         pytest.param({**BEHIND, "window": still(54)}, Status.STALLED, [], id="no commit known, 54 s seen"),
@@ -87,13 +90,13 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**LONG_BEHIND, "window": still(20), "seconds_since_commit": 240.0},
             Status.STOPPED,
-            ["not moved for 4 min"],
+            ["no progress for 4 min"],
             id="few samples, but no commit for long",
         ),
         pytest.param(
             {**LONG_BEHIND, "window": still(59), "seconds_since_commit": 400.0, "worker_trouble": TROUBLE},
             Status.STOPPED,
-            ["not moved for 5 min", f"its worker waits ({TROUBLE}). It goes on by itself"],
+            ["no progress for 5 min", f"its worker is waiting ({TROUBLE}). It resumes"],
             id="longer than a minute, for a reason that passes",
         ),
         pytest.param(
@@ -112,11 +115,11 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": moved_back(by=50_000, ago=20)},
             Status.REWOUND,
-            ["moved it back from offset 837,900", "done in about 2 min", "unless you did not expect it"],
+            ["seek back from offset 837,900", "done in about 2 min", "unless the seek was a mistake"],
             id="moved back",
         ),
         pytest.param(
-            {**BEHIND, "window": moved_back(by=50_000, ago=2)}, Status.REWOUND, ["to read. Nothing"], id="just now"
+            {**BEHIND, "window": moved_back(by=50_000, ago=2)}, Status.REWOUND, ["behind. No action"], id="just now"
         ),
         pytest.param(
             {**BEHIND, "window": moved_back(by=2_101, ago=20)}, Status.REWOUND, ["790,001"], id="one offset to regain"
@@ -139,20 +142,20 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": moved_back(by=8_000, ago=20, reads=0)},
             Status.STALLED,
-            ["not moved for 20 s"],
+            ["no progress for 20 s"],
             id="moved back, and still ever since",
         ),
         # SLOW, LAGGING, OK
         pytest.param(
             {**BEHIND, "window": window(59, reads=100, arrives=150)},
             Status.SLOW,
-            ["11,118 records and 38 s behind", "50.0 records more every second", "run_consumer"],
+            ["11,118 records and 38 s behind", "growing by 50.0 records/s", "run_consumer"],
             id="reads more slowly than records arrive",
         ),
         pytest.param(
             {**BEHIND, "window": window(59, reads=100, arrives=150), "worker_trouble": TROUBLE},
             Status.SLOW,
-            [f"Its worker waits: {TROUBLE}."],
+            [f"Its worker is waiting: {TROUBLE}."],
             id="slow for a reason",
         ),
         pytest.param(
@@ -164,7 +167,7 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         pytest.param(
             {**BEHIND, "window": window(59, reads=100, arrives=96)},
             Status.OK,
-            ["Catching up: 11,118 records and 38 s behind, done in about 46 min. Nothing to do."],
+            ["Catching up: 11,118 records and 38 s behind, done in about 46 min. No action needed."],
             id="done within an hour",
         ),
         pytest.param(
@@ -210,14 +213,14 @@ def quiet_then(seconds: int, *, reads: int, arrived: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("facts", "status", "words"),
     [
-        pytest.param(quiet_then(3, reads=0, arrived=1), Status.OK, "1 record to read, 3.0 s behind", id="one record"),
-        pytest.param(quiet_then(12, reads=0, arrived=1), Status.STALLED, "not moved for 12 s", id="it stays there"),
-        pytest.param(quiet_then(54, reads=0, arrived=1), Status.STALLED, "not moved for 54 s", id="nearly a minute"),
-        pytest.param(quiet_then(56, reads=0, arrived=1), Status.STOPPED, "not moved for 56 s", id="a minute"),
+        pytest.param(quiet_then(3, reads=0, arrived=1), Status.OK, "1 record, 3.0 s behind", id="one record"),
+        pytest.param(quiet_then(12, reads=0, arrived=1), Status.STALLED, "no progress for 12 s", id="it stays there"),
+        pytest.param(quiet_then(54, reads=0, arrived=1), Status.STALLED, "no progress for 54 s", id="nearly a minute"),
+        pytest.param(quiet_then(56, reads=0, arrived=1), Status.STOPPED, "no progress for 56 s", id="a minute"),
         pytest.param(
             {**quiet_then(12, reads=0, arrived=1), "window": ahead_of_its_samples(12)},
             Status.STALLED,
-            "not moved for 12 s",
+            "no progress for 12 s",
             id="a commit newer than the sampled end",
         ),
         pytest.param(
@@ -277,5 +280,5 @@ def test_it_shows_a_stuck_partition_whose_offset_is_unknown():
 
 @pytest.mark.parametrize("label", ["", "OKAY", "OWNER", "stuck"])
 def test_it_finds_no_status_in_other_words(label):
-    with pytest.raises(ValueError, match="no status"):
+    with pytest.raises(ValueError, match="Unknown status"):
         Status.of_label(label)

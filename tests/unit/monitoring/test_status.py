@@ -17,8 +17,8 @@ GIVEN_UP: dict[str, Any] = {"failed_ranges": 3, "failed_offsets": 1200, "failed_
     ("changes", "status", "words"),
     [
         ({}, Status.OK, ["211 records", "0.1 s behind"]),
-        ({"lag": 0, "lag_time": LagTime(0.0, 0.0)}, Status.OK, ["0 records to read."]),
-        ({"lag": 1, "lag_time": LagTime(None, 0.0)}, Status.OK, ["1 record to read."]),
+        ({"lag": 0, "lag_time": LagTime(0.0, 0.0)}, Status.OK, ["0 records behind."]),
+        ({"lag": 1, "lag_time": LagTime(None, 0.0)}, Status.OK, ["1 record behind."]),
         ({"lag": None, "lag_time": LagTime(None, 0.0)}, Status.OK, ["lag is unknown"]),
         ({**BEHIND, "lag_time": LagTime(10.0, 10.0)}, Status.OK, ["10 s behind"]),
         ({**BEHIND, "lag_growth_per_second": 0.0}, Status.LAGGING, ["11,118 records", "38 s behind", "run_consumer"]),
@@ -27,17 +27,17 @@ GIVEN_UP: dict[str, Any] = {"failed_ranges": 3, "failed_offsets": 1200, "failed_
         ({**BEHIND, "lag_growth_per_second": -1000.0}, Status.OK, ["Catching up", "done in about 11 s"]),
         ({**BEHIND, "lag_growth_per_second": -0.1}, Status.LAGGING, ["not catching up"]),
         ({**BEHIND, "lag_time": LagTime(None, 300.0)}, Status.LAGGING, ["more than 5 min behind"]),
-        ({"desired_state": "paused", **BEHIND}, Status.PAUSED, ["offset 790,000", "11,118 records wait", "Resume"]),
+        ({"desired_state": "paused", **BEHIND}, Status.PAUSED, ["offset 790,000", "11,118 records behind", "Resume"]),
         ({"desired_state": "paused", "lag": None}, Status.PAUSED, ["Resume"]),
         ({"owner": None, "owner_heartbeat_age_seconds": None}, Status.UNOWNED, ["No worker owns it", "run_consumer"]),
         (DEAD, Status.OWNER_DEAD, ["Owner dead for 12 s", "w-7f2"]),
         ({"owner_heartbeat_age_seconds": 10.0}, Status.OK, []),
-        ({"owner_stopped": True}, Status.OWNER_DEAD, ["ended without releasing"]),
-        ({"owner_heartbeat_age_seconds": None}, Status.OWNER_DEAD, ["ended without releasing"]),
+        ({"owner_stopped": True}, Status.OWNER_DEAD, ["stopped without releasing"]),
+        ({"owner_heartbeat_age_seconds": None}, Status.OWNER_DEAD, ["stopped without releasing"]),
         (
             {"owner": None, "owner_heartbeat_age_seconds": None, "desired_state": "paused"},
             Status.UNOWNED,
-            ["paused as well"],
+            ["Also paused."],
         ),
         (
             {"halt_reason": "expired", "halt_detail": "log starts at 800000."},
@@ -45,8 +45,8 @@ GIVEN_UP: dict[str, Any] = {"failed_ranges": 3, "failed_offsets": 1200, "failed_
             ["Kafka deleted records", "(log starts at 800000)", "operator"],
         ),
         ({"halt_reason": "truncated"}, Status.HALTED, ["log ends before"]),
-        ({"halt_reason": "recreated"}, Status.HALTED, ["created again"]),
-        ({"halt_reason": "store_missing", "owner": None, "desired_state": "paused"}, Status.HALTED, ["store is empty"]),
+        ({"halt_reason": "recreated"}, Status.HALTED, ["deleted and recreated"]),
+        ({"halt_reason": "store_missing", "owner": None, "desired_state": "paused"}, Status.HALTED, ["store has lost"]),
         ({"halt_reason": "some_new_reason"}, Status.HALTED, ["some new reason"]),
     ],
 )
@@ -66,7 +66,7 @@ ORDER: list[tuple[str, dict[str, Any], Status, str]] = [
     ("given up", GIVEN_UP, Status.FAILED, "1,200 offsets in 3 ranges could not be applied"),
     ("paused", {"desired_state": "paused"}, Status.PAUSED, "Paused by an operator"),
     ("stuck", {**STUCK, **BEHIND}, Status.STUCK, "Stuck at offset 790,000"),
-    ("still", {**BEHIND, "window": still(20)}, Status.STALLED, "has not moved"),
+    ("still", {**BEHIND, "window": still(20)}, Status.STALLED, "no progress"),
 ]
 
 
@@ -88,13 +88,13 @@ def test_it_names_first_what_stops_counting_for_longest(first):
         pytest.param(
             {**DEAD, "desired_state": "paused", **GIVEN_UP},
             Status.OWNER_DEAD,
-            ["run_consumer. It is paused as well. 1,200 offsets could not be applied as well."],
+            ["run_consumer. Also paused. 1,200 offsets could not be applied."],
             id="a dead owner hides neither a pause nor a failure",
         ),
         pytest.param(
             {"owner": None, **GIVEN_UP},
             Status.UNOWNED,
-            ["1,200 offsets could not be applied as well."],
+            ["1,200 offsets could not be applied."],
             id="nor does a missing one",
         ),
         pytest.param(
@@ -112,19 +112,19 @@ def test_it_names_first_what_stops_counting_for_longest(first):
         pytest.param(
             GIVEN_UP,
             Status.FAILED,
-            ["no retry is left for 2 of them. Replay them when the cause is gone, or accept that they are"],
+            ["no retries left for 2 of them. Fix the cause and replay them, or accept the loss."],
             id="a failure alone",
         ),
         pytest.param(
             {"failed_ranges": 1, "failed_offsets": 1, "failed_given_up": 1},
             Status.FAILED,
-            ["1 offset in 1 range could not be applied, and no retry is left. Replay"],
+            ["1 offset in 1 range could not be applied, with no retries left. Fix"],
             id="no retry left for any range",
         ),
         pytest.param(
             {"failed_ranges": 1, "failed_offsets": 1200},
             Status.OK,
-            ["Keeps up", "1,200 offsets could not be applied yet; a replay tries again by itself."],
+            ["Keeping up", "1,200 offsets could not be applied yet; an automatic replay retries."],
             id="a failure that is retried is not FAILED",
         ),
         pytest.param(
@@ -168,7 +168,7 @@ def test_it_says_where_and_in_what_a_partition_is_stuck():
     assert verdict.label == "STUCK AT OFFSET 790,000"
     assert verdict.detail == (
         f"Stuck at offset 790,000: its worker w-7f2 has been {STAGE} for 42 s. "
-        "Evict the worker, so that another one takes over."
+        "Evict the worker so that another one takes over."
     )
 
 
