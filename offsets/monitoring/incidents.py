@@ -16,7 +16,7 @@ from offsets.text import duration
 MAX_RANGES = 100
 
 
-def open_ones(group_id: str) -> list[Incident]:
+def open_incidents(group_id: str) -> list[Incident]:
     return list(Incident.objects.filter(group_id=group_id, closed_at__isnull=True).order_by("pk"))
 
 
@@ -25,7 +25,7 @@ def reconcile(group_id: str, found: Sequence[Finding]) -> tuple[list[Incident], 
 
     Returns the opened and the closed ones.
     """
-    known = {(incident.kind, incident.subject): incident for incident in open_ones(group_id)}
+    known = {(incident.kind, incident.subject): incident for incident in open_incidents(group_id)}
     opened = [_open(group_id, finding) for finding in found if finding.key not in known]
     for finding in found:
         if finding.key in known:
@@ -101,7 +101,7 @@ def note_action(
     """Add an action of an operator, or of the manager itself, to the open incidents that it concerns."""
     wanted = set(checkpoint_ids)
     source = IncidentEvent.Source.MANAGER if automatic else IncidentEvent.Source.OPERATOR
-    for incident in open_ones(group_id):
+    for incident in open_incidents(group_id):
         if incident.checkpoint_id in wanted or (worker_id and incident.worker_id == worker_id):
             note(incident, text, source)
 

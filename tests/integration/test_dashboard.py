@@ -288,7 +288,7 @@ def test_it_shows_the_invariants_and_colours_the_page_by_them():
     assert snapshot["invariants"]["invariants"] == invariants
     assert 2 <= snapshot["invariants"]["checked_age_seconds"] < 5
     assert snapshot["worst_status"] == "HALTED"
-    assert snapshot["headline"].startswith("The ledger does not add up (I3).")
+    assert snapshot["headline"].startswith("Ledger invariants violated (I3).")
 
 
 def test_it_shows_the_newest_journal_entries_first():

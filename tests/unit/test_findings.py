@@ -130,7 +130,7 @@ def test_the_words_name_the_partition_the_cause_and_what_to_do() -> None:
     given_up = only(found(partition(Status.FAILED, failed=[failed(10, 20, retried=False)])))
     assert "No retries left: fix the cause, then replay them." in given_up.summary
     breaker = only(found(partition(Status.PAUSED, paused_by="auto:circuit-breaker", paused_reason="5 % are bad")))
-    assert breaker.summary.startswith("t-0 was paused, because 5 % are bad.")
+    assert breaker.summary.startswith("t-0 was paused because 5 % are bad.")
 
 
 def test_a_partition_with_several_troubles_has_a_finding_for_each() -> None:
