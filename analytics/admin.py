@@ -1,4 +1,4 @@
-"""Metric rows in the admin: to look at, never to change."""
+"""Metric rows in the admin, read-only."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _COUNTS = ("views", "likes", "comments", "shares")
 
 
 class MetricAdmin(ReadOnlyAdmin):
-    """Rows name their checkpoint, and read all names of a page in the page's one statement."""
+    """Rows show their checkpoint; one statement reads all names of a page."""
 
     list_select_related = ("checkpoint",)
     ordering = ("-id",)
@@ -29,21 +29,21 @@ class EngagementTotalAdmin(MetricAdmin):
     list_display = ("id", "dimension", "entity_id", "checkpoint_name", *_COUNTS)
     list_filter = ("dimension",)
     search_fields = ("=entity_id",)
-    search_help_text = "The id of a content or a user, exactly."
+    search_help_text = "Exact id of a content item or user."
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Naming the dimensions lets the search use the index, which begins with them."""
-        found, duplicates = super().get_search_results(request, queryset, search_term)
-        return (found.filter(dimension__in=Dimension.values) if search_term else found), duplicates
+        """Filter by dimension as well: the index begins with it."""
+        rows, duplicates = super().get_search_results(request, queryset, search_term)
+        return (rows.filter(dimension__in=Dimension.values) if search_term else rows), duplicates
 
 
 @admin.register(models.EngagementDelta)
 class EngagementDeltaAdmin(MetricAdmin):
     list_display = ("id", "dimension", "entity_id", "checkpoint_name", *_COUNTS)
     search_fields = ("=entity_id",)
-    search_help_text = "The id of a content or a user, exactly. Deltas are few: they are folded into totals."
+    search_help_text = "Exact id of a content item or user. Deltas are folded into totals within seconds."
 
 
 @admin.register(models.EngagementMinute)

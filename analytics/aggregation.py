@@ -1,6 +1,6 @@
 """From a batch of records to the rows that one commit writes. Pure; the work is per batch, not per event.
 
-Nothing here runs when the module is imported: a Celery parent imports it, and polars must not start before a fork.
+Nothing here runs at import: a Celery parent imports this module, and polars must not start before a fork.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class DecodingOptions:
 
 
 def decode(batch: RecordBatch, options: DecodingOptions) -> DecodedBatch:
-    """Decode a fetched batch: at once if that is safe, otherwise record by record with the bad ones set apart."""
+    """Decode a fetched batch: as a whole if that is safe, otherwise record by record, collecting the failures."""
     records = batch.records
     if not records:
         return DecodedBatch(batch.claim, batch.start, batch.end, BatchStats(), (), pl.DataFrame(schema=_COLUMNS))
@@ -98,8 +98,8 @@ def _decode_slowly(
 
 
 def _with_time_and_place(columns: pl.DataFrame, records: Sequence[KafkaRecord], tolerance_seconds: int) -> pl.DataFrame:
-    """Replace `occurred_at` by the minute that counts, and add each event's offset."""
-    # One call a record is what this costs most; -1 is the client's "no timestamp".
+    """Replace `occurred_at` by the minute in which the event counts, and add its offset."""
+    # One call per record is the main cost here; -1 is the client's "no timestamp".
     times = pl.Series("record", [record.timestamp()[1] for record in records], dtype=pl.Int64)
     return columns.select(
         _offsets(records).alias("offset"),
@@ -111,7 +111,7 @@ def _with_time_and_place(columns: pl.DataFrame, records: Sequence[KafkaRecord], 
 
 
 def _offsets(records: Sequence[KafkaRecord]) -> pl.Series:
-    """The records' offsets; where there is no hole, two of them tell all."""
+    """The records' offsets; without a hole the first and the last determine all."""
     if records and records[-1].offset() - records[0].offset() == len(records) - 1:
         return pl.int_range(records[0].offset(), records[-1].offset() + 1, eager=True)
     return pl.Series([record.offset() for record in records], dtype=pl.Int64)
@@ -135,7 +135,7 @@ def combine(batches: Sequence[DecodedBatch]) -> PartitionCommit:
         first.start,
         batches[-1].end,
         stats,
-        [one for batch in batches for one in batch.failures],
+        [failure for batch in batches for failure in batch.failures],
         aggregate(frame, first.claim.checkpoint_id, first.claim.dimensions),
         leader_epochs[-1] if leader_epochs else None,
     )
@@ -145,7 +145,7 @@ def aggregate(frame: pl.DataFrame, checkpoint_id: int, dimensions: Sequence[str]
     """Count by entity in each dimension, and by minute. `frame` has the columns of `_COLUMNS`."""
     if frame.is_empty():
         return EngagementWork(b"", 0, np.empty((0, 1 + len(EVENT_TYPES)), dtype=np.int64))
-    # Two types share one number, so that a group needs two sums instead of four; a batch is far below 2^31 records.
+    # Two types share one number, so that a group needs two sums instead of four: a batch has fewer than 2^31 records.
     packed = frame.lazy().with_columns(
         low=_packed("type_code", 0),
         high=_packed("type_code", 2),

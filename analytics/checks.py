@@ -1,4 +1,4 @@
-"""Django system checks: dimensions that cannot be counted are refused before anything starts."""
+"""Django system checks: reject invalid dimensions before anything starts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +12,6 @@ from analytics.dimensions import refused_dimensions
 
 @register("analytics")
 def check_dimensions(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
-    """ENGAGEMENT_DIMENSIONS is frozen on each new checkpoint: a wrong name must not get that far."""
+    """Check ENGAGEMENT_DIMENSIONS, because each new checkpoint freezes it."""
     reason = refused_dimensions(settings.ENGAGEMENT_DIMENSIONS)
     return [Error(reason, id="analytics.E001")] if reason else []

@@ -1,4 +1,4 @@
-"""What events are counted by, and as: names and numbers that rows and readers share. Pure, and light to import."""
+"""The dimensions and event types, with the numbers stored for them. Pure, and cheap to import."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ DIMENSIONS = {"content": (1, "content_id"), "user": (2, "user_id")}
 
 
 def refused_dimensions(names: Sequence[str]) -> str:
-    """Why these dimensions cannot be kept; empty when they can."""
+    """Why these dimensions are invalid; empty when they are valid."""
     if set(names) <= set(DIMENSIONS) and len(set(names)) == len(names):
         return ""
-    return f"ENGAGEMENT_DIMENSIONS is {', '.join(names)}; it may name each of {', '.join(DIMENSIONS)} once."
+    return f"Invalid ENGAGEMENT_DIMENSIONS '{','.join(names)}'. Use each of {', '.join(DIMENSIONS)} at most once."

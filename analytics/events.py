@@ -3,9 +3,9 @@
 An event is one JSON object: `event_type` one of four strings, `user_id`, `content_id` and `occurred_at` (ms since the
 epoch) integers in [0, 2^63). Unknown keys are ignored, on a repeated key the last counts.
 
-Two decoders, one meaning. `decode_record` is the reference: strict JSON by orjson, one record at a time.
-`decode_columns` reads a batch at once with polars, and declines whenever the two could differ; what polars 2.1 was
-seen to take that orjson refuses, or reads differently, is named at each check.
+Two decoders with the same result. `decode_record` is the reference: strict JSON by orjson, one record at a time.
+`decode_columns` reads a whole batch with polars, and declines it whenever the two could differ; each check names what
+polars 2.1 accepts that orjson rejects or reads differently.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ _NUMBERS = ("user_id", "content_id", "occurred_at")
 _KEYS = ("event_type", *_NUMBERS)
 _SCHEMA = {"event_type": pl.String, "user_id": pl.Int64, "content_id": pl.Int64, "occurred_at": pl.Int64}
 _MAX_NUMBER = 2**63
-#: orjson refuses JSON nested deeper than 1,024 levels; polars goes on a little further.
+#: orjson rejects JSON nested deeper than 1,024 levels; polars accepts a little more.
 _SAFE_DEPTH = 1000
 _MINUTE_MS = 60_000
-#: Minutes past the year 9999 cannot be shown; such a clock's events go to the carry row (minute 0).
+#: Minutes past the year 9999 cannot be displayed; events with such a time go to the carry row (minute 0).
 _LAST_MINUTE = 253_402_300_799_999 // _MINUTE_MS
 
 
@@ -40,7 +40,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InvalidRecordError(Exception):
-    """Why a record is not an event; `code` is stable, `detail` is for a person."""
+    """Why a record is not a valid event: a stable `code`, and a `detail` for people."""
 
     code: str
     detail: str
@@ -53,7 +53,7 @@ def decode_record(value: bytes | None, max_bytes: int) -> Event:
     if not value:
         raise InvalidRecordError("empty", "The value is empty.")
     if len(value) > max_bytes:
-        raise InvalidRecordError("oversized", f"The value has {len(value)} bytes; at most {max_bytes} are taken.")
+        raise InvalidRecordError("oversized", f"The value has {len(value)} bytes; the maximum is {max_bytes}.")
     try:
         data = orjson.loads(value)
     except orjson.JSONDecodeError as error:
@@ -85,8 +85,8 @@ def _number(data: dict[str, object], name: str) -> int:
     return number
 
 
-#: JSON's names of what may not be spelled out: a container nested a thousand deep is valid JSON, and its `repr`
-#: would exceed Python's recursion limit, in a decoder that must not raise.
+#: JSON's names of containers. Their `repr` is not used: for one nested a thousand deep, which is valid JSON, it would
+#: exceed Python's recursion limit.
 _CONTAINERS: dict[type, str] = {dict: "an object", list: "an array"}
 
 
@@ -100,8 +100,8 @@ def _shown(value: object) -> str:
 def decode_columns(values: Sequence[bytes | None], max_bytes: int) -> pl.DataFrame | None:
     """A batch as columns `type_code u8, user_id, content_id, occurred_at i64`, in the order of `values`.
 
-    None when any record is not surely an event, or when the batch decoder might read it differently from
-    `decode_record`: then the batch is to be decoded record by record.
+    None when a record may not be a valid event, or when this decoder might read it differently from `decode_record`:
+    then the batch must be decoded record by record.
     """
     try:
         payload = b"\n".join(values)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def decode_columns(values: Sequence[bytes | None], max_bytes: int) -> pl.DataFra
     if longest > max_bytes or not _surely_one_object_a_line(payload, count):
         return None
     if longest > _SAFE_DEPTH and payload.count(b"{") + payload.count(b"[") > count + _SAFE_DEPTH:
-        return None  # perhaps deeper than orjson goes
+        return None  # possibly nested deeper than orjson accepts
     try:
         frame = pl.read_ndjson(payload, schema=_SCHEMA)
     except (pl.exceptions.PolarsError, ValueError):
@@ -121,7 +121,7 @@ def decode_columns(values: Sequence[bytes | None], max_bytes: int) -> pl.DataFra
 
 
 def _surely_one_object_a_line(payload: bytes, count: int) -> bool:
-    """Each required key exactly once a record, no raw newline in a record, and no escape.
+    """Each required key exactly once in each record, no raw newline in a record, and no escape.
 
     polars takes the first of repeated keys, skips blank lines, and accepts lone surrogates in escapes.
     """
@@ -148,12 +148,12 @@ def _checked(frame: pl.DataFrame, count: int) -> pl.DataFrame | None:
 def minutes(occurred_at: pl.Series, record_times: pl.Series, tolerance_seconds: int) -> pl.Series:
     """The minute (since the epoch) in which each event counts.
 
-    Its own, unless that is further than the tolerance from its record's timestamp: a wild clock must not make
+    Its own, unless that is further than the tolerance from its record's timestamp: a wrong clock must not create
     millions of minute rows. Without a record timestamp (negative) or beyond the year 9999: minute 0, the carry row.
     Arguments are milliseconds since the epoch.
     """
     frame = pl.DataFrame({"own": occurred_at, "record": record_times})
-    # Both differences are taken downwards from the larger, so neither overflows: no value here is negative.
+    # The smaller is subtracted from the larger, so nothing overflows: no value here is negative.
     far = (pl.max_horizontal("own", "record") - pl.min_horizontal("own", "record")) > tolerance_seconds * 1000
     chosen = pl.when(far).then(pl.col("record")).otherwise(pl.col("own")) // _MINUTE_MS
     usable = (pl.col("record") >= 0) & (chosen <= _LAST_MINUTE)

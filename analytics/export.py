@@ -1,4 +1,4 @@
-"""The CSV of counts: one writer for the produced truth and for the export, so that `cmp` tells whether they agree."""
+"""The CSV of counts: one writer for the produced truth and for the export, so that `cmp` can compare them."""
 
 import csv
 import os
@@ -10,7 +10,7 @@ HEADER = ("dimension", "id", "views", "likes", "comments", "shares")
 
 
 def write_counts(path: Path, rows: Iterable[tuple[object, ...]]) -> int:
-    """Write the file whole or not at all. Returns the number of rows. Raises OSError."""
+    """Write the file atomically. Returns the number of rows. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """Synthetic engagement events, determined by their seed. Pure.
 
-Contents are popular by Zipf's law (exponent 1), users evenly; most events are views. Poison is a share of records
-that must become dead letters, of every kind the decoder tells apart.
+Content popularity follows Zipf's law (exponent 1), users are uniform; most events are views. Poison is a share of
+records that must become dead letters, of every kind that the decoder distinguishes.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _POISON = (
 )
 
 
-#: Valid but for its length, just over the default limit of 1 MiB; rare, because each weighs a megabyte.
+#: Valid except for its length, just over the default limit of 1 MiB; rare, because each has a megabyte.
 _OVERSIZED = b'{"event_type":"view","user_id":1,"content_id":1,"occurred_at":1,"note":"%s"}' % (b"x" * 1024 * 1024)
 OVERSIZED_EVERY = 512
 
@@ -48,7 +48,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Up to CHUNK records: parallel arrays of the drawn fields. `poisoned` marks those that are no events.
+    """Up to CHUNK records: parallel arrays of the drawn fields. `poisoned` marks the invalid ones.
 
     All arrays have shape (n,); `types` indexes EVENT_TYPES.
     """
@@ -94,7 +94,7 @@ _TYPE_BYTES = [name.encode() for name in EVENT_TYPES]
 def chunks(recipe: Recipe, count: int | None) -> Iterator[Chunk]:
     """`count` records in chunks, or without end for None. The same recipe gives the same records."""
     random = np.random.default_rng(recipe.seed)
-    # The inverse of the cumulative popularity turns an even draw into a Zipf one.
+    # The inverse of the cumulative popularity turns a uniform draw into a Zipf one.
     popularity = np.cumsum(1.0 / np.arange(1, recipe.contents + 1))
     popularity /= popularity[-1]
     first = 0
@@ -112,7 +112,7 @@ def chunks(recipe: Recipe, count: int | None) -> Iterator[Chunk]:
 
 @dataclass(slots=True)
 class Truth:
-    """What was produced, counted apart from everything that counts it later. Users and contents count from 1."""
+    """The produced events, counted independently of the pipeline. Users and contents are numbered from 1."""
 
     contents: int
     users: int

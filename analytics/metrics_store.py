@@ -1,7 +1,7 @@
-"""MetricsStore: the only writer of metric rows, and every read of them.
+"""MetricsStore: the only writer of metric rows, and all reads of them.
 
-Reads are single plain SELECTs over totals and unfolded deltas: whatever the fold does meanwhile, each count is seen
-once (R17).
+A read is a single plain SELECT over totals and unfolded deltas, so that it sees each count once even while the fold
+runs (R17).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from analytics.dimensions import DIMENSIONS, EVENT_TYPES
 from offsets.errors import LedgerConflictError
 from offsets.types import PartitionCommit
 
-if TYPE_CHECKING:  # polars: readers of metrics start without it
+if TYPE_CHECKING:  # imports polars, which readers of metrics do not need
     from analytics.aggregation import EngagementWork
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
-#: Purged minutes live on in this row, so that minutes still sum to all that was counted (I4).
+#: This row holds the purged minutes, so that all minutes still sum to the counted events (I4).
 CARRY_MINUTE = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SUMS = "sum(views) AS views, sum(likes) AS likes, sum(comments) AS comments, sum(shares) AS shares"
@@ -36,7 +36,7 @@ _ALL_COUNTS = (
 
 
 class MetricsStore:
-    """Stateless; make one where it is needed."""
+    """Stateless; create one where it is needed."""
 
     # --- Writes, inside the transaction of a commit ------------------------------------------------
 
@@ -59,7 +59,7 @@ class MetricsStore:
     def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
         """Add to the minute rows of all commits, in one statement and one order."""
         columns: list[list[Any]] = [[] for _ in range(2 + len(EVENT_TYPES))]
-        for commit in sorted(commits, key=lambda one: one.claim.checkpoint_id):
+        for commit in sorted(commits, key=lambda commit: commit.claim.checkpoint_id):
             for minute, *counts in commit.work.minutes.tolist():
                 row = (commit.claim.checkpoint_id, CARRY_MINUTE + timedelta(minutes=minute), *counts)
                 for column, value in zip(columns, row, strict=True):
@@ -82,7 +82,7 @@ class MetricsStore:
     def fold(self, limit: int) -> int:
         """Move up to `limit` of the oldest deltas into totals, in one statement. Returns how many were moved.
 
-        Totals are touched in key order, so that two folds could wait for each other but never deadlock.
+        Totals are updated in key order, so that two folds may wait for each other but never deadlock.
         """
         with default_connection.cursor() as cursor:
             cursor.execute(
@@ -99,7 +99,7 @@ class MetricsStore:
             return int(cursor.fetchone()[0])
 
     def purge_minutes(self, before: datetime) -> int:
-        """Carry minutes before `before` over into each checkpoint's carry row. Returns how many rows went."""
+        """Carry minutes before `before` over into each checkpoint's carry row. Returns how many rows were deleted."""
         with default_connection.cursor() as cursor:
             cursor.execute(
                 "WITH gone AS (DELETE FROM analytics_engagementminute WHERE minute < %(before)s AND minute > %(carry)s"
@@ -117,7 +117,7 @@ class MetricsStore:
     # --- Reads -------------------------------------------------------------------------------------
 
     def totals(self, group_id: str = "", topic: str = "") -> dict[str, int]:
-        """All counted events by type, from the minute rows: few, exact, and not doubled by dimensions."""
+        """All counted events by type, from the minute rows: few, exact, and independent of dimensions."""
         return self._one(f"SELECT {_SUMS} FROM analytics_engagementminute WHERE {_KEPT}", group_id, topic)
 
     def entity_totals(self, dimension: str, entity_id: int, group_id: str = "", topic: str = "") -> dict[str, int]:
@@ -162,4 +162,4 @@ class MetricsStore:
 
 def _expect(seen: int, wanted: int, what: str) -> None:
     if seen != wanted:
-        raise LedgerConflictError(f"{seen} of {wanted} {what} were written")
+        raise LedgerConflictError(f"Only {seen} of {wanted} {what} were written.")

@@ -6,7 +6,7 @@ from offsets.models import PartitionCheckpoint
 
 
 class Dimension(models.IntegerChoices):
-    """What an engagement is counted by. Stored as a small integer; named in settings and on checkpoints."""
+    """A dimension of the counts. Stored as a small integer; settings and checkpoints use the name."""
 
     CONTENT = 1, "content"
     USER = 2, "user"
@@ -25,7 +25,7 @@ class Counts(models.Model):
 class EntityCounts(Counts):
     """Counts of one entity in one checkpoint."""
 
-    # No foreign key in the database: the check would cost the hot path, and retired checkpoints are purged later.
+    # No foreign key in the database: its check would slow down the hot path, and retired checkpoints are purged later.
     checkpoint = models.ForeignKey(
         PartitionCheckpoint,
         on_delete=models.DO_NOTHING,

@@ -1,4 +1,4 @@
-"""EngagementProcessor: what the offset pipeline calls with engagement events."""
+"""EngagementProcessor: the batch handler of engagement events."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -32,31 +32,31 @@ def _admin() -> KafkaAdmin:
 
 @shared_task(name="analytics.tasks.monitor")
 def monitor() -> None:
-    """Sample the log bounds of all partitions in one request, then send the page its snapshot."""
+    """Sample the log bounds of all partitions in one request, then send a snapshot to the page."""
     group_id = settings.ENGAGEMENT_GROUP
-    with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 10) as mine:
-        if not mine:
+    with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 10) as acquired:
+        if not acquired:
             return
         try:
             lag_samples.sample_group(group_id, "monitor", _admin())
         except OffsetsError as error:
-            logger.warning("Log ends are unknown: %s", error)
+            logger.warning("Cannot sample the log ends: %s", error)
         send_snapshot(group_id)
 
 
 @shared_task(name="analytics.tasks.fold")
 def fold() -> None:
-    """Move deltas into totals, chunk by chunk, until there are none or the time is up."""
-    with survives_outage("Folding"), only_one("fold", 30) as mine:
+    """Move deltas into totals, chunk by chunk, until none are left or the time is up."""
+    with survives_outage("Folding"), only_one("fold", 30) as acquired:
         deadline = Deadline(FOLD_SECONDS)
         store = MetricsStore()
-        while mine and not deadline.expired and store.fold(FOLD_CHUNK) == FOLD_CHUNK:
+        while acquired and not deadline.expired and store.fold(FOLD_CHUNK) == FOLD_CHUNK:
             pass
 
 
 @shared_task(name="analytics.tasks.purge")
 def purge() -> None:
-    """Carry old minutes over; forget old journal entries, long-stopped workers, old incidents and replays."""
+    """Carry old minutes over; delete old journal entries, stopped workers, incidents and replays."""
     with survives_outage("Purging"):
         MetricsStore().purge_minutes(datetime.now(UTC) - timedelta(days=settings.MINUTE_RETENTION_DAYS))
         journal.purge()

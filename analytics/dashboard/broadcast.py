@@ -1,7 +1,7 @@
-"""Snapshots on their way to the web processes: the one place that calls `group_send`.
+"""Sends snapshots to the web processes: the only caller of `group_send`.
 
-A whole snapshot travels each time and carries a sequence number, so that a lost or late one does no harm. One copy
-goes to each web process (see `analytics.dashboard.feed`), not to each browser.
+Each message is a whole snapshot with a sequence number, so that a lost or late one does no harm. Each web process
+gets one copy (see `analytics.dashboard.feed`), not each browser.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from analytics.dashboard.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 MESSAGE_TYPE = "dashboard.snapshot"
-#: A Redis that hangs must not hold up the monitor's tick.
+#: A Redis that hangs must not block the monitor's tick.
 SEND_TIMEOUT_SECONDS = 3.0
-#: What a channel layer raises when Redis is away, slow or full.
+#: What a channel layer raises when Redis is unavailable, slow or full.
 LAYER_LOST = (RedisError, OSError, TimeoutError, ChannelFull)
 
 
@@ -56,9 +56,9 @@ def unpack(message: dict[str, Any]) -> Packet:
 
 
 def send_snapshot(group_id: str) -> bool:
-    """Build a snapshot and send it to every web process. False, and a log line, when Redis does not take it.
+    """Build a snapshot and send it to every web process. Returns False, and logs a line, when Redis is unavailable.
 
-    Raises what the database raises: without it there is nothing to send, and the caller's tick knows what to do.
+    Raises the database's errors: without it there is nothing to send, and the caller's tick handles them.
     """
     return send(group_id, encode(dashboard_of(group_id).snapshot()))
 
@@ -67,7 +67,9 @@ def send(group_id: str, packet: Packet) -> bool:
     try:
         async_to_sync(_send)(channel_group(group_id), pack(packet))
     except LAYER_LOST as error:
-        logger.warning("The page was not told: Redis does not answer (%s). It reads the database meanwhile.", error)
+        logger.warning(
+            "Snapshot not broadcast: Redis does not respond (%s). The page reads the database meanwhile.", error
+        )
         return False
     return True
 

@@ -1,7 +1,7 @@
 """Websocket consumers (Channels' word; Kafka clients live in `offsets.kafka`). The socket only reads.
 
-One snapshot is in flight per browser: the next goes out when the browser has acknowledged the last, and is then
-the newest there is. Daphne has no backpressure; without this a browser that stops reading fills the server's memory.
+One snapshot is in flight per browser: when the browser has acknowledged it, the newest one follows. Daphne has no
+backpressure; without this a browser that stops reading fills the server's memory.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from offsets.permissions import can_view
 
 logger = logging.getLogger(__name__)
 
-#: A browser that acknowledges nothing for so long is dropped.
+#: A browser that acknowledges nothing for this long is disconnected.
 ACK_TIMEOUT_SECONDS = 30.0
-#: Sessions end and permissions go while a socket stays open.
-STANDING_CHECK_SECONDS = 60.0
-#: An acknowledgement has about 40 characters; nothing longer is ever read.
+#: How often to check the session and permissions of an open socket.
+ACCESS_CHECK_SECONDS = 60.0
+#: An acknowledgement has about 40 characters; longer messages are not read.
 MAX_MESSAGE_CHARACTERS = 256
 
 NOT_UNDERSTOOD = 4400
@@ -41,7 +41,7 @@ TRY_AGAIN_LATER = 1013
 
 @database_sync_to_async  # type: ignore[untyped-decorator]
 def _refusal(session_key: str | None) -> int | None:
-    """The close code for whoever holds this session; None if they may look. Asks the database afresh."""
+    """The close code for the user of this session; None if the user has access. Reads the database each time."""
     if not session_key:
         return NOT_LOGGED_IN
     request = HttpRequest()
@@ -53,7 +53,7 @@ def _refusal(session_key: str | None) -> int | None:
 
 
 class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
-    """Sends snapshots to one browser; takes nothing from it but `{"type": "ack", "sequence": n}`."""
+    """Sends snapshots to one browser; accepts only `{"type": "ack", "sequence": n}` from it."""
 
     # The process's feed listens to the channel layer, once for all browsers; a lost Redis closes no socket.
     channel_layer_alias = None
@@ -69,20 +69,20 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # However the connection ends, nothing of it stays behind.
+            # However the connection ends, its tasks end, too.
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def connect(self) -> None:
-        # A close code reaches the browser only on an accepted socket; refused before, it sees a bare failure.
+        # A close code reaches the browser only on an accepted socket; a rejected one just fails.
         await self.accept()
         self._tasks = [asyncio.create_task(self._guarded(self._serve()))]
 
     async def _serve(self) -> None:
         if await self._refused():
             return
-        self._tasks.append(asyncio.create_task(self._guarded(self._watch_standing())))
+        self._tasks.append(asyncio.create_task(self._guarded(self._watch_access())))
         async with feed_of(settings.ENGAGEMENT_GROUP).subscribed() as feed:
             sequence = 0
             while not self._closing:
@@ -95,13 +95,13 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
                 except TimeoutError:
                     await self.close(NOT_READING)
 
-    async def _watch_standing(self) -> None:
+    async def _watch_access(self) -> None:
         while not self._closing:
-            await asyncio.sleep(STANDING_CHECK_SECONDS)
+            await asyncio.sleep(ACCESS_CHECK_SECONDS)
             await self._refused()
 
     async def _refused(self) -> bool:
-        """Close the socket if its user may not look (any more)."""
+        """Close the socket if its user has no access (any more)."""
         session = self.scope.get("session")
         code = await _refusal(session.session_key if session is not None else None)
         if code is not None:
@@ -109,14 +109,14 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         return code is not None
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """A task of a connection must not die unseen: the browser would wait for ever."""
+        """Log an error of a connection's task and close the socket; the browser would wait forever."""
         try:
             await work
         except DATABASE_LOST as error:
-            logger.warning("A page's socket waits for the database: %s", " ".join(str(error).split()))
+            logger.warning("Closing a dashboard socket: database unavailable: %s", " ".join(str(error).split()))
             await self.close(TRY_AGAIN_LATER)
         except Exception:
-            logger.exception("A page's socket failed.")
+            logger.exception("A dashboard socket failed.")
             await self.close(FAILED)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
@@ -134,7 +134,7 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             await self.receive_json(content)
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
-        """An acknowledgement lets the next snapshot go; one of an earlier snapshot is late and means nothing."""
+        """An acknowledgement releases the next snapshot; one of an earlier snapshot is ignored."""
         sequence = content.get("sequence") if isinstance(content, dict) and content.get("type") == "ack" else None
         if type(sequence) is not int:
             await self.close(NOT_UNDERSTOOD)
@@ -144,7 +144,7 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def close(self, code: int | None = None, reason: str | None = None) -> None:
         if not self._closing:
             self._closing = True
-            # The sender may be waiting for an acknowledgement that nobody will read any more.
+            # The sender may be waiting for an acknowledgement that will not be read any more.
             self._acknowledged.set()
             await super().close(code, reason)
 

@@ -1,7 +1,7 @@
 """The latest snapshot in this process, shared by all its browsers.
 
-Two sources feed it: what the monitor broadcasts, and, when that falls silent, this process's own reading of the
-database. A browser costs neither Redis nor the database anything, and the page lives with only one of them.
+It has two sources: the monitor's broadcasts and, when these stop, this process's own reads of the database. A browser
+adds no load to Redis or the database, and the page works with either of them.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from analytics.dashboard.read_model import dashboard_of
 
 logger = logging.getLogger(__name__)
 
-#: Silence after which this process reads the database itself.
+#: Without a broadcast for this long this process reads the database itself.
 SILENCE_SECONDS = 2.0
-#: The layer is asked so long for a message before the membership is renewed: a restarted Redis may have forgotten it.
+#: How long to wait for a message before the group membership is renewed: a restarted Redis may have lost it.
 RENEW_SECONDS = 10.0
 RETRY_SECONDS = 2.0
 
 
 class Feed:
-    """Lives in one event loop, and works only while somebody is subscribed."""
+    """Belongs to one event loop, and works only while it has subscribers."""
 
     def __init__(self, group_id: str, build: Callable[[], Awaitable[Packet]]) -> None:
         self._group_id = group_id
@@ -44,7 +44,7 @@ class Feed:
 
     @asynccontextmanager
     async def subscribed(self) -> AsyncIterator["Feed"]:
-        """Keep the feed running meanwhile."""
+        """Keep the feed running inside the block."""
         self._subscribers += 1
         if self._subscribers == 1:
             self._tasks = [asyncio.create_task(self._refresh()), asyncio.create_task(self._listen())]
@@ -70,32 +70,32 @@ class Feed:
     async def _stop(self) -> None:
         # Taken first: a new subscriber may start new tasks while these end.
         tasks, self._tasks = self._tasks, []
-        # What is old when somebody comes back must not be shown as fresh.
+        # The next subscriber must not take an old snapshot for a fresh one.
         self._latest, self._heard_at = None, float("-inf")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _refresh(self) -> None:
-        """Read the database while the monitor is silent."""
+        """Read the database while the monitor sends nothing."""
         while True:
             if time.monotonic() - self._heard_at >= SILENCE_SECONDS:
                 try:
                     self.offer(await self._build())
                     self._note("snapshot", "")
-                except Exception as error:  # the next round may do better; the page shows its age meanwhile
+                except Exception as error:  # retried in the next round; the page shows its age
                     self._note("snapshot", f"The page cannot be refreshed: {' '.join(str(error).split())}")
             await asyncio.sleep(settings.DASHBOARD_INTERVAL_MS / 1000)
 
     async def _listen(self) -> None:
-        """Take what the monitor broadcasts, for ever."""
+        """Receive the monitor's broadcasts until cancelled."""
         while True:
             try:
                 await self._receive()
             except LAYER_LOST as error:
-                self._note("layer", f"Redis does not answer ({error}); the page reads the database meanwhile.")
-            except Exception:  # somebody else's message; dying here would leave the page without its layer
-                logger.exception("A broadcast could not be read.")
+                self._note("layer", f"Redis does not respond ({error}); the page reads the database meanwhile.")
+            except Exception:  # a foreign message; without this loop the page would lose its channel layer
+                logger.exception("Cannot read a broadcast.")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _receive(self) -> None:
@@ -112,8 +112,8 @@ class Feed:
                 try:
                     message = await asyncio.wait_for(layer.receive(channel), RENEW_SECONDS)
                 except (TimeoutError, RedisTimeoutError):
-                    # The client gives up reading just as the layer's own wait ends: silence, not yet a lost
-                    # Redis. The renewal asks a question that needs an answer, and so tells the two apart.
+                    # The client times out just as the layer's own wait ends: no message, and Redis is not
+                    # necessarily lost. The renewal needs a response, so it finds out.
                     renewed_at = float("-inf")
                     continue
                 self._heard_at = time.monotonic()
@@ -123,15 +123,15 @@ class Feed:
                 await asyncio.wait_for(layer.group_discard(group, channel), RETRY_SECONDS)
 
     def _note(self, what: str, trouble: str) -> None:
-        """Log a trouble once, and its end once; not with every round."""
+        """Log a problem once and its end once, not in every round."""
         if trouble and not self._trouble.get(what):
             logger.warning("%s", trouble)
         elif self._trouble.get(what) and not trouble:
-            logger.info("The page's %s is back.", what)
+            logger.info("The page's %s is available again.", what)
         self._trouble[what] = trouble
 
 
-# One per event loop: asyncio's primitives belong to the loop they were first awaited in.
+# One per event loop: asyncio's primitives belong to the loop in which they were first awaited.
 _feeds: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Feed]]" = WeakKeyDictionary()
 
 

@@ -10,7 +10,7 @@ from offsets.monitoring.lag import LogEnd, lag_time, longest_or_none, per_second
 
 
 def _older_ends(row: PartitionRow, before: float) -> list[LogEnd]:
-    """The points around next_offset, where they lie before the sweeps: a partition paused for an hour needs them."""
+    """The samples around next_offset that are older than the sweeps: a partition paused for an hour needs them."""
     around = known_ends(row._replace(oldest_at=None))
     return [point for point in around if point.at_seconds < before]
 

@@ -1,11 +1,11 @@
-"""The ledger strip: a partition's ranges, drawn with at most so many pieces. Pure."""
+"""The ledger strip: a partition's ranges, reduced to a maximum number of pieces. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from offsets.types import RangeKind
 
-#: What a reader must not miss comes first: a crowded stretch is shown as the worst that is in it.
+#: The most important kind first: a crowded stretch is shown as the worst kind in it.
 _WORST_FIRST: tuple[str, ...] = (
     RangeKind.FAILED,
     RangeKind.EXPIRED,

@@ -1,4 +1,4 @@
-"""What went wrong, what was set apart and what is being done about it: the page's lists, each of them bounded."""
+"""The page's lists: incidents, uncounted offsets, dead letters, replays and actions, each of them bounded."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from offsets.actions import undo
 from offsets.replays.rows import rates
 from offsets.text import preview_text
 
-#: Rows of each list; the admin and the commands have the rest.
+#: Rows of each list; the admin and the commands show the rest.
 SHOWN = 30
 TIMELINE_SHOWN = 12
 
@@ -46,7 +46,7 @@ _UNCOUNTED = """
     ORDER BY r.kind <> 'failed', r.kind = 'expired', r.id DESC LIMIT %(shown)s
 """
 
-_LETTERS = """
+_DEAD_LETTERS = """
     SELECT d.id, d.checkpoint_id, c.topic, c.partition, d."offset", d.error_code, d.error_detail,
         substring(d.value FROM 1 FOR 400), octet_length(d.value), d.created_at
     FROM offsets_deadletter d JOIN offsets_partitioncheckpoint c ON c.id = d.checkpoint_id
@@ -82,7 +82,7 @@ def recovery(group_id: str, checkpoint_ids: Sequence[int]) -> RecoverySnapshot:
     return RecoverySnapshot(
         incidents=[_incident(row) for row in fetch(_INCIDENTS, values)],
         uncounted=[_uncounted(row) for row in fetch(_UNCOUNTED, values)],
-        dead_letters=[_letter(row) for row in fetch(_LETTERS, values)],
+        dead_letters=[_dead_letter(row) for row in fetch(_DEAD_LETTERS, values)],
         replays=[_replay(row) for row in fetch(_REPLAYS, values)],
         actions=[_action(row) for row in fetch(_ACTIONS, values)],
     )
@@ -129,7 +129,7 @@ def _uncounted(row: tuple[Any, ...]) -> UncountedSnapshot:
     )
 
 
-def _letter(row: tuple[Any, ...]) -> DeadLetterSnapshot:
+def _dead_letter(row: tuple[Any, ...]) -> DeadLetterSnapshot:
     return DeadLetterSnapshot(
         id=row[0],
         checkpoint_id=row[1],

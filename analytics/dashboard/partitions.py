@@ -1,4 +1,4 @@
-"""Each partition of the page: its verdict, its lag and its strip, from one row of the read model."""
+"""A partition of the page: its verdict, lag and ledger strip, from one row of the read model."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from offsets.monitoring.status import Verdict
 
 MAX_PIECES = 200
 MIN_PIECES = 20
-#: Pieces in one snapshot: what keeps the payload of 500 partitions with wild histories near a megabyte.
+#: Pieces in one snapshot: keeps the payload of 500 partitions with irregular histories near a megabyte.
 PIECES_BUDGET = 10_000
 #: An older verdict of the recovery manager is not used.
 HEALTH_FRESH_SECONDS = 5.0
@@ -93,7 +93,7 @@ def _sample(at: float | None, value: int | None) -> tuple[float, int] | None:
 
 
 def known_ends(row: PartitionRow) -> list[LogEnd]:
-    """The samples that decide the lag in seconds, oldest first, each moment once."""
+    """The samples that determine the lag in seconds, oldest first, each moment once."""
     points = {
         at: end
         for at, end in (
@@ -108,7 +108,7 @@ def known_ends(row: PartitionRow) -> list[LogEnd]:
 
 
 def _progress(row: PartitionRow) -> float | None:
-    """Offsets a second by which the partition moved lately; unknown across a backward seek."""
+    """Recent offsets per second of the partition; unknown across a backward seek."""
     if not _log_samples(row).fresh:
         return None
     rate = per_second(_sample(row.before_at, row.before_next), _sample(row.sampled_at, row.sampled_next))
@@ -116,5 +116,5 @@ def _progress(row: PartitionRow) -> float | None:
 
 
 def rounded(value: float | None) -> float | None:
-    """Three digits say all a reader can use, and keep the payload small."""
+    """Three digits are precise enough, and keep the payload small."""
     return None if value is None else round(value, 3)

@@ -1,7 +1,7 @@
-"""The SQL behind the page: a handful of statements, each for all partitions of a group at once.
+"""The SQL of the page: a few statements, each for all partitions of a group at once.
 
-Every age is taken by the database's clock: `statement_timestamp()`, because the planner uses no index for a
-comparison with the volatile `clock_timestamp()`. Rows come back as the named tuples below, columns in their order.
+Every age is by the database's clock: `statement_timestamp()`, because the planner uses no index for a comparison
+with the volatile `clock_timestamp()`. Rows are the named tuples below, columns in their order.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from analytics.dashboard.ledger_strip import Piece
 from analytics.dashboard.snapshot import JournalSnapshot, MinuteSnapshot, TypeCounts
 from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN
 
-#: Rates are taken over so many seconds of samples.
+#: Rates are over this many seconds of samples.
 RATE_SECONDS = 10
 SERIES_SECONDS = 300
 SERIES_STEP_SECONDS = 5
-#: Workers that stopped longer ago are history, not ghosts on the page; those that still own something always show.
+#: Workers that stopped longer ago are hidden, unless they still own a partition.
 STOPPED_SHOWN_SECONDS = 600
 MINUTES_SHOWN = 60
-#: What a store held longer ago than this says nothing about now.
+#: An older offset of a store is not compared.
 DRIFT_FRESH_SECONDS = 60
 JOURNAL_SHOWN = 30
 
@@ -34,8 +34,8 @@ def fetch(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _age(column: str) -> str:
-    """SQL: seconds since that moment, NULL if it never came; 0 if the clock was set back beyond it."""
-    # greatest() passes over NULL, so its other side must be NULL with the age.
+    """SQL: seconds since that moment, NULL for NULL; 0 if the clock was set back beyond it."""
+    # greatest() ignores NULL, so its other argument must be NULL with the age.
     seconds = f"extract(epoch FROM statement_timestamp() - {column})::float8"
     return f"greatest({seconds}, 0 * {seconds})"
 
@@ -73,13 +73,13 @@ class PartitionRow(NamedTuple):
     duplicates: int
     #: JSON, store → offsets by which it is ahead; null where it holds nothing.
     drift: str | None
-    #: What the recovery manager found, and how long ago; None without one.
+    #: The recovery manager's verdict, and its age; None without one.
     health_status: str | None
     health_detail: str | None
     health_since: datetime | None
     health_eta: float | None
     health_age: float | None
-    # What holds it up, as the recovery manager reads it.
+    # Its owner's activity and its failures, as the recovery manager reads them.
     paused_by: str
     seconds_since_commit: float | None
     stage: str
@@ -171,10 +171,10 @@ _PIECES = """
 
 def pieces(checkpoint_ids: Sequence[int]) -> dict[int, list[Piece]]:
     """The ledger's ranges by checkpoint, in offset order, adjacent processed ones joined."""
-    found: dict[int, list[Piece]] = {}
+    by_checkpoint: dict[int, list[Piece]] = {}
     for checkpoint_id, *piece in fetch(_PIECES, {"ids": list(checkpoint_ids)}):
-        found.setdefault(checkpoint_id, []).append(Piece(*piece))
-    return found
+        by_checkpoint.setdefault(checkpoint_id, []).append(Piece(*piece))
+    return by_checkpoint
 
 
 _DEAD_LETTERS = """

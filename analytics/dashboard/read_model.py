@@ -1,7 +1,7 @@
-"""The read model of the page: a handful of statements in, one typed snapshot out.
+"""The read model of the page: a few statements in, one typed snapshot out.
 
-`Dashboard` belongs to one process. It reads everything afresh each time, except parts that cost much: those are read
-again only when they have rested twenty times as long as they took, so that a long history cannot eat the database.
+`Dashboard` belongs to one process. It reads everything each time, except expensive parts: those rest for twenty times
+as long as they took, so that a long history cannot overload the database.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from django.conf import settings
 
-from analytics.dashboard import queries as queries
+from analytics.dashboard import queries
 from analytics.dashboard.history import series_of
 from analytics.dashboard.lists import recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
@@ -28,15 +28,12 @@ from analytics.dashboard.snapshot import (
 from offsets import clock
 from offsets.monitoring import headline
 from offsets.monitoring.headline import GroupFacts
-from offsets.monitoring.lag import (
-    longest_or_none,
-    total_or_none,
-)
+from offsets.monitoring.lag import longest_or_none, total_or_none
 from offsets.monitoring.status import Verdict
 from offsets.types import RangeKind
 
 VERSION = 1
-#: A costly part is read at most one twentieth of the time.
+#: An expensive part is read at most one twentieth of the time.
 REST_FACTOR = 20
 
 T = TypeVar("T")
@@ -69,7 +66,7 @@ class Dashboard:
         self._recovery: _Rested[RecoverySnapshot] = _Rested()
 
     def snapshot(self) -> Snapshot:
-        """What is true now, as far as separate statements can say; each number is exact when it was read."""
+        """The current state. It takes several statements, so each number is exact at the moment of its own."""
         rows = queries.partitions(self.group_id)
         ids = [row.checkpoint_id for row in rows]
         pieces = queries.pieces(ids)
@@ -111,7 +108,7 @@ class Dashboard:
 
 @cache
 def dashboard_of(group_id: str) -> Dashboard:
-    """This process's dashboard of a group: what rests is shared by all who ask."""
+    """This process's dashboard of a group, so that all callers share the cached parts."""
     return Dashboard(group_id)
 
 
@@ -126,15 +123,18 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Ver
                 uncounted[kind] = uncounted.get(kind, 0) + offsets
     invariants = _invariants(group)
     return GroupFacts(
-        [(f"{one['topic']}-{one['partition']}", verdict) for one, verdict in zip(partitions, verdicts, strict=True)],
-        lag=total_or_none([one["lag"] for one in partitions]),
-        lag_seconds=longest_or_none([one["lag_seconds"] for one in partitions]),
+        [
+            (f"{partition['topic']}-{partition['partition']}", verdict)
+            for partition, verdict in zip(partitions, verdicts, strict=True)
+        ],
+        lag=total_or_none([partition["lag"] for partition in partitions]),
+        lag_seconds=longest_or_none([partition["lag_seconds"] for partition in partitions]),
         invariants_ok=group.invariants_ok,
         invariants_age_seconds=group.invariants_age,
-        violated=[name for name, one in sorted(invariants["invariants"].items()) if not one["ok"]]
+        violated=[name for name, invariant in sorted(invariants["invariants"].items()) if not invariant["ok"]]
         if invariants
         else (),
-        dead_letters=sum(one["dead_letters"] for one in partitions),
+        dead_letters=sum(partition["dead_letters"] for partition in partitions),
         duplicates=group.duplicates,
         uncounted=uncounted,
     )
@@ -151,25 +151,27 @@ def _invariants(group: GroupRow) -> InvariantsSnapshot | None:
 
 
 def _rate(partitions: Sequence[PartitionSnapshot], workers: Sequence[WorkerRow]) -> float | None:
-    """The sum over partitions; while nobody samples the log, what live workers say of themselves."""
-    known = [one["events_per_second"] for one in partitions if one["events_per_second"] is not None]
+    """The sum over partitions; while the log is not sampled, the rates that live workers report."""
+    known = [rate for partition in partitions if (rate := partition["events_per_second"]) is not None]
     if not known:
         known = [
-            one.events_per_second for one in workers if one.events_per_second is not None and _state(one) != "dead"
+            worker.events_per_second
+            for worker in workers
+            if worker.events_per_second is not None and _state(worker) != "dead"
         ]
     return rounded(sum(known)) if known else None
 
 
 def _state(row: WorkerRow) -> str:
-    """A worker that was marked as stopped long after its last heartbeat did not stop: it died."""
+    """Dead includes a worker that was marked as stopped long after its last heartbeat."""
     silent = row.heartbeat_age if row.stopped_after is None else row.stopped_after
     return "dead" if silent > settings.HEARTBEAT_TIMEOUT_SECONDS else row.state
 
 
 def _workers(rows: Sequence[WorkerRow], partitions: Sequence[PartitionSnapshot]) -> list[WorkerSnapshot]:
     owned: dict[str | None, list[str]] = {}
-    for one in partitions:
-        owned.setdefault(one["owner"], []).append(f"{one['topic']}-{one['partition']}")
+    for partition in partitions:
+        owned.setdefault(partition["owner"], []).append(f"{partition['topic']}-{partition['partition']}")
     return [
         WorkerSnapshot(
             worker_id=row.worker_id,

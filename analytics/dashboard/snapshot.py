@@ -1,6 +1,6 @@
-"""The page's one payload: everything the dashboard shows, as typed JSON. Unknown is None, never 0.
+"""The page's only payload: everything the dashboard shows, as typed JSON. Unknown is None, never 0.
 
-A whole snapshot travels each time (with a sequence number), so that a lost message heals itself.
+Each message is a whole snapshot with a sequence number, so that the next one repairs a lost one.
 Offsets are exact integers; times are ISO 8601 in UTC by the database's clock; durations are seconds.
 """
 
@@ -29,7 +29,7 @@ class PartitionSnapshot(TypedDict):
     topic: str
     partition: int
     status: str  # a word of offsets.monitoring.status.Status; STUCK says where: "STUCK AT OFFSET 812,400"
-    status_detail: str  # one sentence: what it means here, and what to do
+    status_detail: str  # what it means here, and what to do
     owner: str | None
     owner_heartbeat_age_seconds: float | None
     epoch: int
@@ -48,7 +48,7 @@ class PartitionSnapshot(TypedDict):
     semantics: str
     duplicates: int  # records counted more than once: at_least_once allows it
     drift: dict[str, int | None]  # store → offsets by which it is ahead of the ledger; null where it holds nothing
-    status_since: str | None  # since when it has this status; null where no recovery manager watches
+    status_since: str | None  # since when it has this status; null without a recovery manager
     eta_seconds: float | None  # until it has caught up, at the rate of the last minute
 
 
@@ -66,7 +66,7 @@ class WorkerSnapshot(TypedDict):
     batch_in_hand: int
     fenced_commits: int
     last_error: str
-    stage: str  # what it is busy with for longer than a second; empty while it is not
+    stage: str  # its current stage, after one second; otherwise empty
     stage_seconds: float | None
 
 
@@ -141,7 +141,7 @@ class UncountedSnapshot(TypedDict):
     end: int
     detail: str
     attempts: int
-    retry_at: str | None  # null: no replay tries it by itself
+    retry_at: str | None  # null: no automatic retry
     created_at: str
     gone: bool | None  # whether Kafka has deleted all of it; null: unknown
 
@@ -154,7 +154,7 @@ class DeadLetterSnapshot(TypedDict):
     offset: int
     error_code: str
     error_detail: str
-    value: str | None  # as text, cut; null for a tombstone
+    value: str | None  # as text, truncated; null for a tombstone
     value_bytes: int | None
     created_at: str
 

@@ -18,7 +18,7 @@ from offsets.permissions import VIEW, can_operate
 @permission_required(VIEW, raise_exception=True)
 @ensure_csrf_cookie
 def dashboard(request: HttpRequest) -> HttpResponse:
-    """The page's frame; its content comes by websocket. Its buttons need the CSRF cookie."""
+    """The page without its data, which comes by websocket. Its buttons need the CSRF cookie."""
     context = {
         "group": settings.ENGAGEMENT_GROUP,
         "can_operate": can_operate(request.user),
@@ -30,5 +30,5 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 
 @api_view("GET", "HEAD")
 def snapshot(request: HttpRequest) -> HttpResponse:
-    """What the websocket would send now."""
+    """The snapshot that the websocket would send now."""
     return JsonResponse(dashboard_of(settings.ENGAGEMENT_GROUP).snapshot())

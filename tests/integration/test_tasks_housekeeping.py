@@ -82,7 +82,7 @@ def test_the_monitor_sends_a_snapshot_even_while_kafka_is_away(monkeypatch, capl
     control.monitor()
 
     assert told == [GROUP]
-    assert "Log ends are unknown: no Kafka" in caplog.messages
+    assert "Cannot sample the log ends: no Kafka" in caplog.messages
 
 
 def test_one_monitor_ticks_at_a_time(monkeypatch):

@@ -256,7 +256,7 @@ async def test_it_does_not_take_a_silent_monitor_for_a_lost_redis(viewer_cookie,
         await until_listening(browser)
 
     assert len(silences) == 3
-    assert "Redis does not answer" not in caplog.text
+    assert "Redis does not respond" not in caplog.text
 
 
 async def test_it_goes_on_after_the_database_was_away(viewer_cookie, monkeypatch, caplog):
@@ -288,7 +288,7 @@ def test_it_sends_from_a_task_and_never_raises_for_a_lost_redis(settings, caplog
         }
     }
     assert send(GROUP, packet(1)) is False
-    assert "Redis does not answer" in caplog.text
+    assert "Redis does not respond" in caplog.text
 
 
 def test_it_names_a_channel_group_for_any_consumer_group():

@@ -67,7 +67,7 @@ async def test_it_closes_any_other_path():
 
 
 async def test_it_closes_soon_after_the_permission_is_taken_away(viewer_cookie, monkeypatch, django_user_model):
-    monkeypatch.setattr(consumers, "STANDING_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(consumers, "ACCESS_CHECK_SECONDS", 0.05)
     async with socket(viewer_cookie) as browser:
         await next_snapshot(browser)
         user = await django_user_model.objects.aget(username="victor")
@@ -77,7 +77,7 @@ async def test_it_closes_soon_after_the_permission_is_taken_away(viewer_cookie, 
 
 @pytest.mark.parametrize("end", ["logout", "deactivate", "new password"])
 async def test_it_closes_soon_after_the_session_ends(viewer_cookie, monkeypatch, django_user_model, end):
-    monkeypatch.setattr(consumers, "STANDING_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(consumers, "ACCESS_CHECK_SECONDS", 0.05)
     async with socket(viewer_cookie) as browser:
         await next_snapshot(browser)
         if end == "logout":

@@ -1,4 +1,4 @@
-"""`manage.py engagement_totals`: what has been counted."""
+"""`manage.py engagement_totals`: show or export the counted events."""
 
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from offsets.models import PartitionCheckpoint
 
 
 class Command(OperatorCommand):
-    help = "Show counted events: all, or those of one content or one user; or export the counts of each as CSV."
+    help = "Show counted events: all, or those of one content item or user. Or export all counts as CSV."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         which = parser.add_mutually_exclusive_group()
-        which.add_argument("--content", type=non_negative, metavar="ID")
-        which.add_argument("--user", type=non_negative, metavar="ID")
-        which.add_argument("--export", type=Path, metavar="FILE", help="CSV: dimension,id,views,likes,comments,shares")
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP)
-        parser.add_argument("--topic", default="", help="Only this topic's counts.")
+        which.add_argument("--content", type=non_negative, metavar="ID", help="Only this content item.")
+        which.add_argument("--user", type=non_negative, metavar="ID", help="Only this user.")
+        which.add_argument(
+            "--export", type=Path, metavar="FILE", help="Write CSV: dimension,id,views,likes,comments,shares"
+        )
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group.")
+        parser.add_argument("--topic", default="", help="Only this topic.")
 
     def run(self, **options: Any) -> None:
         group, topic, export = options["group"], options["topic"], options["export"]
@@ -34,7 +36,7 @@ class Command(OperatorCommand):
         rows = 0
         if export is not None:
             if not export.resolve().parent.is_dir():
-                raise RefusedError(f"--export: the folder {export.parent} does not exist.")
+                raise RefusedError(f"--export: folder {export.parent} does not exist.")
             rows = write_counts(export, store.export(group, topic))
         if options["content"] is not None:
             what, totals = (
@@ -51,7 +53,7 @@ class Command(OperatorCommand):
 
     @staticmethod
     def _refuse_unknown(group: str, topic: str) -> None:
-        """A misspelt name must not read as zero; the configured group may simply have counted nothing yet."""
+        """A misspelt name must not show zeros; the configured group may not have counted anything yet."""
         known = PartitionCheckpoint.objects.filter(group_id=group)
         if group != settings.ENGAGEMENT_GROUP and not known.exists():
             raise RefusedError(f"Group {group!r} has never claimed a partition. Check --group.")
@@ -66,4 +68,4 @@ def _show(console: Console, what: str, totals: dict[str, int], export: Path | No
     table.add_row(*(f"{count:,}" for count in totals.values()), f"{sum(totals.values()):,}")
     console.print(table)
     if export is not None:
-        console.print(f"{rows:,} rows written to {export}.")
+        console.print(f"Wrote {rows:,} rows to {export}.")

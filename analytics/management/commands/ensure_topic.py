@@ -10,12 +10,12 @@ from offsets.management.base import OperatorCommand, positive
 
 
 class Command(OperatorCommand):
-    help = "Create a topic for engagement events, if it does not exist yet."
+    help = "Create a topic for engagement events if it does not exist."
     json_option = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("topic")
-        parser.add_argument("--partitions", type=positive)
+        parser.add_argument("--partitions", type=positive, help="Partitions of a new topic.")
 
     def run(self, **options: Any) -> None:
         exists = bool(KafkaAdmin().describe_topics([options["topic"]]))

@@ -1,4 +1,4 @@
-"""`manage.py offsets_status`: where each partition stands."""
+"""`manage.py offsets_status`: offsets, lag and status of each partition."""
 
 from typing import Any
 
@@ -45,14 +45,14 @@ _FIELDS = (
 
 class Command(OperatorCommand):
     help = (
-        "Show owner, epoch, offsets, lag and status of each partition of a group. With Kafka away it shows what the "
-        "ledger knows, and exits with 3."
+        "Show owner, epoch, offsets, lag and status of each partition of a group. Without Kafka: show what the ledger "
+        "knows, and exit with 3."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP)
-        parser.add_argument("--topic", default="")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group.")
+        parser.add_argument("--topic", default="", help="Only this topic.")
 
     def run(self, **options: Any) -> int | None:
         group, topic = options["group"], options["topic"]
@@ -84,18 +84,23 @@ def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapsh
         table.add_column(name, no_wrap=True)
     for name in ("Epoch", "Next offset", "Log end", "Lag", "Behind"):
         table.add_column(name, justify="right")
-    for one in partitions:
-        behind = "–" if one["lag_seconds"] is None else duration(one["lag_seconds"])
+    for partition in partitions:
+        behind = "–" if partition["lag_seconds"] is None else duration(partition["lag_seconds"])
         table.add_row(
-            f"{one['topic']}-{one['partition']}",
-            f"[{_COLOURS.get(Status.of_label(one['status']), 'bold red')}]{one['status']}[/]",
-            one["owner"] or "–",
-            str(one["epoch"]),
-            *("–" if n is None else f"{n:,}" for n in (one["next_offset"], one["log_end_offset"], one["lag"])),
+            f"{partition['topic']}-{partition['partition']}",
+            f"[{_COLOURS.get(Status.of_label(partition['status']), 'bold red')}]{partition['status']}[/]",
+            partition["owner"] or "–",
+            str(partition["epoch"]),
+            *(
+                "–" if n is None else f"{n:,}"
+                for n in (partition["next_offset"], partition["log_end_offset"], partition["lag"])
+            ),
             behind,
         )
-    # Never narrower than its content: a cut-off offset is a wrong offset.
+    # Never narrower than its content: a truncated offset is a wrong offset.
     console.print(table, width=max(console.width, 110))
-    for one in partitions:
-        if one["status"] != "OK":
-            console.print(f"{one['topic']}-{one['partition']}: {one['status_detail']}", soft_wrap=True)
+    for partition in partitions:
+        if partition["status"] != "OK":
+            console.print(
+                f"{partition['topic']}-{partition['partition']}: {partition['status_detail']}", soft_wrap=True
+            )

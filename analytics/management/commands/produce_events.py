@@ -1,4 +1,4 @@
-"""`manage.py produce_events`: synthetic events, and the truth about them."""
+"""`manage.py produce_events`: produce synthetic events, and print or write their true counts."""
 
 import argparse
 import itertools
@@ -21,7 +21,7 @@ from offsets.kafka.producer import EventProducer
 from offsets.management.base import OperatorCommand, non_negative, positive
 
 DEFAULT_PARTITIONS = 6
-#: Room for records that are too large for the application, so that they reach it and become dead letters.
+#: Larger than the application's limit, so that oversized records reach it and become dead letters.
 TOPIC_CONFIG = {"max.message.bytes": str(2 * 1024 * 1024)}
 
 
@@ -29,7 +29,7 @@ def fraction(text: str) -> float:
     """An argparse type: a number from 0 to 1."""
     number = float(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError("it must lie between 0 and 1")
+        raise argparse.ArgumentTypeError("must be between 0 and 1")
     return number
 
 
@@ -39,17 +39,17 @@ def bounded(maximum: int) -> Any:
     def number(text: str) -> int:
         value = positive(text)
         if value > maximum:
-            raise argparse.ArgumentTypeError(f"it must be at most {maximum}")
+            raise argparse.ArgumentTypeError(f"must be at most {maximum}")
         return value
 
     return number
 
 
 def ensure_topic(topic: str, partitions: int | None) -> None:
-    """Create the topic, or check that it has the partitions asked for. Raises RefusedError if it has others."""
+    """Create the topic, or check its number of partitions. Raises RefusedError if it has another number."""
     admin = KafkaAdmin()
     if admin.create_topic(topic, partitions or DEFAULT_PARTITIONS, TOPIC_CONFIG):
-        # Creation is asynchronous: a producer that comes too early would not know the topic.
+        # Creation is asynchronous: a producer that starts too early would not find the topic.
         deadline = time.monotonic() + 10
         while not admin.describe_topics([topic]) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -57,29 +57,33 @@ def ensure_topic(topic: str, partitions: int | None) -> None:
     existing = len(admin.partitions(topic))
     if partitions is not None and partitions != existing:
         raise RefusedError(
-            f"Topic {topic!r} exists with {existing} partitions, not {partitions}. Leave --partitions out."
+            f"Topic {topic!r} already exists with {existing} partitions, not {partitions}. Omit --partitions."
         )
 
 
 class Command(OperatorCommand):
-    help = "Produce synthetic engagement events and print their true totals. --count 0 goes on until Ctrl-C."
+    help = "Produce synthetic engagement events and print their true totals. With --count 0: until Ctrl-C."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--count", type=non_negative, required=True, help="Records to produce; 0: until stopped.")
-        parser.add_argument("--rate", type=positive, help="Records per second at most.")
-        parser.add_argument("--seed", type=non_negative, default=1)
-        parser.add_argument("--topic", default=settings.ENGAGEMENT_TOPIC, help="Created if it does not exist.")
-        parser.add_argument("--partitions", type=bounded(10_000), help=f"Of a new topic; default {DEFAULT_PARTITIONS}.")
-        parser.add_argument("--contents", type=bounded(20_000_000), default=100_000)
-        parser.add_argument("--users", type=bounded(200_000_000), default=1_000_000)
-        parser.add_argument("--poison", type=fraction, default=0.0, help="Share of records that are no valid events.")
-        parser.add_argument("--truth", type=Path, help="Write true counts here, in the format of the export.")
+        parser.add_argument("--rate", type=positive, help="Maximum records per second.")
+        parser.add_argument("--seed", type=non_negative, default=1, help="Seed of the random events (default: 1).")
+        parser.add_argument("--topic", default=settings.ENGAGEMENT_TOPIC, help="Topic; created if it does not exist.")
+        parser.add_argument(
+            "--partitions", type=bounded(10_000), help=f"Partitions of a new topic (default: {DEFAULT_PARTITIONS})."
+        )
+        parser.add_argument("--contents", type=bounded(20_000_000), default=100_000, help="Number of content ids.")
+        parser.add_argument("--users", type=bounded(200_000_000), default=1_000_000, help="Number of user ids.")
+        parser.add_argument("--poison", type=fraction, default=0.0, help="Share of invalid records, from 0 to 1.")
+        parser.add_argument(
+            "--truth", type=Path, help="Write the true counts to this file, as engagement_totals --export does."
+        )
 
     def run(self, **options: Any) -> None:
         truth_file: Path | None = options["truth"]
         if truth_file is not None and not truth_file.resolve().parent.is_dir():
-            raise RefusedError(f"--truth: the folder {truth_file.parent} does not exist.")
+            raise RefusedError(f"--truth: folder {truth_file.parent} does not exist.")
         ensure_topic(options["topic"], options["partitions"])
         recipe = Recipe(options["seed"], options["contents"], options["users"], options["poison"])
         truth = Truth(recipe.contents, recipe.users)
@@ -116,7 +120,7 @@ class Command(OperatorCommand):
 
 
 def _paced(chunk: Chunk, rate: int | None, started: float, stop: threading.Event) -> Any:
-    """Cut a chunk so that the rate holds within a tenth of a second; all of it at once without a rate."""
+    """Split a chunk so that the rate holds within a tenth of a second; without a rate, one piece."""
     if rate is None:
         yield chunk
         return
