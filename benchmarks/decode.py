@@ -1,8 +1,8 @@
 """`python -m benchmarks.decode`: decoding and counting of one partition's batches, without services, as JSON.
 
-*batch* is what the decoder takes when all records are sound; *one_by_one* is the reference, which a batch with a bad
-record falls back to; *mixed* has one bad record in `--poison-every`; *raw* only joins the values. Rates are events a
-second on one thread of Python (polars uses POLARS_MAX_THREADS). Machines are noisy: read the ratios.
+*batch* is the decoder for batches of valid records; *one_by_one* is the reference, the fallback for a batch with an
+invalid record; *mixed* has one invalid record in `--poison-every`; *raw* only joins the values. Rates are events per
+second on one thread of Python (polars uses POLARS_MAX_THREADS). Machines are noisy: compare the ratios.
 """
 
 import argparse
@@ -23,7 +23,7 @@ CLAIM = Claim(1, "bench", 0, 1, 0, ("content", "user"))
 
 
 class Record:
-    """A consumed message, as far as handlers look at it. A Python object: dearer to ask than the client's own."""
+    """A consumed message, as handlers use it. A Python object: slower to read than the client's own."""
 
     __slots__ = ("_offset", "_value")
 
@@ -53,15 +53,15 @@ class Record:
 
 
 def batches_of(values: Sequence[bytes | None], size: int) -> list[RecordBatch]:
-    found = []
+    batches = []
     for start in range(0, len(values), size):
-        records = [Record(start + at, value) for at, value in enumerate(values[start : start + size])]
-        found.append(RecordBatch(CLAIM, start, start + len(records), records, sum(map(len, records))))
-    return found
+        records = [Record(start + index, value) for index, value in enumerate(values[start : start + size])]
+        batches.append(RecordBatch(CLAIM, start, start + len(records), records, sum(map(len, records))))
+    return batches
 
 
 def rate(events: int, runs: int, work: Callable[[], object]) -> int:
-    """The median of `runs` runs, after one that warms up."""
+    """The median of `runs` runs, after a warm-up run."""
     work()
     seconds = []
     for _ in range(runs):
@@ -73,16 +73,16 @@ def rate(events: int, runs: int, work: Callable[[], object]) -> int:
 
 def measure(events: int, size: int, runs: int, poison_every: int) -> dict[str, Any]:
     values = [value for chunk in chunks(Recipe(1), events) for _, value in chunk.records(NOW)]
-    spoilt = [b"not json" if at % poison_every == 0 else value for at, value in enumerate(values)]
+    spoilt = [b"not json" if index % poison_every == 0 else value for index, value in enumerate(values)]
     cuts = [values[start : start + size] for start in range(0, events, size)]
     sound, mixed = batches_of(values, size), batches_of(spoilt, size)
-    assert all(decode_columns(cut, OPTIONS.max_bytes) is not None for cut in cuts), "sound batches were declined"
+    assert all(decode_columns(cut, OPTIONS.max_bytes) is not None for cut in cuts), "valid batches were declined"
     rates = {
         "raw": rate(events, runs, lambda: [b"\n".join(cut) for cut in cuts]),  # type: ignore[arg-type]
         "batch": rate(events, runs, lambda: [decode_columns(cut, OPTIONS.max_bytes) for cut in cuts]),
         "one_by_one": rate(events, runs, lambda: [decode_record(value, OPTIONS.max_bytes) for value in values]),
-        "decode_and_combine": rate(events, runs, lambda: combine([decode(one, OPTIONS) for one in sound])),
-        "mixed_decode_and_combine": rate(events, runs, lambda: combine([decode(one, OPTIONS) for one in mixed])),
+        "decode_and_combine": rate(events, runs, lambda: combine([decode(batch, OPTIONS) for batch in sound])),
+        "mixed_decode_and_combine": rate(events, runs, lambda: combine([decode(batch, OPTIONS) for batch in mixed])),
     }
     return {
         "events": events,

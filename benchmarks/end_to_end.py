@@ -1,6 +1,6 @@
-"""`make bench`: one worker over a backlog, beside the raw consume rate of the same topic, in one run.
+"""`make bench`: one worker over a backlog, compared with the raw consume rate of the same topic, in one run.
 
-Machines are noisy: read the ratio. Needs the embedded stack, which it starts, and leaves the way it was.
+Machines are noisy: compare the ratio. It starts the embedded stack if needed, and stops it afterwards.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def measure(stack: Stack, events: int, runs: int) -> dict[str, Any]:
         assert summary["events"] == events, summary
         counted.append(summary["events_per_second"])
         print(f"run {number + 1}: {counted[-1]:,.0f} events/s of {raw[-1]:,.0f} raw", file=sys.stderr)
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(counted, raw, strict=True))
+    ratio = statistics.median(worker / client for worker, client in zip(counted, raw, strict=True))
     return {
         "events": events,
         "events_per_second": statistics.median(counted),
@@ -85,7 +85,7 @@ def run(env: dict[str, str], *arguments: str) -> str:
         [sys.executable, "-W", "ignore", *arguments], env=env, cwd=BASE_DIR, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"{arguments} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{arguments} exited with {done.returncode}:\n{done.stderr[-3000:]}")
     return done.stdout
 
 

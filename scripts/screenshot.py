@@ -1,9 +1,9 @@
-"""Take a picture of the running page, for the README.
+"""Take a screenshot of the running dashboard, for the README.
 
     PASSWORD=… python scripts/screenshot.py http://127.0.0.1:8000/ --username operator --password-env PASSWORD \
         --output docs/images/dashboard.png --dark
 
-Needs Playwright (requirements-dev.txt) and a Chromium: the one named by CHROMIUM, or the first on the PATH.
+Needs Playwright (requirements-dev.txt) and Chromium: the path in CHROMIUM, or the first on the PATH.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Error as BrowserError
 
-#: Without a sandbox, because containers forbid it; and no calls to anybody but the page.
+#: Without a sandbox, which containers forbid; and without requests to other hosts.
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -48,7 +48,7 @@ def chromium(executable: str) -> Iterator[Browser]:
 
 
 def log_in(page: Page, url: str, username: str, password: str) -> None:
-    """Through the form, as a person would."""
+    """Log in through the form."""
     page.goto(url)
     page.get_by_label("Username").fill(username)
     page.get_by_label("Password").fill(password)
@@ -56,21 +56,21 @@ def log_in(page: Page, url: str, username: str, password: str) -> None:
 
 
 def wait_until_live(page: Page) -> None:
-    """Until a snapshot is shown, chart included, and nothing on the page is stale."""
+    """Wait until the page shows a fresh snapshot and the chart."""
     page.wait_for_selector("html[data-live=fresh] .partitions > tbody[data-id]", timeout=TIMEOUT_MS)
     page.wait_for_selector("#minutes-chart canvas", timeout=TIMEOUT_MS)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("url", help="The page, for example http://127.0.0.1:8000/")
+    parser.add_argument("url", help="URL of the dashboard, e.g. http://127.0.0.1:8000/")
     parser.add_argument("--username", required=True)
-    parser.add_argument("--password-env", required=True, metavar="NAME", help="Variable that holds the password.")
+    parser.add_argument("--password-env", required=True, metavar="NAME", help="Environment variable with the password.")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--dark", action="store_true", help="In the dark theme.")
-    parser.add_argument("--size", default="1440x900", help="Width x height in CSS pixels (default 1440x900).")
-    parser.add_argument("--scale", type=float, default=2.0, help="Device pixels to a CSS pixel (default 2).")
-    parser.add_argument("--full-page", action="store_true", help="The whole page, not only the first screen.")
+    parser.add_argument("--dark", action="store_true", help="Use the dark theme.")
+    parser.add_argument("--size", default="1440x900", help="Width x height in CSS pixels (default: 1440x900).")
+    parser.add_argument("--scale", type=float, default=2.0, help="Device pixels per CSS pixel (default: 2).")
+    parser.add_argument("--full-page", action="store_true", help="Capture the whole page, not only the first screen.")
     return parser.parse_args()
 
 
@@ -78,10 +78,8 @@ def main() -> int:
     arguments = _arguments()
     executable, password = find_chromium(), os.environ.get(arguments.password_env)
     if executable is None or password is None:
-        missing = (
-            "no Chromium was found; set CHROMIUM" if executable is None else f"{arguments.password_env} is not set"
-        )
-        print(f"No picture: {missing}.", file=sys.stderr)
+        missing = "Chromium not found; set CHROMIUM" if executable is None else f"{arguments.password_env} is not set"
+        print(f"No screenshot: {missing}.", file=sys.stderr)
         return 2
     width, _, height = arguments.size.partition("x")
     try:
@@ -96,7 +94,7 @@ def main() -> int:
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=arguments.output, full_page=arguments.full_page)
     except (BrowserError, ValueError) as error:
-        print(f"No picture: {error}", file=sys.stderr)
+        print(f"No screenshot: {error}", file=sys.stderr)
         return 1
     return 0
 

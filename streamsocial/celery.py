@@ -1,6 +1,6 @@
 """The Celery application: slots on a queue of their own, everything else on `control`.
 
-A slot runs for as long as its worker lives; on a shared queue a few of them would starve supervision.
+A slot runs as long as its worker; on a shared queue a few slots would starve supervision.
 """
 
 import logging
@@ -17,14 +17,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
 app = Celery("streamsocial")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-# Celery gives a lost broker up after a hundred attempts; a worker that ends then would not come back with Redis.
+# Celery gives up on a lost broker after a hundred attempts; the worker would then not return with Redis.
 app.conf.broker_connection_max_retries = None
-# Messages here are reminders: a tick comes again by itself, and a start is sent again. So none is kept for
-# redelivery, and none handed back; handing back over a connection that was lost ends the whole worker (kombu 5.7).
+# A lost message does no harm: ticks recur, and starts are sent again. So none is kept for redelivery or restored;
+# restoring over a lost connection ends the whole worker (kombu 5.7).
 app.conf.broker_transport_options = {"ack_emulation": False}
 redis_transport.Channel.do_restore = False
 
-# `expires` bounds what piles up while no control worker runs: a tick that is late is worth nothing.
+# `expires` bounds the backlog while no control worker runs: a late tick is useless.
 app.conf.beat_schedule = {
     "supervise": {"task": "offsets.tasks.supervise", "schedule": 2.0, "options": {"expires": 4}},
     "recover": {"task": "offsets.tasks.recover", "schedule": 1.0, "options": {"expires": 2}},
@@ -37,16 +37,16 @@ app.conf.beat_schedule = {
     "purge": {"task": "analytics.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
 }
 
-#: How long the end of a worker waits for the database to hear of it; the slots hear without it.
-TELLING_SECONDS = 5.0
+#: How long a stopping worker waits until the database is updated; the slots stop without it.
+STOP_RECORD_SECONDS = 5.0
 
-# Each tick would say that it was received and that it succeeded: five lines a second, and the others drown.
+# Each tick would log that it was received and that it succeeded: five lines a second.
 for _name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def _ask_slots_to_stop(node: str) -> threading.Thread:
-    """Only the parent process hears of a shutdown; the slots in its children are told here."""
+    """Only the parent process receives the shutdown signal; this asks the slots in its children to stop."""
     from offsets.processing.slots import stop_node
 
     return stop_node(node)
@@ -58,16 +58,16 @@ def _on_shutdown_signal(sender: object = None, **_: object) -> None:
 
 
 class SlotsStop(bootsteps.StartStopStep):
-    """Runs before the pool waits for its tasks, whatever ends the worker.
+    """Runs before the pool waits for its tasks, for any reason that the worker stops.
 
-    No signal is sent when an error ends the parent: without this it would wait for its slots for ever, and they would
-    run on without supervision.
+    There is no signal when an error stops the parent: without this step it would wait forever for its slots, which
+    would continue without supervision.
     """
 
     requires = ("celery.worker.components:Pool",)
 
     def stop(self, parent: Any) -> None:
-        _ask_slots_to_stop(str(parent.hostname)).join(TELLING_SECONDS)
+        _ask_slots_to_stop(str(parent.hostname)).join(STOP_RECORD_SECONDS)
 
 
 app.steps["worker"].add(SlotsStop)

@@ -1,7 +1,7 @@
 """Where settings come from: the process environment first, then `.stack/env` of this checkout.
 
-The environment is never changed by reading, so that a command can tell what the user set from what
-the embedded stack wrote.
+Reading never changes the environment, so that a command can distinguish what the user set from what the embedded
+stack wrote.
 """
 
 import os
@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-#: A service whose variable is set by the user is the user's: the embedded stack leaves it alone.
+#: A service whose variable is set by the user is the user's: the embedded stack does not manage it.
 SERVICE_VARIABLES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "REDIS_URL")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -20,14 +20,14 @@ _FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
 def stack_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the embedded stack's state; `STACK_DIR` moves it (tests use one of their own)."""
+    """The folder of the embedded stack's state; `STACK_DIR` overrides it (tests use their own)."""
     return Path(environ.get("STACK_DIR") or BASE_DIR / ".stack")
 
 
 class Environment:
     """A read-only view of the settings' variables.
 
-    Raises ValueError, naming the variable, for a value that cannot be read.
+    Raises ValueError, naming the variable, for an invalid value.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -57,7 +57,7 @@ class Environment:
         except ValueError:
             raise ValueError(f"{name} must be a whole number, not {value!r}.") from None
         if not minimum <= number <= maximum:
-            raise ValueError(f"{name} must lie between {minimum} and {maximum}, not {number}.")
+            raise ValueError(f"{name} must be between {minimum} and {maximum}, not {number}.")
         return number
 
     def words(self, name: str, default: str = "") -> list[str]:
@@ -70,7 +70,7 @@ class Environment:
         return value
 
     def prefixed(self, prefix: str) -> dict[str, str]:
-        """`PREFIX_A_B=v` becomes `{"a.b": "v"}`: how librdkafka spells its settings."""
+        """`PREFIX_A_B=v` becomes `{"a.b": "v"}`, the format of librdkafka's settings."""
         return {
             name.removeprefix(prefix).lower().replace("_", "."): value
             for name, value in self._values.items()

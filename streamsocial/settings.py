@@ -12,7 +12,7 @@ env = Environment()
 
 # --- Safety ---------------------------------------------------------------------------------------
 DEBUG = env.flag("DEBUG", default=False)
-# Without a key of its own a process still starts (migrations, checks); `check --deploy` refuses it.
+# A process starts without its own key (migrations, checks); `check --deploy` rejects that.
 SECRET_KEY = env.text("SECRET_KEY", "insecure-until-SECRET_KEY-is-set")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
@@ -37,7 +37,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 256 * 1024
 
 # --- Applications ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    # It puts websockets into runserver, and its import is a seventh of the start of every other command.
+    # Adds websockets to runserver. For other commands its import would take a seventh of the start.
     *(["daphne"] if "runserver" in sys.argv else []),
     "django.contrib.admin",
     "django.contrib.auth",
@@ -83,7 +83,7 @@ TEMPLATES = [
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-# The page's one library is served from where npm put it; nothing third-party is copied into the repo.
+# The chart library is served from where npm installed it; nothing third-party is copied into the repository.
 _UPLOT = BASE_DIR / "node_modules" / "uplot" / "dist"
 if _UPLOT.is_dir():
     STATICFILES_DIRS.append(("uplot", _UPLOT))  # type: ignore[arg-type]
@@ -108,8 +108,8 @@ DATABASES = {
     )
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
-#: Of every session. A process that is stopped in a transaction holds its locks no longer than this: a worker its
-#: partitions, a leader its lease, a command typed and suspended whatever it was about to change.
+#: For every session. A process that is suspended in a transaction holds its locks no longer than this: a worker its
+#: partitions, a leader its lease, a command the rows that it changes.
 IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 15_000, minimum=1000)
 DATABASES["default"]["OPTIONS"]["options"] = " ".join(
     [
@@ -129,38 +129,38 @@ CHANNEL_LAYERS = {
 }
 
 KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
-#: Passed to every Kafka client as it is (`KAFKA_CONFIG_SASL_USERNAME` is `sasl.username`); never logged.
+#: Passed unchanged to every Kafka client (`KAFKA_CONFIG_SASL_USERNAME` is `sasl.username`); never logged.
 KAFKA_CONFIG = env.prefixed("KAFKA_CONFIG_")
 
 # --- Counting -------------------------------------------------------------------------------------
 ENGAGEMENT_TOPIC = env.text("ENGAGEMENT_TOPIC", "engagement")
 ENGAGEMENT_GROUP = env.text("ENGAGEMENT_GROUP", "engagement-analytics")
-#: Dimensions that are kept, frozen on each checkpoint at its baseline: content, user.
+#: Dimensions of the counts, frozen on each checkpoint when it is created: content, user.
 ENGAGEMENT_DIMENSIONS = env.words("ENGAGEMENT_DIMENSIONS", "content,user")
-#: An event whose own time is further than this from its record's timestamp counts in the record's minute.
+#: An event whose time is further than this from its record's timestamp counts in the record's minute.
 EVENT_TIME_TOLERANCE_SECONDS = env.integer("EVENT_TIME_TOLERANCE_SECONDS", 7 * 24 * 3600, minimum=0)
 EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 1024 * 1024, minimum=64)
 MINUTE_RETENTION_DAYS = env.integer("MINUTE_RETENTION_DAYS", 30, minimum=1)
 
 BATCH_HANDLER = env.text("BATCH_HANDLER", "analytics.processor.EngagementProcessor")
-# Unchecked here on purpose: `offsets.checks` refuses what cannot keep its promise, with the reason.
+# Not checked here: `offsets.checks` rejects invalid combinations and explains why.
 PROCESSING_SEMANTICS = env.text("PROCESSING_SEMANTICS", "exactly_once")
 OFFSET_STORE = env.text("OFFSET_STORE", "postgres")
-#: Stores that follow the ledger, so that other tools see the group: kafka, redis, file.
+#: Stores that mirror the ledger for other tools: kafka, redis, file.
 OFFSET_MIRRORS = env.words("OFFSET_MIRRORS", "kafka")
 MIRROR_INTERVAL_MS = env.integer("MIRROR_INTERVAL_MS", 1000, minimum=50, maximum=60_000)
 OFFSET_FILE_DIR = env.text("OFFSET_FILE_DIR", str(BASE_DIR / "offset-files"))
 GROUP_PROTOCOL = env.text("GROUP_PROTOCOL", "classic")
-#: Makes workers static members, classic protocol only; slots append their number.
+#: Makes workers static members (classic protocol only); slots append their number.
 GROUP_INSTANCE_ID = env.text("GROUP_INSTANCE_ID")
 OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
 
-#: Measured: batches of 100,000 fall out of the processor's cache.
+#: Measured: batches of 100,000 exceed the processor's cache.
 FETCH_MAX_RECORDS = env.integer("FETCH_MAX_RECORDS", 10_000, minimum=1, maximum=100_000)
 COMMIT_INTERVAL_MS = env.integer("COMMIT_INTERVAL_MS", 500, minimum=10, maximum=60_000)
-#: A dotted path to a commit policy, or to what makes one: see docs/how-to/write-a-commit-policy.md.
+#: A dotted path to a commit policy or to a factory of one: see docs/how-to/write-a-commit-policy.md.
 COMMIT_POLICY = env.text("COMMIT_POLICY", "offsets.processing.commit_policy.default_policy")
-#: However long a policy holds a commit back, it may not be longer than this.
+#: The maximum time for which a policy may delay a commit.
 COMMIT_MAX_SECONDS = env.integer("COMMIT_MAX_SECONDS", 30, minimum=1, maximum=3600)
 COMMIT_MAX_BYTES = env.integer("COMMIT_MAX_BYTES", 64 * 1024 * 1024, minimum=1024)
 COMMIT_MAX_RECORDS = env.integer("COMMIT_MAX_RECORDS", 400_000, minimum=1)
@@ -170,27 +170,28 @@ HEARTBEAT_TIMEOUT_SECONDS = env.integer("HEARTBEAT_TIMEOUT_SECONDS", 10, minimum
 SESSION_TIMEOUT_MS = env.integer("SESSION_TIMEOUT_MS", 6000, minimum=1000)
 MAX_POLL_INTERVAL_MS = env.integer("MAX_POLL_INTERVAL_MS", 60_000, minimum=6000)
 CLAIM_LOCK_TIMEOUT_MS = env.integer("CLAIM_LOCK_TIMEOUT_MS", 2000, minimum=100)
-#: A partition further behind than this is LAGGING, if its lag does not shrink.
+#: A partition further behind than this is LAGGING, unless its lag shrinks.
 ALLOWED_LAG_SECONDS = env.integer("ALLOWED_LAG_SECONDS", 10, minimum=1)
-#: A worker that is busy with one thing for longer than this, and does not wait for a service, is stuck.
+#: A worker that is in one stage for longer than this, and is not waiting for a service, is stuck.
 WORKER_STUCK_SECONDS = env.integer("WORKER_STUCK_SECONDS", 30, minimum=1)
-#: Whether the recovery manager evicts stuck workers by itself.
+#: Whether the recovery manager evicts stuck workers automatically.
 EVICT_STUCK_WORKERS = env.flag("EVICT_STUCK_WORKERS", default=True)
-#: Offsets that are not counted, and that Kafka will have deleted sooner than this, are warned of.
+#: Warn of uncounted offsets that Kafka deletes within this time.
 RETENTION_WARN_SECONDS = env.integer("RETENTION_WARN_SECONDS", 3600, minimum=1)
-#: Failed ranges are replayed after this, then after twice as long, and so on, at most REPLAY_ATTEMPTS times.
+#: Delay of the first automatic replay of a failed range; it doubles each time, at most REPLAY_ATTEMPTS times.
 REPLAY_FIRST_SECONDS = env.integer("REPLAY_FIRST_SECONDS", 1, minimum=1)
 REPLAY_ATTEMPTS = env.integer("REPLAY_ATTEMPTS", 8, minimum=1, maximum=50)
-#: A partition pauses when more than this share (percent) of its last records, or this many of them in a row, fail.
+#: A partition is paused when more than this percentage of its last DEAD_LETTER_WINDOW records fail, or
+#: DEAD_LETTER_MAX_IN_A_ROW of them in a row.
 DEAD_LETTER_MAX_PERCENT = env.integer("DEAD_LETTER_MAX_PERCENT", 50, minimum=1, maximum=100)
 DEAD_LETTER_WINDOW = env.integer("DEAD_LETTER_WINDOW", 1000, minimum=1)
 DEAD_LETTER_MAX_IN_A_ROW = env.integer("DEAD_LETTER_MAX_IN_A_ROW", 1000, minimum=1)
-#: So many failed batches in a row pause it, too.
+#: This many failed batches in a row pause it, too.
 FAILED_BATCHES_MAX_IN_A_ROW = env.integer("FAILED_BATCHES_MAX_IN_A_ROW", 3, minimum=1)
 DASHBOARD_INTERVAL_MS = env.integer("DASHBOARD_INTERVAL_MS", 1000, minimum=500)
 
 # --- Alerts ---------------------------------------------------------------------------------------
-#: Incidents are posted there, signed with the secret; both empty: no webhook.
+#: Incidents are posted to this URL, signed with the secret; both empty: no webhook.
 ALERT_WEBHOOK_URL = env.text("ALERT_WEBHOOK_URL")
 ALERT_WEBHOOK_SECRET = env.text("ALERT_WEBHOOK_SECRET")
 ALERT_EMAIL_TO = env.words("ALERT_EMAIL_TO")
@@ -203,7 +204,7 @@ EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=False)
 EMAIL_TIMEOUT = 5
 NOTIFY_MAX_ATTEMPTS = env.integer("NOTIFY_MAX_ATTEMPTS", 8, minimum=1)
 NOTIFY_MAX_PER_HOUR = env.integer("NOTIFY_MAX_PER_HOUR", 60, minimum=1)
-#: The same incident again within this of the last message about it is not told.
+#: An incident that reopens within this time after the last message about it is not announced again.
 NOTIFY_QUIET_SECONDS = env.integer("NOTIFY_QUIET_SECONDS", 300, minimum=0)
 
 # --- Celery ---------------------------------------------------------------------------------------
@@ -216,12 +217,12 @@ CELERY_TASK_ACKS_LATE = False  # a slot would be redelivered after the visibilit
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-#: Lets several deployments share one Redis.
+#: Several deployments can share one Redis.
 CELERY_QUEUE_SUFFIX = env.text("CELERY_QUEUE_SUFFIX")
 CELERY_TASK_DEFAULT_QUEUE = f"control{CELERY_QUEUE_SUFFIX}"
 CELERY_TASK_ROUTES = {
     "offsets.tasks.run_slot": {"queue": f"slots{CELERY_QUEUE_SUFFIX}"},
-    # A replay may take hours: it must not keep supervision or a slot waiting.
+    # A replay may take hours: it must not block supervision or a slot.
     "offsets.tasks.run_replay": {"queue": f"replays{CELERY_QUEUE_SUFFIX}"},
 }
 
@@ -234,6 +235,6 @@ LOGGING: dict[str, Any] = {
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO")},
-    # librdkafka repeats a lost broker about 20 times a second; the client's logger thins it out.
+    # librdkafka logs a lost broker about 20 times a second; the client's logger limits that.
     "loggers": {"daphne": {"level": "WARNING"}, "django.channels.server": {"level": "WARNING"}},
 }

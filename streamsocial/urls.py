@@ -4,7 +4,7 @@ from django.urls import include, path
 
 urlpatterns = [
     path("admin/", admin.site.urls),
-    # Not all of django.contrib.auth.urls: nobody here can receive a password reset.
+    # Not all of django.contrib.auth.urls: there is no e-mail for password resets.
     path("accounts/login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("", include("analytics.urls")),

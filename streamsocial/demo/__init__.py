@@ -1,1 +1,1 @@
-"""`make demo`: everything on this machine, with one command, and gone with Ctrl-C."""
+"""`make demo`: run everything on this machine with one command, until Ctrl-C."""

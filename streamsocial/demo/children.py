@@ -1,4 +1,4 @@
-"""The demo's own processes: started, watched, restarted, and ended in order."""
+"""The demo's own processes: started, supervised, restarted, and stopped in order."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ from streamsocial.environment import BASE_DIR
 from streamsocial.stack.processes import Identity
 from streamsocial.stack.state import write_private
 
-#: A child that lived this long before it died is restarted at once; one that dies young waits longer each time.
+#: After this long the restart delay of a child is reset; a child that exits sooner waits longer each time.
 STEADY_SECONDS = 30.0
 MAX_DELAY_SECONDS = 15.0
 LEFTOVER_SECONDS = 40.0
@@ -33,7 +33,7 @@ class Child:
     log: Path
     stop_seconds: float = 15.0
     process: "subprocess.Popen[bytes] | None" = None
-    #: Noted at the start: looking a dead child up later would collect it, and its exit status with it.
+    #: Set at the start: looking up a dead child later would reap it, and lose its exit status.
     identity: Identity | None = None
     started_at: float = 0.0
     restart_at: float | None = None
@@ -42,27 +42,27 @@ class Child:
 
 @dataclass(slots=True)
 class Children:
-    """Processes in sessions of their own, so that Ctrl-C in the terminal reaches only the demo, which ends them in
+    """Processes in sessions of their own, so that Ctrl-C in the terminal reaches only the demo, which stops them in
     order.
 
-    A demo that is killed takes them with it where the system can do that (Linux). Elsewhere, and where one takes its
-    time to end, the pids on disk let the next demo clean up.
+    On Linux they end with a demo that is killed. Elsewhere, and for one that takes long to end, the next demo cleans up
+    by the pids on disk.
     """
 
     record: Path
     environ: Mapping[str, str]
     say: Callable[[str], None]
-    #: Asked while a child takes its time to stop: whether it shall be killed now.
+    #: Called while a child is stopping: whether to kill it now.
     in_a_hurry: Callable[[], bool] = lambda: False
     _children: list[Child] = field(default_factory=list)
 
     def clean_leftovers(self) -> None:
-        """End what a killed demo left behind; only processes with the recorded start time."""
+        """Stop the processes of a killed demo; only those with the recorded start time."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             left = [Identity(entry["pid"], entry["created"]) for entry in json.loads(self.record.read_text())]
             alive = [identity for identity in left if identity.is_alive()]
             if alive:
-                self.say(f"Ending {len(alive)} processes that a killed demo left behind …")
+                self.say(f"Stopping leftover processes of a killed demo: {len(alive)} …")
             for identity in alive:
                 identity.send(signal.SIGTERM)
             deadline = time.monotonic() + LEFTOVER_SECONDS
@@ -98,18 +98,18 @@ class Children:
 
     def _save(self) -> None:
         running = [c.identity for c in self._children if c.identity and c.process and c.process.returncode is None]
-        data = [{"pid": one.pid, "created": one.created} for one in running]
+        data = [{"pid": identity.pid, "created": identity.created} for identity in running]
         write_private(self.record, json.dumps(data))
 
     def watch(self) -> None:
-        """Restart what has died; call it about once a second."""
+        """Restart children that have exited. Call it about once a second."""
         now = time.monotonic()
         for child in self._children:
             if child.restart_at is not None:
                 if now >= child.restart_at:
                     self._spawn(child)
             elif child.process is not None and (status := child.process.poll()) is not None:
-                # What it started must not run beside its successor. The ledger's fence makes killing harmless.
+                # Its own children must not run beside its successor. The ledger's fence makes killing them safe.
                 _kill_session(child.process.pid)
                 if now - child.started_at > STEADY_SECONDS:
                     child.delay = 1.0
@@ -118,7 +118,7 @@ class Children:
                 child.delay = min(MAX_DELAY_SECONDS, child.delay * 2)
 
     def stop(self) -> None:
-        """End all, last started first, each within its deadline."""
+        """Stop all, in reverse order, each within its deadline."""
         for child in reversed(self._children):
             process = child.process
             if process is None or process.returncode is not None:
@@ -127,7 +127,7 @@ class Children:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             if not self._has_ended(process, child.stop_seconds):
-                self.say(f"{child.name} has not ended; killing it.")
+                self.say(f"{child.name} did not stop in time; killing it.")
             # Also what the child itself started (Celery's pool): the whole session goes.
             _kill_session(process.pid)
             process.wait()
@@ -148,18 +148,18 @@ def _kill_session(leader: int) -> None:
 
 
 def _ended(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
 def _rotate(log: Path) -> None:
-    """Keep one former log; demos are left running for days."""
+    """Keep one old log; a demo may run for days."""
     with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > _LOG_MAX_BYTES:
             log.replace(log.with_suffix(".old.log"))
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """What a child does before it becomes its program: ask for SIGTERM when the demo dies, even by SIGKILL."""
+    """For a child before exec: ask for SIGTERM when the demo dies, even by SIGKILL."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)  # loaded here: between fork and exec as little as possible
@@ -167,7 +167,7 @@ def _end_with_parent() -> Callable[[], None] | None:
 
     def ask() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it died just before
+        if os.getppid() != parent:  # the demo died just before
             os._exit(1)
 
     return ask

@@ -1,4 +1,4 @@
-"""How a demo learns that it shall end: Ctrl-C, SIGTERM, or the terminal closing."""
+"""How a demo is asked to stop: Ctrl-C, SIGTERM, or a closed terminal."""
 
 import signal
 import threading
@@ -8,14 +8,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """The demo was asked to end while it prepared; nothing is wrong."""
+    """The demo was asked to stop while it started; not an error."""
 
 
 class Interruption:
-    """Signals are noted here, and looked at where the demo waits.
+    """Records signals, and is checked where the demo waits.
 
-    Not raised: an exception out of nowhere could leave a process that was started and not yet written down, or
-    services that come up in threads after everything was stopped.
+    A signal raises nothing: an exception at any point could leave a process that was started and not yet recorded, or
+    services that start in threads after everything was stopped.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Interruption:
 
     def listen(self) -> None:
         for number in _SIGNALS:
-            # Under nohup the demo shall outlive its terminal.
+            # Under nohup the demo outlives its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self.note)
 
@@ -33,10 +33,10 @@ class Interruption:
         self._asked.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait; True as soon as the demo shall end."""
+        """Wait; True as soon as the demo is asked to stop."""
         return self._asked.wait(seconds)
 
     @property
     def impatient(self) -> bool:
-        """Whether it was asked a second time."""
+        """Whether it was asked again."""
         return self._count > 1

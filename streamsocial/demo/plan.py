@@ -1,4 +1,4 @@
-"""Which processes a demo consists of, in the order in which they start."""
+"""The processes of a demo, in the order in which they start."""
 
 import secrets
 import socket
@@ -14,7 +14,7 @@ _WORKER = ("-A", "streamsocial", "worker", "--loglevel", "INFO")
 def processes(folder: Path, environ: Mapping[str, str], *, port: int, rate: int | None) -> list[Child]:
     """Page, slots, control, replays, recovery, beat, and a generator unless `rate` is None.
 
-    They stop in reverse: what makes work first, and supervision before the slots it would start again.
+    They stop in reverse: the generator first, and supervision before the slots that it would restart.
     """
     logs = folder / "logs"
     suffix = Environment(environ).text("CELERY_QUEUE_SUFFIX")
@@ -30,7 +30,7 @@ def processes(folder: Path, environ: Mapping[str, str], *, port: int, rate: int 
         Child("slots", celery("slots", *pool), logs / "slots.log", stop_seconds=40),
         Child("control", celery("control", "-c", "2"), logs / "control.log"),
         Child("replays", celery("replays", "-c", "1"), logs / "replays.log"),
-        # Beside the ticks of beat: what watches Redis must not depend on it.
+        # In addition to the ticks of beat, which need Redis: the manager must also detect that Redis is down.
         Child("recovery", manage("run_recovery_manager"), logs / "recovery.log", stop_seconds=10),
         Child("beat", module("celery", "-A", "streamsocial", *beat), logs / "beat.log", stop_seconds=5),
     ]
@@ -48,7 +48,7 @@ def slot_count(environ: Mapping[str, str]) -> int:
 
 
 def free_port(wanted: int) -> int | None:
-    """`wanted` if it can be had on loopback, else any; None where there is none at all."""
+    """`wanted` if it is free on loopback, else any free port; None without one."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

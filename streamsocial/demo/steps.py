@@ -1,4 +1,4 @@
-"""Commands that prepare a demo, each in a process of its own that can be ended at any moment."""
+"""Commands that prepare a demo, each in a process of its own that can be stopped at any moment."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.1
 
 
 class StepFailed(Exception):
-    """A command ended with an error or not in time; the message says which, and what it printed."""
+    """A command failed or took too long; the message names it and includes its output."""
 
 
 def run_step(
@@ -29,7 +29,7 @@ def run_step(
 ) -> str:
     """Run a command and return what it printed. With `shows_progress` its standard error is the demo's.
 
-    Raises Interrupted as soon as the demo shall end, and StepFailed. Either way nothing of the command is left.
+    Raises Interrupted as soon as the demo is asked to stop, and StepFailed. Either way the command is stopped.
     """
     process = subprocess.Popen(
         list(command),
@@ -62,8 +62,8 @@ def _finish(
         try:
             return process.communicate(left, timeout=_POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            left = None  # it is on its way, and may be given once only
+            left = None  # it is being sent, and may be passed only once
         if interruption.wait(0):
             raise Interrupted
         if time.monotonic() > deadline:
-            raise StepFailed(f"{name} did not end within {seconds:.0f} seconds.")
+            raise StepFailed(f"{name} did not finish within {seconds:.0f} seconds.")

@@ -1,7 +1,6 @@
 """The embedded services: real Apache Kafka, PostgreSQL and Valkey from Python packages, for one checkout.
 
-Nothing of the application is imported here but where its settings come from, so that `manage.py stack`
-works before there is a database.
+Of the application this imports only where its settings come from, so that `manage.py stack` works without a database.
 """
 
 from streamsocial.stack.errors import MissingPackage, ServiceFailed, StackError

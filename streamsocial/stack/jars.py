@@ -1,10 +1,10 @@
-"""Apache Kafka's jars: which, with what content, and how they come here.
+"""Apache Kafka's jars: the list, the checksums and the download.
 
-`jars.sha256` fixes both. The jars live in Maven's usual local cache, which all checkouts share. A
-download is neither atomic nor checked by the resolver, so each jar is compared with its checksum before
-use; a wrong one is deleted and fetched again, once.
+`jars.sha256` pins names and content. The jars are in Maven's usual local cache, which all checkouts share. The
+resolver's download is neither atomic nor verified, so each jar is compared with its checksum before use; a wrong one is
+deleted and downloaded again, once.
 
-After a change of version: `python -m streamsocial.stack.jars > jars.sha256`, then read the difference.
+After a change of version: `python -m streamsocial.stack.jars > jars.sha256`, then review the diff.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from streamsocial.stack.report import Reporter
 
 CHECKSUMS = Path(__file__).with_name("jars.sha256")
 _KAFKA = "4.1.0"
-#: Never log4j alone: its own dependencies would pull the clients back to an older Kafka.
+#: Never log4j alone: its own dependencies would downgrade the clients.
 _ENDPOINT = (
     f"org.apache.kafka:kafka_2.13:{_KAFKA}+org.apache.kafka:kafka-clients:{_KAFKA}"
     "+org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"
 )
-#: Taken without what it depends on: that is Kafka Connect and a web server, which no tool of ours needs.
+#: Without its dependencies: Kafka Connect and a web server, which our tools do not need.
 _TOOLS = f"org.apache.kafka:kafka-tools:{_KAFKA}"
 _DOWNLOADS_AT_ONCE = 4
 _TIMEOUT_SECONDS = 30
@@ -79,7 +79,7 @@ def paths() -> list[Path]:
 
 
 def ensure(report: Reporter) -> None:
-    """Have every jar in the local cache, with the right content."""
+    """Make sure that every jar is in the local cache, with the right content."""
     repository = _repository()
     if not _wrong(repository):
         return
@@ -87,7 +87,7 @@ def ensure(report: Reporter) -> None:
     repository.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(repository / ".streamsocial.lock", timeout=_LOCK_SECONDS):
-            # Another checkout may have brought them while this one waited.
+            # Another checkout may have downloaded them in the meantime.
             _download(_wrong(repository), repository, report)
     except filelock.Timeout as error:
         raise StackError("Another process has been downloading Apache Kafka for ten minutes. Try again.") from error
@@ -119,22 +119,22 @@ def _fetch(jar: Jar, repository: Path) -> None:
         try:
             _resolve(jar, repository)
         except BaseException as error:
-            path.unlink(missing_ok=True)  # half a jar
+            path.unlink(missing_ok=True)  # a partial download
             if not isinstance(error, OSError | RuntimeError):
                 raise
-            # Errors of the network are OSErrors too, but without a number of the system's.
+            # Network errors are OSErrors, too, but without an errno.
             if isinstance(error, OSError) and error.errno is not None:
-                raise StackError(f"{path} could not be written: {error.strerror}.") from error
+                raise StackError(f"Cannot write {path}: {error.strerror}.") from error
             raise StackError(
-                f"{jar.file_name} could not be downloaded ({_reason(error)}). Check the network, or the proxy in "
-                "HTTPS_PROXY; running the same command again goes on with what is still missing."
+                f"Cannot download {jar.file_name} ({_reason(error)}). Check the network, or the proxy in "
+                "HTTPS_PROXY, then run the command again; it downloads only what is missing."
             ) from error
         if jar.is_right(repository):
             return
     path.unlink(missing_ok=True)
     raise StackError(
-        f"{jar.file_name} was downloaded twice and is not the file it should be (its SHA-256 differs from the one in "
-        f"{CHECKSUMS.name}). Something between here and the repository changes files; nothing was started."
+        f"The SHA-256 of {jar.file_name} differs from the one in {CHECKSUMS.name}, after two downloads. Something "
+        "between this machine and the repository changes files; nothing was started."
     )
 
 
@@ -144,7 +144,7 @@ def _resolve(jar: Jar, repository: Path) -> None:
 
 
 def _reason(error: OSError | RuntimeError) -> str:
-    return "the repository does not give it out" if isinstance(error, RuntimeError) else type(error).__name__
+    return "the repository does not provide it" if isinstance(error, RuntimeError) else type(error).__name__
 
 
 def _repository() -> Path:
@@ -160,7 +160,7 @@ def _module(name: str) -> Any:
 
 
 def _lock_lines() -> Iterator[str]:
-    """Resolve Kafka anew and list what came, for `jars.sha256`."""
+    """Resolve Kafka again and list its jars, for `jars.sha256`."""
     jgo = _module("jgo")
     artifacts = {str(artifact): artifact for artifact in jgo.resolve(_ENDPOINT)}
     tools = _module("jgo.maven").MavenContext(repo_cache=_repository())

@@ -25,7 +25,7 @@ _SETTINGS = {
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    # How long a restart after a kill waits for the dead node to be given up.
+    # How long a restart after a kill waits until the dead node's session ends.
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "1000",
     # A mistyped topic must be an error, not an empty topic.
@@ -47,7 +47,7 @@ _SETTINGS = {
     "group.consumer.min.session.timeout.ms": "6000",
     "group.consumer.heartbeat.interval.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "1000",
-    # Above the largest event that the application accepts, so that a larger one can reach it and be told of.
+    # Above the largest event that the application accepts, so that an oversized one becomes a dead letter.
     "message.max.bytes": "4194304",
     "replica.fetch.max.bytes": "4194304",
     "log.retention.hours": "168",
@@ -104,7 +104,7 @@ class Kafka(Service):
         temporary.mkdir(mode=0o700, exist_ok=True)
         write_private(self.home / "log4j2.properties", _LOGGING.format(log=self.log))
         if not self.data.exists():
-            report.say("Creating Apache Kafka's data folder")
+            report.say("Creating the data folder of Apache Kafka")
             self._format()
         write_private(Path(self.argument), self._properties(self.data))
 
@@ -122,7 +122,7 @@ class Kafka(Service):
         return knows_a_broker(self.port)
 
     def consumer_groups_command(self, *arguments: str) -> list[str]:
-        """Kafka's own tool for consumer groups, to compare with what this application says."""
+        """Kafka's own tool for consumer groups, to compare with this application's output."""
         tool = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
         return [*self._virtual_machine(), tool, "--bootstrap-server", self.address, *arguments]
 
@@ -166,13 +166,13 @@ class Kafka(Service):
                 check=False,
             )
         if done.returncode:
-            raise StackError("Apache Kafka's data folder could not be created:\n    " + "\n    ".join(log_tail(log)))
+            raise StackError("Cannot create the data folder of Apache Kafka:\n    " + "\n    ".join(log_tail(log)))
         unfinished.rename(self.data)
         properties.unlink()
 
 
 def random_id() -> str:
-    """A cluster's id as Kafka writes them; never one that its tool would take for an option."""
+    """A cluster id in Kafka's format; never one that its tool would read as an option."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
@@ -182,8 +182,8 @@ def random_id() -> str:
 def knows_a_broker(port: int) -> bool:
     """Ask for the cluster's brokers, in Kafka's own protocol.
 
-    A listening port is not enough: the broker opens it before it may serve. The Kafka client is not
-    used here, because only `offsets.kafka` may import it.
+    A listening port is not enough: the broker opens it before it can serve. The Kafka client is not used here, because
+    only `offsets.kafka` may import it.
     """
     client = b"stack"
     request = struct.pack(f">hhih{len(client)}si", 3, 1, 1, len(client), client, 0)  # Metadata v1, no topics

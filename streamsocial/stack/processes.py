@@ -1,8 +1,7 @@
-"""Starting processes that outlive their starter, and knowing them again later without mistaking another's.
+"""Start processes that outlive their starter, and identify them later.
 
-A process id alone is not an identity: the system hands it out again. The time at which the process
-began makes it one. A starter that died before it could write the identity down is covered by the
-command line, which names a file inside the stack's folder.
+A pid alone is not an identity, because the system reuses it; with the start time it is one. If the starter died before
+it recorded the identity, the process is found by its command line, which names a file in the stack's folder.
 """
 
 import json
@@ -17,16 +16,16 @@ import psutil
 
 from streamsocial.stack.state import write_private
 
-#: Only these can be a service of ours; an editor that has a service's file open is not.
+#: Only these can be our services; not an editor that has a service's file open.
 _PROGRAMS = frozenset({"java", "postgres", "valkey-server", "unshare"})
-#: Start times are derived from the wall clock, which may be stepped a little.
+#: Start times are derived from the wall clock, which may be adjusted a little.
 _CLOCK_TOLERANCE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One process, for ever: its id and when it began."""
+    """One process: its pid and start time, which together are never reused."""
 
     pid: int
     created: float
@@ -37,7 +36,7 @@ class Identity:
         _reap(pid)
         try:
             process = psutil.Process(pid)
-            # A dead process that nobody collects stays in the list; with threads left it is not dead yet.
+            # A dead process that is not reaped stays in the list; with threads left it is not dead yet.
             if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 return None
             return cls(pid, process.create_time())
@@ -49,7 +48,7 @@ class Identity:
         return now is not None and abs(now.created - self.created) < _CLOCK_TOLERANCE_SECONDS
 
     def send(self, number: signal.Signals) -> None:
-        """Signal this process, and never a later one with the same id."""
+        """Signal this process, never a later one with the same pid."""
         if self.is_alive():
             try:
                 os.kill(self.pid, number)
@@ -57,7 +56,7 @@ class Identity:
                 return
 
     def listens_on(self, port: int) -> bool:
-        """Whether the port is this process's, and not that of another that was quicker to take it."""
+        """Whether this process has the port, and not another one that took it first."""
         try:
             connections = psutil.Process(self.pid).net_connections(kind="tcp")
         except psutil.AccessDenied:
@@ -67,7 +66,7 @@ class Identity:
         return any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in connections)
 
     def kill_now(self) -> None:
-        """End it without warning, and return once it is gone."""
+        """Kill it, and return once it is gone."""
         self.send(signal.SIGKILL)
         self.wait_gone(10)
 
@@ -81,7 +80,7 @@ class Identity:
 
 
 def _reap(pid: int) -> None:
-    """Collect a dead child of ours, which would otherwise look alive."""
+    """Reap a dead child of ours, which would otherwise look alive."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -104,7 +103,7 @@ def spawn(command: list[str], log: Path, environ: Mapping[str, str]) -> Identity
         setsigmask=[],
         setsigdef=[signal.SIGINT, signal.SIGPIPE],
     )
-    # Still there even if it failed at once: a child stays until it is reaped.
+    # It exists even if it failed at once: a child stays until it is reaped.
     return Identity(pid, psutil.Process(pid).create_time())
 
 
@@ -117,7 +116,7 @@ def find(argument: str) -> Identity | None:
             matches[process.pid] = process
     for pid, process in matches.items():
         try:
-            # A child that was just forked still carries its parent's command line.
+            # A child that was just forked still has its parent's command line.
             if process.ppid() not in matches:
                 return Identity.of(pid)
         except psutil.NoSuchProcess:
@@ -136,10 +135,10 @@ class Record:
         identity = self._read()
         if identity is not None and identity.is_alive():
             return identity
-        found = find(self._argument)
-        if found is not None:
-            self.write(found)
-        return found
+        identity = find(self._argument)
+        if identity is not None:
+            self.write(identity)
+        return identity
 
     def write(self, identity: Identity) -> None:
         write_private(self._path, json.dumps(asdict(identity)) + "\n")

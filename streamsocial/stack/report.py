@@ -1,4 +1,4 @@
-"""How long work tells of itself, so that a terminal, a test and the demo can each show it their way."""
+"""Progress reports of long work, which a terminal, a test and the demo each show in their own way."""
 
 from typing import Protocol
 
@@ -7,14 +7,14 @@ class Reporter(Protocol):
     """Called from several threads at once."""
 
     def say(self, text: str) -> None:
-        """One finished or beginning step, in one line."""
+        """One step that starts or has finished, in one line."""
 
     def advance(self, item: str, done: int, total: int) -> None:
         """`done` of `total` items of a countable job are complete; `item` was the last."""
 
 
 class Silent:
-    """Tells nothing."""
+    """Reports nothing."""
 
     def say(self, text: str) -> None:
         """Nothing."""

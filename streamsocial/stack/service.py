@@ -1,4 +1,4 @@
-"""What the three services have in common: prepare once, start detached, wait until it answers, stop in time."""
+"""The base of the three services: prepare once, start detached, wait until it responds, stop in time."""
 
 import errno
 import os
@@ -30,13 +30,13 @@ class Service(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    #: The setting that tells the application where the service is.
+    #: The setting with the address of the service.
     variable: ClassVar[str]
     #: The ports it needs; the first is the one clients use.
     port_names: ClassVar[tuple[str, ...]]
     #: Sent in this order, each with the seconds it is given, before SIGKILL.
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
-    #: How it is ended without letting it tidy up, as after a power failure of its own.
+    #: Stops it without a clean shutdown, as a power failure would.
     immediate_signal: ClassVar[signal.Signals] = signal.SIGKILL
 
     def __init__(self, directory: StateDir, state: State) -> None:
@@ -57,7 +57,7 @@ class Service(ABC):
     @property
     @abstractmethod
     def argument(self) -> str:
-        """The word of its command line that no other process has."""
+        """The unique argument in its command line."""
 
     @abstractmethod
     def url(self) -> str:
@@ -65,7 +65,7 @@ class Service(ABC):
 
     @abstractmethod
     def fetch(self, report: Reporter) -> None:
-        """Check that all it is made of is here, and bring what is missing."""
+        """Check that its parts are installed, and download missing ones."""
 
     @abstractmethod
     def prepare(self, report: Reporter) -> None:
@@ -77,25 +77,25 @@ class Service(ABC):
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether it does its work for a client now; returns within about two seconds."""
+        """Whether it serves a client now; returns within about two seconds."""
 
     def settle(self) -> None:
-        """What must be done once it answers, each time."""
+        """Set-up after each start, once it responds."""
         return
 
     def environ(self) -> dict[str, str]:
-        """Nothing of the user's environment may change how a service of ours behaves."""
+        """The user's environment must not change how our services behave."""
         return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ} | {"LC_ALL": "C"}
 
     def running(self) -> Identity | None:
         return self.record.running()
 
     def serves(self, process: Identity) -> bool:
-        """Whether this process is the one that answers on the port."""
+        """Whether this process is the one that responds on the port."""
         return process.listens_on(self.port) and self.answers()
 
     def wait_until_it_serves(self, process: Identity, seconds: float) -> bool:
-        """False once the process has ended or the time is over."""
+        """False once the process has exited or the time is up."""
         deadline = time.monotonic() + seconds
         while not self.serves(process):
             if not process.is_alive() or time.monotonic() > deadline:
@@ -104,7 +104,7 @@ class Service(ABC):
         return True
 
     def start(self, report: Reporter) -> None:
-        """Start it and return once it answers; raises ServiceFailed with the end of its log."""
+        """Start it and return once it responds. Raises ServiceFailed with the end of its log."""
         began = time.monotonic()
         self.home.mkdir(mode=0o700, exist_ok=True)
         try:
@@ -115,7 +115,7 @@ class Service(ABC):
             process = spawn(self.command(), self.log, self.environ())
             self.record.write(process)
         except OSError as error:
-            raise StackError(f"{self.title} could not be started: {error}.") from error
+            raise StackError(f"Cannot start {self.title}: {error}.") from error
         except subprocess.TimeoutExpired as error:
             raise self._failed(f"could not be prepared within {error.timeout:.0f} seconds.") from error
         if not self.wait_until_it_serves(process, START_SECONDS):
@@ -124,7 +124,7 @@ class Service(ABC):
         report.say(f"{self.title} is up on {self.address} ({time.monotonic() - began:.1f} s)")
 
     def stop(self, *, immediate: bool = False) -> bool:
-        """End it; True if it was running."""
+        """Stop it; True if it was running."""
         process = self.running()
         if process is None:
             self.record.clear()
@@ -132,17 +132,17 @@ class Service(ABC):
         steps = ((self.immediate_signal, 10.0),) if immediate else self.stop_signals
         for number, seconds in (*steps, (signal.SIGKILL, 10.0)):
             process.send(number)
-            # A stopped process takes no signal but SIGKILL until it goes on.
+            # A suspended process handles no signal but SIGKILL until it continues.
             process.send(signal.SIGCONT)
             if process.wait_gone(seconds):
                 self.record.clear()
                 return True
-        raise StackError(f"{self.title} (process {process.pid}) does not end, not even when killed.")
+        raise StackError(f"{self.title} (process {process.pid}) does not stop, not even after SIGKILL.")
 
     def new_folder(self) -> Path:
-        """An empty folder to make the data in, beside its place: a half-made one is never taken for data.
+        """An empty folder in which to create the data, so that an incomplete one is never used.
 
-        Its name is new each time, because a helper of a starter that was killed may still write to the last.
+        Its name is new each time, because a child of a killed starter may still write to the last one.
         """
         for leftover in self.home.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -151,12 +151,12 @@ class Service(ABC):
     def _start_failure(self, process: Identity, offset: int) -> StackError:
         if process.is_alive():
             self.stop()
-            return self._failed(f"did not answer within {START_SECONDS:.0f} seconds.", offset)
+            return self._failed(f"did not respond within {START_SECONDS:.0f} seconds.", offset)
         self.record.clear()
         for name in self.port_names:
             if not ports.is_free(self.state.ports[name]):
-                return PortTaken(f"{self.title} could not have port {self.state.ports[name]}: it is in use.")
-        return self._failed("ended while starting.", offset)
+                return PortTaken(f"{self.title} cannot use port {self.state.ports[name]}: it is in use.")
+        return self._failed("exited while starting.", offset)
 
     def _check_space(self) -> None:
         if shutil.disk_usage(self.home).free < _FREE_MIN_BYTES:
@@ -172,7 +172,8 @@ class Service(ABC):
         if tail:
             lines += [f"The end of {self.log}:", *(f"    {line}" for line in tail)]
         lines.append(
-            f"Its data is in {self.data}. If that folder is damaged, `stack up --wipe` starts afresh, without its data."
+            f"Its data is in {self.data}. If that folder is damaged, delete all data and start again: "
+            "`stack up --wipe`."
         )
         return ServiceFailed("\n".join(lines))
 

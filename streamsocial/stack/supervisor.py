@@ -1,4 +1,4 @@
-"""The three services of one checkout, as one thing that is up or down."""
+"""The stack: the three services of one checkout, started and stopped together."""
 
 import importlib
 import os
@@ -25,7 +25,7 @@ _LOCK_SECONDS = 300
 _ANSWER_SECONDS = 10
 _SERVICES: tuple[type[Service], ...] = (Kafka, Postgres, Valkey)
 
-#: `unresponsive`: the process is there and does not answer.
+#: `unresponsive`: the process exists and does not respond.
 ServiceState = Literal["running", "stopped", "unresponsive", "yours"]
 
 
@@ -41,12 +41,12 @@ class ServiceStatus:
 @dataclass(frozen=True)
 class StackStatus:
     services: tuple[ServiceStatus, ...]
-    #: Names of the services that the call which returned this has started.
+    #: Names of the services that this call has started.
     started: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether everything that should run here runs."""
+        """Whether every service that should run is running."""
         return all(service.state in ("running", "yours") for service in self.services)
 
     def __getitem__(self, name: str) -> ServiceStatus:
@@ -56,8 +56,8 @@ class StackStatus:
 class Stack:
     """Real services for a checkout, its tests, or its demo, under one folder of their own.
 
-    A service whose variable is set in `environ` is the user's: it is neither started nor stopped, and
-    nothing is said of its state.
+    A service whose variable is set in `environ` is the user's: it is neither started nor stopped, and its state is not
+    checked.
     """
 
     def __init__(self, state_dir: Path, *, environ: Mapping[str, str] = os.environ, usual_ports: bool = True) -> None:
@@ -66,10 +66,10 @@ class Stack:
         self._usual_ports = usual_ports
         self._choosing = threading.Lock()
 
-    # --- What to use -----------------------------------------------------------------------------
+    # --- Settings --------------------------------------------------------------------------------
 
     def plan(self) -> dict[str, str]:
-        """Choose ports and passwords, write them to `env`, and return what to use. Starts nothing."""
+        """Choose ports and passwords, write them to `env`, and return the settings. Starts nothing."""
         with self.alone():
             services = self._load()
             self._choose_ports(services)
@@ -80,7 +80,7 @@ class Stack:
         return [service(self.directory, state) for service in _SERVICES]
 
     def _choose_ports(self, services: list[Service]) -> None:
-        """Every service that is not running gets ports that are free now."""
+        """Choose free ports for every service that is not running."""
         for service in services:
             if service.running() is None:
                 for name in service.port_names:
@@ -97,9 +97,9 @@ class Stack:
     # --- Up and down -----------------------------------------------------------------------------
 
     def up(self, progress: Reporter | None = None, *, wipe: bool = False) -> StackStatus:
-        """Start what is not running and wait until all of it answers.
+        """Start what is not running and wait until everything responds.
 
-        Raises StackError if a service fails; those that came up stay up.
+        Raises StackError if a service fails; the others keep running.
         """
         report = progress or Silent()
         with self.alone(report):
@@ -119,7 +119,7 @@ class Stack:
     def down(
         self, progress: Reporter | None = None, *, only: Collection[str] | None = None, immediate: bool = False
     ) -> tuple[str, ...]:
-        """Stop what this stack started, or only some of it; returns the names of what was running.
+        """Stop what this stack started, or only some of it. Returns the names of what was running.
 
         `immediate` is for data that is about to be deleted.
         """
@@ -129,7 +129,7 @@ class Stack:
             return self._stop_all(progress or Silent(), only=only, immediate=immediate)
 
     def status(self) -> StackStatus:
-        """Look, without changing anything or waiting for a start that is under way."""
+        """Read the status, without changing anything or waiting for a start in progress."""
         if not self.directory.exists():
             return StackStatus(tuple(self._unknown(service) for service in _SERVICES))
         return self._status(self._load())
@@ -140,7 +140,7 @@ class Stack:
         self.directory.wipe()
 
     def _stop_all(self, report: Reporter, *, only: Collection[str] | None = None, immediate: bool) -> tuple[str, ...]:
-        """By process and not by state file, which may be damaged."""
+        """Find them by process, not by the state file, which may be damaged."""
 
         def stop(service: Service) -> str | None:
             if not service.stop(immediate=immediate):
@@ -162,7 +162,7 @@ class Stack:
         try:
             service.start(report)
         except PortTaken:
-            # Another checkout that came up in the same moment was quicker.
+            # Another checkout that started at the same moment took the port first.
             with self._choosing:
                 self._choose_ports([service])
                 self._save(services)
@@ -172,10 +172,10 @@ class Stack:
         process = service.running()
         if process is None:
             return False
-        # It may still be starting: its starter was ended, or it recovers from a crash.
+        # It may still be starting, after an interrupted `up` or a crash.
         if service.wait_until_it_serves(process, _ANSWER_SECONDS):
             return True
-        report.say(f"{service.title} runs but does not answer; starting it again")
+        report.say(f"{service.title} is running but does not respond; restarting it")
         service.stop()
         return False
 
@@ -193,7 +193,7 @@ class Stack:
             self._service(name).stop()
 
     def kill_service(self, name: str) -> None:
-        """SIGKILL, as the system's out-of-memory killer would."""
+        """Send SIGKILL, as the system's out-of-memory killer would."""
         with self.alone():
             process = self._service(name).running()
             if process is None:
@@ -201,7 +201,7 @@ class Stack:
             process.kill_now()
 
     def restart_service(self, name: str, *, immediate: bool = False) -> None:
-        """Stop and start; `immediate` gives it no time to tidy up, so that it has to recover."""
+        """Stop and start; `immediate` skips the clean shutdown, so that it has to recover."""
         service = self._service(name)
         with self.alone():
             service.stop(immediate=immediate)
@@ -211,9 +211,11 @@ class Stack:
         for service in self._load():
             if service.name == name:
                 if service.variable in self._theirs:
-                    raise StackError(f"{service.title} is yours ({service.variable} is set); it is left alone.")
+                    raise StackError(
+                        f"{service.title} is yours ({service.variable} is set); the stack does not manage it."
+                    )
                 return service
-        raise ValueError(f"There is no service {name!r}.")
+        raise ValueError(f"Unknown service {name!r}.")
 
     # --- Status ----------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class Stack:
 
     @contextmanager
     def alone(self, report: Reporter | None = None) -> Iterator[None]:
-        """Hold this folder's lock: one starter or stopper at a time; a dead holder's lock is free at once."""
+        """Hold this folder's lock, so that one command at a time changes the stack. A dead holder's lock is free."""
         try:
             filelock = importlib.import_module("filelock")
         except ImportError as error:
@@ -269,7 +271,7 @@ class Stack:
 
 
 def _together(work: Callable[[Service], T], services: list[Service]) -> list[T]:
-    """Do the same with all services at once; every one is tried before the first failure is raised."""
+    """Do the same with all services in parallel; all are tried before a failure is raised."""
     if not services:
         return []
     with ThreadPoolExecutor(len(services)) as pool:

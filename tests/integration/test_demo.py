@@ -111,10 +111,12 @@ def test_it_is_ready_with_logins_and_counted_events_and_ends_with_ctrl_c(
 
         second = manage(demo_env, "demo")
         assert second.returncode == 2
-        assert f"runs already (process {demo.process.pid})" in second.stderr
+        assert f"is already running (process {demo.process.pid})" in second.stderr
 
         _web(demo).kill()
-        wait_for("the page is back", lambda: "web was ended by SIGKILL" in demo.process.output() and _answers(demo.url))
+        wait_for(
+            "the page is back", lambda: "web was killed by SIGKILL" in demo.process.output() and _answers(demo.url)
+        )
 
         family = demo.family()
         assert len(family) >= 10, "page, generator, beat, and two Celery parents with their pools"

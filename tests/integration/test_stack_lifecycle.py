@@ -238,7 +238,7 @@ def test_ctrl_c_in_the_starters_terminal_does_not_reach_the_services(up: Stack) 
 def test_a_damaged_postgres_folder_shows_the_log_and_the_way_out(up: Stack) -> None:
     up.down()
     (up.directory.root / "postgres" / "data" / "global" / "pg_control").write_bytes(b"")
-    with pytest.raises(StackError, match=r"(?s)PostgreSQL ended while starting.*pg_control.*stack up --wipe"):
+    with pytest.raises(StackError, match=r"(?s)PostgreSQL exited while starting.*pg_control.*stack up --wipe"):
         up.up()
     assert [up.status()[name].state for name in ALL] == ["running", "stopped", "running"]
     assert set(up.up(wipe=True).started) == set(ALL)
@@ -247,7 +247,7 @@ def test_a_damaged_postgres_folder_shows_the_log_and_the_way_out(up: Stack) -> N
 def test_a_damaged_kafka_folder_shows_the_log_and_the_way_out(up: Stack) -> None:
     up.down()
     (up.directory.root / "kafka" / "data" / "meta.properties").write_text("version=1\n")
-    with pytest.raises(StackError, match=r"(?s)Apache Kafka ended while starting.*meta\.properties.*stack up --wipe"):
+    with pytest.raises(StackError, match=r"(?s)Apache Kafka exited while starting.*meta\.properties.*stack up --wipe"):
         up.up()
     assert set(up.up(wipe=True).started) == set(ALL)
 

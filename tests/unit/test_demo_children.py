@@ -74,7 +74,7 @@ def test_a_child_that_dies_is_restarted_and_the_user_is_told(scene: Scene) -> No
 
     assert child.identity is not None
     assert child.identity.is_alive()
-    assert scene.said == [f"web was ended by SIGKILL; restarting in 1 s. Log: {child.log}"]
+    assert scene.said == [f"web was killed by SIGKILL; restarting in 1 s. Log: {child.log}"]
 
 
 def test_a_child_that_dies_young_again_and_again_waits_longer_each_time(scene: Scene) -> None:
@@ -87,7 +87,7 @@ def test_a_child_that_dies_young_again_and_again_waits_longer_each_time(scene: S
         scene.children.watch()
 
     assert delays == [2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
-    assert "ended with status 3; restarting in 15 s" in scene.said[-1]
+    assert "exited with status 3; restarting in 15 s" in scene.said[-1]
 
 
 def test_what_a_dead_child_had_started_does_not_run_beside_its_successor(scene: Scene) -> None:
@@ -126,7 +126,7 @@ def test_a_child_that_does_not_end_is_killed_after_its_time_or_when_the_user_ask
 
     assert child.process is not None
     assert child.process.returncode == -signal.SIGKILL
-    assert scene.said[-1] == "slots has not ended; killing it."
+    assert scene.said[-1] == "slots did not stop in time; killing it."
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
@@ -163,7 +163,7 @@ def test_leftovers_of_a_killed_demo_are_ended_and_a_stranger_with_the_same_id_is
 
         assert left.wait(10) == 0  # not pid_exists(): that still sees it until it is waited for
         assert stranger.poll() is None
-        assert scene.said == ["Ending 1 processes that a killed demo left behind …"]
+        assert scene.said == ["Stopping leftover processes of a killed demo: 1 …"]
         assert not (scene.folder / "demo.json").exists()
     finally:
         for process in (left, stranger):

@@ -50,7 +50,7 @@ def test_services_of_the_user_are_fine_as_they_are(
 
 def test_down_without_up_is_no_error(stack_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("stack", "down")
-    assert "Nothing" in capsys.readouterr().out
+    assert "No service" in capsys.readouterr().out
 
 
 def test_a_missing_package_exits_3_and_says_what_to_install(stack_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_chart_library_that_cannot_be_fetched_is_told_after_the_services_are_u
         raise OSError("no such program")
 
     monkeypatch.setattr(frontend, "_npm", npm)
-    with pytest.raises(StackError, match="npm could not be run"):
+    with pytest.raises(StackError, match="Cannot run npm"):
         frontend.ensure()
 
 

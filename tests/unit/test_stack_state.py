@@ -156,6 +156,6 @@ def test_a_full_disk_is_told_before_anything_is_started(tmp_path: Path, monkeypa
     theirs = {name: value for name, value in OTHERS.items() if name != "REDIS_URL"}
     stack = Stack(tmp_path / "stack", environ=theirs, usual_ports=False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1024))
-    with pytest.raises(StackError, match=r"Valkey could not be started.*256 MiB"):
+    with pytest.raises(StackError, match=r"Cannot start Valkey.*256 MiB"):
         stack.up()
     assert stack.status()["valkey"].state == "stopped"

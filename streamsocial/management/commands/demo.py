@@ -1,4 +1,4 @@
-"""`manage.py demo`: services, workers, page and events, in the foreground until Ctrl-C."""
+"""`manage.py demo`: services, workers, dashboard and events, in the foreground until Ctrl-C."""
 
 import contextlib
 import fcntl
@@ -27,19 +27,24 @@ from streamsocial.stack.state import write_private
 LOGINS = ("viewer", "operator", "admin")
 READY_SECONDS = 120.0
 COMMAND_SECONDS = 120.0
-#: With a slow line the first fetch takes its time.
+#: The first download takes long on a slow connection.
 SERVICES_SECONDS = 1800.0
 
 
 class Command(BaseCommand):
-    help = "Run everything on this machine: embedded services, workers, page and a stream of events. Ctrl-C ends it."
+    help = "Run everything on this machine: embedded services, workers, dashboard and events. Stop it with Ctrl-C."
     requires_system_checks: list[str] = []
     requires_migrations_checks = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--rate", type=positive, default=2000, help="Events per second to produce (default 2000).")
-        parser.add_argument("--partitions", type=positive, default=6, help="Partitions of a new topic (default 6).")
-        parser.add_argument("--port", type=positive, default=8000, help="Port of the page; another if it is taken.")
+        parser.add_argument("--rate", type=positive, default=2000, help="Events per second to produce (default: 2000).")
+        parser.add_argument("--partitions", type=positive, default=6, help="Partitions of a new topic (default: 6).")
+        parser.add_argument(
+            "--port",
+            type=positive,
+            default=8000,
+            help="Port of the dashboard (default: 8000); another if it is in use.",
+        )
         parser.add_argument("--no-generator", action="store_true", help="Produce no events.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -60,14 +65,14 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=EXIT_UNAVAILABLE) from error
 
     def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a terminal that was closed must not keep the processes from being ended
+        with contextlib.suppress(OSError):  # a closed terminal must not prevent the processes from being stopped
             self.console.print(text, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def _services(self, stack: Stack) -> Iterator[dict[str, str]]:
-        """The stack up, and down again as far as it was down before; gives the environment of all processes."""
+        """Start the stack, and stop afterwards what was not running before. Yields the environment of all processes."""
         self._say(
-            "Starting Kafka, PostgreSQL and Valkey; the first time they are fetched, which takes a minute or two …"
+            "Starting Kafka, PostgreSQL and Valkey; the first time they are downloaded, which takes a minute or two …"
         )
         ours = {service.name for service in stack.status().services if service.state in ("stopped", "unresponsive")}
         try:
@@ -82,7 +87,7 @@ class Command(BaseCommand):
             yield {**stack.plan(), **{name: value for name, value in os.environ.items() if value}}
         finally:
             if ours and stack.down(only=ours):
-                self._say("Stopped the services that this demo had started; their data stays.")
+                self._say("Stopped the services that this demo started. Their data is kept.")
 
     def _run(self, folder: Path, environ: dict[str, str], options: dict[str, Any]) -> None:
         children = Children(folder / "demo.json", environ, self._say, in_a_hurry=lambda: self.interruption.impatient)
@@ -91,25 +96,25 @@ class Command(BaseCommand):
         counted_before = self._counted(environ)
         port = free_port(options["port"])
         if port is None:
-            raise CommandError("No port is free for the page.", returncode=EXIT_UNAVAILABLE)
+            raise CommandError("No free port for the dashboard.", returncode=EXIT_UNAVAILABLE)
         if port != options["port"]:
-            self._say(f"Port {options['port']} is taken; the page is on {port}.")
+            self._say(f"Port {options['port']} is in use; the dashboard uses {port}.")
         rate = None if options["no_generator"] else options["rate"]
-        self._say(f"Starting the page, {slot_count(environ)} consumer slots, control, recovery and beat …")
+        self._say(f"Starting the dashboard, {slot_count(environ)} consumer slots, control, recovery and beat …")
         try:
             for child in processes(folder, environ, port=port, rate=rate):
                 children.start(child)
             url = f"http://127.0.0.1:{port}/"
             counted = self._wait_until_ready(children, environ, url, counted_before if rate else -1)
             if counted is not None:
-                self._tell(folder, url, counted, rate)
+                self._print_summary(folder, url, counted, rate)
                 while not self.interruption.wait(1.0):
                     children.watch()
         finally:
             children.stop()
 
     def _prepare(self, folder: Path, environ: dict[str, str], options: dict[str, Any]) -> None:
-        self._say("Preparing database, logins and topic …")
+        self._say("Preparing the database, logins and topic …")
         self._manage(environ, "migrate", "--verbosity", "0")
         self._manage(environ, "demo_logins", stdin=json.dumps(_passwords(folder / "demo-logins")))
         topic = Environment(environ).text("ENGAGEMENT_TOPIC", "engagement")
@@ -128,9 +133,11 @@ class Command(BaseCommand):
     def _wait_until_ready(
         self, children: Children, environ: dict[str, str], url: str, counted_before: int
     ) -> int | None:
-        """Wait for the page, and until more is counted than before. None when asked to end meanwhile."""
+        """Wait for the dashboard, and until more events are counted than before. None when interrupted."""
         self._say(
-            "Waiting for the page and the first counted events …" if counted_before >= 0 else "Waiting for the page …"
+            "Waiting for the dashboard and the first counted events …"
+            if counted_before >= 0
+            else "Waiting for the dashboard …"
         )
         deadline = time.monotonic() + READY_SECONDS
         page = False
@@ -140,9 +147,9 @@ class Command(BaseCommand):
             if page and (counted := self._counted(environ)) > counted_before:
                 return counted
             if time.monotonic() > deadline:
-                what = "no event was counted" if page else "the page does not answer"
+                what = "no event was counted" if page else "the dashboard does not respond"
                 raise CommandError(
-                    f"After {READY_SECONDS:.0f} s {what}. The logs are in {stack_dir() / 'logs'}.",
+                    f"Not ready after {READY_SECONDS:.0f} s: {what}. See the logs in {stack_dir() / 'logs'}.",
                     returncode=EXIT_UNAVAILABLE,
                 )
         return None
@@ -150,30 +157,27 @@ class Command(BaseCommand):
     def _counted(self, environ: dict[str, str]) -> int:
         return sum(json.loads(self._manage(environ, "engagement_totals", "--json"))["totals"].values())
 
-    def _tell(self, folder: Path, url: str, counted: int, rate: int | None) -> None:
+    def _print_summary(self, folder: Path, url: str, counted: int, rate: int | None) -> None:
         with contextlib.suppress(OSError):
             self.console.print(
-                f"\n[bold green]Ready[/] after {time.monotonic() - self.began:.0f} s."
-                f" The live dashboard: [bold]{url}[/]"
+                f"\n[bold green]Ready[/] after {time.monotonic() - self.began:.0f} s. Dashboard: [bold]{url}[/]"
             )
         for name, password in _passwords(folder / "demo-logins").items():
             self._say(f"  {name:<9} {password}")
-        self._say(
-            f"{counted:,} events counted so far." + (f" {rate:,} more are produced every second." if rate else "")
-        )
-        self._say(f"Logs: {folder / 'logs'}. Ctrl-C ends it.")
+        self._say(f"{counted:,} events counted so far." + (f" Producing {rate:,} events per second." if rate else ""))
+        self._say(f"Logs: {folder / 'logs'}. Press Ctrl-C to stop.")
 
 
 @contextlib.contextmanager
 def _the_only_demo(file: Path) -> Iterator[None]:
-    """A second demo would take the first one's processes for leftovers. The system frees the lock of a dead one."""
+    """Allow one demo: a second one would stop the first one's processes. The system frees the lock of a dead one."""
     with file.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise CommandError(
-                f"A demo of this checkout runs already (process {lock.read().strip() or 'unknown'}).",
+                f"A demo of this checkout is already running (process {lock.read().strip() or 'unknown'}).",
                 returncode=EXIT_REFUSED,
             ) from None
         lock.truncate(0)
@@ -183,7 +187,7 @@ def _the_only_demo(file: Path) -> Iterator[None]:
 
 
 def _passwords(file: Path) -> dict[str, str]:
-    """The demo logins, made once and kept, readable by their owner only."""
+    """The demo logins: generated once, then kept in a file that only its owner can read."""
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         return {name: str(stored[name]) for name in LOGINS}

@@ -1,4 +1,4 @@
-"""`manage.py demo_logins`: the three logins of the demo. Passwords come on standard input, never as arguments."""
+"""`manage.py demo_logins`: the three logins of the demo. Passwords are read from standard input, never arguments."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ class Command(BaseCommand):
     @staticmethod
     def _save(name: str, password: str) -> None:
         user, _ = get_user_model().objects.get_or_create(username=name)
-        # The admin site opens for staff; what they may do there follows from their group.
+        # The admin site requires staff; the group decides what they may do there.
         user.is_staff = True
         user.is_superuser = name == "admin"
         if not user.check_password(password):

@@ -19,7 +19,7 @@ UNAVAILABLE = 3
 
 
 class TerminalReporter:
-    """Steps as lines, countable work as a bar; on standard error, so that standard output stays data."""
+    """Steps as lines, countable work as a progress bar. On standard error: standard output is for data."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -52,19 +52,19 @@ class TerminalReporter:
 
 
 class Command(BaseCommand):
-    help = "Runs real Apache Kafka, PostgreSQL and Valkey for this checkout; their data is kept under .stack/."
+    help = "Run real Apache Kafka, PostgreSQL and Valkey for this checkout; their data is kept in .stack/."
     requires_system_checks: list[str] = []
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="up|down|status|env")
-        up = actions.add_parser("up", help="start what is not running, and wait until it answers")
+        up = actions.add_parser("up", help="start what is not running, and wait until it responds")
         up.add_argument("--wipe", action="store_true", help="delete all data of the stack first")
-        up.add_argument("--no-frontend", action="store_true", help="do not fetch the page's chart library")
-        actions.add_parser("down", help="stop what this stack started; the data stays")
-        status = actions.add_parser("status", help="what runs, where; exit 3 if something that should run does not")
-        status.add_argument("--json", action="store_true")
-        actions.add_parser("env", help="print KEY=VALUE lines of what to use")
+        up.add_argument("--no-frontend", action="store_true", help="do not download the chart library of the dashboard")
+        actions.add_parser("down", help="stop what this stack started; the data is kept")
+        status = actions.add_parser("status", help="show the services; exit 3 if one that should run does not")
+        status.add_argument("--json", action="store_true", help="print JSON")
+        actions.add_parser("env", help="print the settings as KEY=VALUE lines")
 
     def handle(self, *args: Any, action: str, **options: Any) -> None:
         stack = Stack(stack_dir(), environ=os.environ)
@@ -81,10 +81,10 @@ class Command(BaseCommand):
         except StackError as error:
             raise CommandError(str(error), returncode=UNAVAILABLE) from error
         except OSError as error:
-            raise CommandError(f"The stack's folder cannot be used: {error}", returncode=UNAVAILABLE) from error
+            raise CommandError(f"Cannot use the folder of the stack: {error}", returncode=UNAVAILABLE) from error
         except KeyboardInterrupt as error:
             raise CommandError(
-                "Interrupted. What had been started runs on; `manage.py stack down` ends it.", returncode=130
+                "Interrupted. Started services keep running; stop them with `manage.py stack down`.", returncode=130
             ) from error
 
     def _up(self, stack: Stack, *, wipe: bool, with_frontend: bool) -> None:
@@ -94,14 +94,14 @@ class Command(BaseCommand):
                 with stack.alone(report):
                     frontend.ensure(report)
         if not status.started:
-            self.stdout.write("The stack is up already.")
+            self.stdout.write("The stack is already running.")
         self._print(status)
 
     def _down(self, stack: Stack) -> None:
         with TerminalReporter() as report:
             stopped = stack.down(report)
         if not stopped:
-            self.stdout.write("Nothing of this stack was running.")
+            self.stdout.write("No service of this stack was running.")
 
     def _status(self, stack: Stack, *, as_json: bool) -> None:
         status = stack.status()
@@ -112,7 +112,7 @@ class Command(BaseCommand):
             self._print(status)
         if not status.ok:
             if not as_json:
-                self.stderr.write("Not everything runs. `manage.py stack up` starts it.")
+                self.stderr.write("Not all services are running. Start them with `manage.py stack up`.")
             sys.exit(UNAVAILABLE)
 
     def _env(self, stack: Stack) -> None:
