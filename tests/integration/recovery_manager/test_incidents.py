@@ -17,6 +17,7 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import findings, incidents
+from offsets.monitoring.group_state import AffectedRange
 from offsets.recovery.manager import RecoveryManager
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
 from tests.support.recovery_manager import STACK, Cluster, open_kinds, supervised, timeline
@@ -166,7 +167,7 @@ def test_what_was_seen_of_an_incident_is_kept_when_it_is_seen_no_more(manager: R
 
 
 def test_an_incident_names_a_bounded_number_of_ranges_and_takes_any_text() -> None:
-    affected = [findings.AffectedRange("t", 0, "failed", n, n + 1) for n in range(incidents.MAX_RANGES + 50)]
+    affected = [AffectedRange("t", 0, "failed", n, n + 1) for n in range(incidents.MAX_RANGES + 50)]
     moment = Worker.objects.create(worker_id="w", group_id=GROUP, hostname="h", process_id=1)
     moment.refresh_from_db()
     finding = findings.Finding("k", "s", "nul \x00", moment.started_at, ranges=affected, evidence="\x00")
