@@ -22,7 +22,7 @@ interface PartitionSnapshot {
   partition: number;
   /** a word of offsets.monitoring.status.Status; STUCK says where: "STUCK AT OFFSET 812,400" */
   status: string;
-  /** one sentence: what it means here, and what to do */
+  /** what it means here, and what to do */
   status_detail: string;
   owner: string | null;
   owner_heartbeat_age_seconds: number | null;
@@ -46,7 +46,7 @@ interface PartitionSnapshot {
   duplicates: number;
   /** store → offsets by which it is ahead of the ledger; null where it holds nothing */
   drift: Record<string, number | null>;
-  /** since when it has this status; null where no recovery manager watches */
+  /** since when it has this status; null without a recovery manager */
   status_since: string | null;
   /** until it has caught up, at the rate of the last minute */
   eta_seconds: number | null;
@@ -67,7 +67,7 @@ interface WorkerSnapshot {
   batch_in_hand: number;
   fenced_commits: number;
   last_error: string;
-  /** what it is busy with for longer than a second; empty while it is not */
+  /** its current stage, after one second; otherwise empty */
   stage: string;
   stage_seconds: number | null;
 }
@@ -148,7 +148,7 @@ interface UncountedSnapshot {
   end: number;
   detail: string;
   attempts: number;
-  /** null: no replay tries it by itself */
+  /** null: no automatic retry */
   retry_at: string | null;
   created_at: string;
   /** whether Kafka has deleted all of it; null: unknown */
@@ -163,7 +163,7 @@ interface DeadLetterSnapshot {
   offset: number;
   error_code: string;
   error_detail: string;
-  /** as text, cut; null for a tombstone */
+  /** as text, truncated; null for a tombstone */
   value: string | null;
   value_bytes: number | null;
   created_at: string;
