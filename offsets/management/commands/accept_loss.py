@@ -23,7 +23,7 @@ from offsets.types import RangeKind
 class Command(MoveCommand):
     help = (
         "Record as expired what Kafka deleted before it was read, and continue at the log start. With --failed, record "
-        "failed ranges as skipped instead, so that they are no longer retried."
+        "failed ranges as skipped instead, so that they are not retried."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
