@@ -1,4 +1,4 @@
-"""What is written beside an offset in `__consumer_offsets`: whose it is. Pure."""
+"""Metadata of an offset in `__consumer_offsets`: its epoch and worker. Pure."""
 
 import json
 
@@ -10,10 +10,10 @@ def metadata_of(stored: StoredOffset) -> str:
 
 
 def stored_offset(next_offset: int, metadata: str | None) -> StoredOffset:
-    """An offset with the epoch and worker of its metadata; epoch 0 where it is not ours, whatever it holds."""
+    """An offset with the epoch and worker of its metadata. Foreign metadata gives epoch 0."""
     try:
-        found = json.loads(metadata or "")
-        epoch, worker = found["epoch"], found["worker"]
+        fields = json.loads(metadata or "")
+        epoch, worker = fields["epoch"], fields["worker"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return StoredOffset(next_offset)
     if type(epoch) is not int or not 0 <= epoch < 2**63 or not isinstance(worker, str):

@@ -158,7 +158,7 @@ def test_the_command_accepts_failed_offsets_of_its_scope(checkpoint: PartitionCh
     assert failed_of(checkpoint) == []
     assert failed_of(other) == [(0, 1000)]
     assert set(OperatorAction.objects.values_list("source", "outcome")) == {("command", "applied")}
-    assert "holds no failed offsets" in refused("accept_loss", *scope, "--execute", "--reason", "r")
+    assert "No failed offsets" in refused("accept_loss", *scope, "--execute", "--reason", "r")
     assert "Select partitions" in refused("accept_loss", "--failed")
     assert "has no engagement-7" in refused("accept_loss", "--failed", "--topic", "engagement:7")
 
