@@ -85,9 +85,9 @@ class KafkaClient:
             raise FatalClientError(f"Fatal Kafka client error: {self._fatal}. Restart the worker.")
         if not messages:
             return NOTHING
-        return self._sorted(messages)
+        return self._by_partition(messages)
 
-    def _sorted(self, messages: Sequence[Message]) -> Fetched:
+    def _by_partition(self, messages: Sequence[Message]) -> Fetched:
         """Group records by partition. Messages arrive in runs of one partition, so the list is looked up once per run.
 
         Calls per message dominate the cost of fetching, so the topic is read only if there are several.
@@ -100,7 +100,7 @@ class KafkaClient:
         append = no_partition.append
         for message in messages:
             if (error := message.error()) is not None:
-                self._sort_error(error, message, out_of_range)
+                self._handle_error(error, message, out_of_range)
                 continue
             place = (topic or message.topic(), message.partition())
             if place != run:
@@ -109,7 +109,7 @@ class KafkaClient:
             append(message)
         return Fetched(records, frozenset(out_of_range), len(messages))
 
-    def _sort_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
+    def _handle_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
         if error.fatal():
             raise FatalClientError(f"Fatal Kafka client error: {error.str()}. Restart the worker.")
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

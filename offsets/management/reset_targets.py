@@ -18,16 +18,16 @@ _HEADERS = (["topic", "partition", "offset"], ["group", "topic", "partition", "o
 def timestamp_ms(text: str, now: datetime) -> int:
     """Parse an ISO 8601 timestamp into milliseconds. Raises RefusedError if it has no zone or is in the future."""
     try:
-        moment = datetime.fromisoformat(text)
+        timestamp = datetime.fromisoformat(text)
     except ValueError:
         raise RefusedError(
             f"Invalid timestamp {text!r}. Use ISO 8601 with a zone, e.g. 2026-11-23T14:30:00Z."
         ) from None
-    if moment.tzinfo is None:
+    if timestamp.tzinfo is None:
         raise RefusedError(f"Timestamp {text!r} has no zone. Append Z for UTC, or an offset such as +01:00.")
-    if moment > now:
+    if timestamp > now:
         raise RefusedError(f"Timestamp {text!r} is in the future. For the log end use --to-latest.")
-    return max(0, int(moment.timestamp() * 1000))
+    return max(0, int(timestamp.timestamp() * 1000))
 
 
 def duration_ms(text: str, now: datetime) -> int:
@@ -37,10 +37,10 @@ def duration_ms(text: str, now: datetime) -> int:
         raise RefusedError(f"Invalid duration {text!r}. Use days, hours, minutes and seconds, e.g. P1DT2H30M10S.")
     days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     try:
-        moment = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        timestamp = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     except OverflowError:
-        moment = datetime.fromtimestamp(0, UTC)
-    return max(0, int(moment.timestamp() * 1000))
+        timestamp = datetime.fromtimestamp(0, UTC)
+    return max(0, int(timestamp.timestamp() * 1000))
 
 
 def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:

@@ -88,7 +88,7 @@ class FileStore:
     def hold(self, group_id: str) -> None:
         """Register as the group's only worker until `close`. Raises RefusedError with the id of another process."""
         path = self.path(group_id).with_suffix(".owner")
-        with _errors_sorted(path):
+        with _translated_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             owner = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -119,7 +119,7 @@ class FileStore:
     def _locked(self, group_id: str) -> Iterator[None]:
         """Hold a lock on a separate file: a lock on the offset file would be lost when that is replaced."""
         path = self.path(group_id).with_suffix(".lock")
-        with _errors_sorted(path):
+        with _translated_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -220,7 +220,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _errors_sorted(path: Path) -> Iterator[None]:
+def _translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -23,7 +23,7 @@ class PostgresStore:
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = set(partitions)
-        with _errors_sorted():
+        with _translated_errors():
             rows = PartitionCheckpoint.objects.filter(
                 group_id=group_id, topic__in={tp.topic for tp in wanted}, retired_at__isnull=True
             ).values_list("topic", "partition", "next_offset", "epoch", "owner_id")
@@ -31,7 +31,7 @@ class PostgresStore:
         return {tp: stored for tp, stored in offsets.items() if tp in wanted}
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
-        with _errors_sorted(), transaction.atomic():
+        with _translated_errors(), transaction.atomic():
             return ledger.move_within(group_id, commits)
 
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
@@ -41,7 +41,7 @@ class PostgresStore:
         raise RefusedError("Cannot delete offsets from the ledger. To start a partition again, use rebuild_partition.")
 
     def warnings(self) -> list[str]:
-        with _errors_sorted(), connection.cursor() as cursor:
+        with _translated_errors(), connection.cursor() as cursor:
             cursor.execute("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
             return [
                 f"PostgreSQL runs with {name}={setting}. A crash of its machine can lose committed offsets."
@@ -56,7 +56,7 @@ class PostgresStore:
         """Nothing to close: Django owns the connection."""
 
 
-class _errors_sorted:
+class _translated_errors:
     def __enter__(self) -> None:
         return None
 

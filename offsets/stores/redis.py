@@ -68,7 +68,7 @@ class RedisStore:
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = list(partitions)
-        with _errors_sorted():
+        with _translated_errors():
             pipe = self._client.pipeline(transaction=False)
             for tp in wanted:
                 pipe.hmget(_key(group_id, tp), ["offset", "epoch", "worker"])
@@ -97,18 +97,18 @@ class RedisStore:
             return {}
         keys = [_key(group_id, row[0]) for row in rows]
         arguments: list[Any] = [value for row in rows for value in row[1:]]
-        with _errors_sorted():
+        with _translated_errors():
             refused = self._script(keys=keys, args=arguments)
         return {rows[int(index) - 1][0]: _reason(rows[int(index) - 1], what, held) for index, what, held in refused}
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
         keys = [_key(group_id, tp) for tp in partitions]
         if keys:
-            with _errors_sorted():
+            with _translated_errors():
                 self._client.delete(*keys)
 
     def warnings(self) -> list[str]:
-        with _errors_sorted():
+        with _translated_errors():
             try:
                 config = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
             except ResponseError:
@@ -162,16 +162,16 @@ def _reason(row: tuple[TopicPartition, str, int, int, str], what: str, held: str
     return unexpected_offset("redis", held, row[1])
 
 
-class _errors_sorted:
+class _translated_errors:
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError):
-            raise _sorted(error) from error
+            raise _translated(error) from error
 
 
-def _sorted(error: RedisError) -> OffsetsError:
+def _translated(error: RedisError) -> OffsetsError:
     text = str(error)
     if not isinstance(error, ResponseError):
         return ServiceUnavailableError(f"Redis is not available: {text}. Check REDIS_URL.")

@@ -111,7 +111,7 @@ class Command(OperatorCommand):
 
     def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
         """Requeue dead letters partition by partition: an error in one leaves the others unchanged."""
-        _refuse_beside_dead_letters(options)
+        _refuse_with_dead_letters(options)
         actor = Actor.of_operating_system()
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
@@ -211,31 +211,31 @@ def _show(console: Console, item: Mapping[str, Any]) -> None:
     console.print(escape(f"Replay {item['id']} {item['status']}: {share}{rate}{eta}. {item['detail']}"))
 
 
-def _refuse_beside_dead_letters(options: Mapping[str, Any]) -> None:
+def _refuse_with_dead_letters(options: Mapping[str, Any]) -> None:
     """Refuse range options with `--dead-letters`: they would be ignored, and more would be counted than named."""
     names = ("offsets", "since", "until", "status", "rate", "background")
-    beside = [f"--{name}" for name in names if options[name]]
-    if beside:
+    conflicting = [f"--{name}" for name in names if options[name]]
+    if conflicting:
         raise RefusedError(
-            f"--dead-letters cannot be combined with {', '.join(beside)}. To requeue single dead letters, use "
+            f"--dead-letters cannot be combined with {', '.join(conflicting)}. To requeue single dead letters, use "
             "`dead_letters --requeue --id ID`."
         )
 
 
-def _moment(option: str, text: str | None) -> int | None:
+def _timestamp_ms(option: str, text: str | None) -> int | None:
     """Parse an option's timestamp into milliseconds. Raises RefusedError."""
     if not text:
         return None
-    moment = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
-    if moment > datetime.now(UTC).timestamp() * 1000:
+    timestamp = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
+    if timestamp > datetime.now(UTC).timestamp() * 1000:
         raise RefusedError(f"--{option} {text!r} is in the future. Use a time in the past, or omit the option.")
-    return moment
+    return timestamp
 
 
 def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
     """The ranges that the options select. Raises RefusedError."""
     rows = in_scope(options["group"], options["topic"], everything=options["all"])
-    since, until = _moment("since", options["since"]), _moment("until", options["until"])
+    since, until = _timestamp_ms("since", options["since"]), _timestamp_ms("until", options["until"])
     if since is not None and until is not None and since >= until:
         raise RefusedError("--since must be before --until.")
     kinds = [RangeKind(name) for name in options["status"] or ()]
@@ -253,6 +253,6 @@ def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
         return [Wanted(row_id, offsets) for row_id, ranges in within.items() for offsets in ranges]
     wanted = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
     if not wanted:
-        words = ", ".join(kinds or [RangeKind.FAILED])
-        raise RefusedError(f"No {words} offsets in this scope. Nothing to replay.")
+        names = ", ".join(kinds or [RangeKind.FAILED])
+        raise RefusedError(f"No {names} offsets in this scope. Nothing to replay.")
     return wanted

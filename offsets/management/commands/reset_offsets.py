@@ -137,7 +137,7 @@ def _targets(options: Mapping[str, Any], rows: Sequence[PartitionCheckpoint]) ->
 def _clamped(
     rows: Sequence[PartitionCheckpoint], targets: Mapping[TopicPartition, int], logs: Mapping[int, Log]
 ) -> tuple[list[Move], list[str]]:
-    """Clamp the targets to the logs, as kafka-consumer-groups does, with a warning for each explicit target."""
+    """Clamp targets to the logs, as kafka-consumer-groups does. Explicit targets outside get a warning."""
     wanted, warnings = [], []
     for row in rows:
         if row.pk not in logs or _tp(row) not in targets:

@@ -61,11 +61,11 @@ class Command(OperatorCommand):
 
 def _show(console: Console, summary: WorkerSummary) -> None:
     rate = f", {summary.events_per_second:,.0f} events/s" if summary.events_per_second else ""
-    again = f"; {summary.deduplicated:,} deduplicated" if summary.deduplicated else ""
+    deduplicated = f"; {summary.deduplicated:,} deduplicated" if summary.deduplicated else ""
     failed = summary.failed_batches
     console.print(
         f"{summary.worker_id} counted {summary.events:,} events in {summary.commits:,} commits "
-        f"({summary.seconds:.1f} s{rate}){again}; {summary.dead_letters:,} dead letters, "
+        f"({summary.seconds:.1f} s{rate}){deduplicated}; {summary.dead_letters:,} dead letters, "
         f"{summary.fenced_commits:,} fenced commits."
         + (f" {summary.failed_batches:,} failed batches: see offsets_status." if failed else "")
     )

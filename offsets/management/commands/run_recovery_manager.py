@@ -78,10 +78,10 @@ class Command(OperatorCommand):
         if options["json"]:
             self.stdout.write(json.dumps(asdict(tick)))
         elif options["once"]:
-            self.emit(None, lambda console: console.print(_in_words(tick)), as_json=False)
+            self.emit(None, lambda console: console.print(_describe(tick)), as_json=False)
 
 
-def _in_words(tick: Tick) -> str:
+def _describe(tick: Tick) -> str:
     if not tick.leading:
         return f"Not the leader. {tick.trouble}".strip()
     lines = [f"{name}: {status}" for name, status in tick.statuses.items()]
