@@ -27,7 +27,7 @@ class Outbox:
         return {tp: entry for tp, entry in taken.items() if is_current(entry[0])}
 
     def put_back(self, entries: Mapping[TopicPartition, tuple[Claim, int]]) -> None:
-        """Queue entries that could not be sent again, unless there are newer ones."""
+        """Put back entries that could not be sent, except where newer ones are queued."""
         with self._lock:
             self._waiting = {**entries, **self._waiting}
 
