@@ -59,7 +59,7 @@ def api_view(*methods: str) -> Callable[[View], View]:
         @wraps(view)
         def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:
-                return error_response(405, f"Method {request.method} is not allowed. Use {' or '.join(methods)}.")
+                return error_response(405, f"Method not allowed. Use {' or '.join(methods)}.")
             try:
                 return _checked_for_csrf(request) or _refused_reader(request) or view(request, *args, **kwargs)
             except DATABASE_LOST:

@@ -216,7 +216,7 @@ def test_it_changes_nothing_by_other_methods(operator, path):
     response = operator.post(path)
 
     assert response.status_code == 405
-    assert response.json()["error"] == "Use GET or HEAD here."
+    assert response.json()["error"] == "Method not allowed. Use GET or HEAD."
 
 
 def test_it_refuses_to_act_by_get(operator):
