@@ -128,7 +128,7 @@ def name_of(checkpoint: PartitionCheckpoint) -> str:
 def require_live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> PartitionCheckpoint:
     """The checkpoint, if there is one that can be acted on. Raises UnknownPartitionError, RefusedError."""
     if checkpoint is None:
-        raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
     if checkpoint.retired_at is not None:
         raise RefusedError(
             f"{name_of(checkpoint)}: this checkpoint was retired ({checkpoint.retired_reason or 'no reason kept'}); "

@@ -28,31 +28,29 @@ _KINDS = (dead_letters.REQUEUE, dead_letters.DISCARD, dead_letters.REOPEN)
 
 @api_view("GET", "HEAD")
 def dead_letter_list(request: HttpRequest) -> HttpResponse:
-    """Newest first, filtered by status, topic, partition and error_code; `before` is the last id of the page before."""
-    chosen = _filter(request.GET.get)
-    rows = chosen.rows().order_by("-pk")
+    """Newest first, filtered by status, topic, partition and error_code. `before` is the previous page's last id."""
+    selected = _filter(request.GET.get)
+    rows = selected.rows().order_by("-pk")
     if before := request.GET.get("before"):
         rows = rows.filter(pk__lt=number_of("before", before))
-    return JsonResponse({"count": chosen.rows().count(), "items": dead_letters.listed(rows, MAX_LISTED)})
+    return JsonResponse({"count": selected.rows().count(), "items": dead_letters.listed(rows, MAX_LISTED)})
 
 
 @api_view("GET", "HEAD")
 def dead_letter_detail(request: HttpRequest, dead_letter_id: int) -> HttpResponse:
     row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(dead_letter_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no dead letter {dead_letter_id}.")
+        return error_response(404, f"Unknown dead letter {dead_letter_id}.")
     return JsonResponse(dead_letters.as_json(row))
 
 
 @api_view("GET", "HEAD", "POST")
 def dead_letters_act(request: HttpRequest, kind: str) -> HttpResponse:
-    """Requeue, discard or reopen: GET says what it would do to `ids` or to what a filter matches; POST does it to
-    exactly the `ids` that the preview gave.
+    """Requeue, discard or reopen. GET previews it for `ids` or for what a filter matches; POST applies it to exactly
+    the `ids` of the preview.
     """
     if kind not in _KINDS:
-        return error_response(
-            404, f"There is no action {kind[:40]!r} on dead letters; use one of: {', '.join(_KINDS)}."
-        )
+        return error_response(404, f"Unknown action {kind[:40]!r} on dead letters. Use one of: {', '.join(_KINDS)}.")
     actor = Actor.of_user(request.user)
     if request.method != "POST":
         shown = dead_letters.preview(kind, _filter(request.GET.get, reopen=kind == dead_letters.REOPEN), actor)
@@ -68,8 +66,12 @@ def dead_letters_act(request: HttpRequest, kind: str) -> HttpResponse:
         )
     body = body_of(request)
     ids = body.get("ids")
-    if not isinstance(ids, list) or not ids or not all(type(one) is int and 0 < one <= MAX_INTEGER for one in ids):
-        raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
+    if (
+        not isinstance(ids, list)
+        or not ids
+        or not all(type(number) is int and 0 < number <= MAX_INTEGER for number in ids)
+    ):
+        raise BadInputError("`ids` must be a list of dead letter ids. Use those of the preview.")
     done = dead_letters.resolve(kind, tuple(ids), actor=actor, reason=reason_of(body), source=Source.API)
     return JsonResponse(
         {

@@ -1,6 +1,6 @@
-"""What the views of the API share: checks before, errors as JSON after, and readers of input.
+"""Shared by the API views: access checks, errors as JSON, and parsing of input.
 
-Always JSON; an `error` says what to do, and then nothing was changed.
+All answers are JSON. If there is an `error`, it says what to do, and nothing was changed.
 """
 
 import json
@@ -27,7 +27,7 @@ MAX_INTEGER = 2**63 - 1
 
 
 class BadInputError(OffsetsError):
-    """The request cannot be understood."""
+    """The request is invalid."""
 
     http_status = 400
 
@@ -37,7 +37,7 @@ def error_response(status: int, message: str) -> JsonResponse:
 
 
 class _CsrfCheck(CsrfViewMiddleware):
-    """Django's own check, answering in JSON instead of HTML."""
+    """Django's CSRF check with a JSON answer instead of HTML."""
 
     def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
         return error_response(403, f"{reason} Reload the page and try again.")
@@ -50,20 +50,22 @@ def _checked_for_csrf(request: HttpRequest) -> HttpResponseBase | None:
 
 
 def api_view(*methods: str) -> Callable[[View], View]:
-    """Method, CSRF, login, permission to look, and errors as JSON: in this order, the same for every view."""
+    """Wrap a view: check method, CSRF token, login and view permission, in this order, and answer errors as JSON."""
 
     def decorate(view: View) -> View:
-        # Exempt from the middleware only because the same check is made here, with an answer the page can read.
+        # Exempt from the middleware because the same check is made here, with a JSON answer.
         @csrf_exempt
         @never_cache
         @wraps(view)
         def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:
-                return error_response(405, f"Use {' or '.join(methods)} here.")
+                return error_response(405, f"Method not allowed. Use {' or '.join(methods)}.")
             try:
                 return _checked_for_csrf(request) or _refused_reader(request) or view(request, *args, **kwargs)
             except DATABASE_LOST:
-                return error_response(503, "The database does not answer. Nothing is known to have changed; try again.")
+                return error_response(
+                    503, "The database is unavailable, and the outcome is unknown. Refresh, then try again."
+                )
             except (BadInputError, RefusedError, ServiceUnavailableError) as error:
                 return error_response(error.http_status, str(error))
 
@@ -76,7 +78,9 @@ def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     if not request.user.is_authenticated:
         return error_response(403, "Log in first.")
     if not can_view(request.user):
-        return error_response(403, f"{request.user.get_username()} may not see this. Ask for the group 'viewer'.")
+        return error_response(
+            403, f"{request.user.get_username()} has no view permission. Ask to join the group 'viewer'."
+        )
     return None
 
 
@@ -88,7 +92,7 @@ def reason_of(body: dict[str, Any]) -> str:
 
 
 def body_of(request: HttpRequest) -> dict[str, Any]:
-    """The request's JSON object, or its form with the fields of `seen` beside the reason."""
+    """The JSON object of the request, or the same from a form, which has the fields of `seen` at top level."""
     if request.content_type == "application/json":
         try:
             body = json.loads(request.body)
@@ -97,7 +101,7 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise BadInputError("The body is not valid JSON.") from None
         if not isinstance(body, dict):
-            raise BadInputError("The body must be a JSON object: {reason, seen: {epoch, owner, desired_state}}.")
+            raise BadInputError("The body must be a JSON object, e.g. {reason, seen: {epoch, owner, desired_state}}.")
         return body
     form = request.POST
     epoch = form.get("epoch", "")
@@ -118,9 +122,9 @@ def number_of(name: str, value: Any) -> int:
 
 
 def word_of(name: str, value: str | None) -> str:
-    """A filter's text. The path and the query may hold NUL; the database refuses it."""
+    """The text of a filter. A query can contain NUL characters, which the database rejects."""
     if "\x00" in (value or ""):
-        raise BadInputError(f"`{name}` must not hold NUL.")
+        raise BadInputError(f"`{name}` must not contain NUL characters.")
     return value or ""
 
 

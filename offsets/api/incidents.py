@@ -1,4 +1,4 @@
-"""Incidents in full."""
+"""Incidents: inspect one."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
@@ -9,8 +9,8 @@ from offsets.monitoring import incidents
 
 @api_view("GET", "HEAD")
 def incident_detail(request: HttpRequest, incident_id: int) -> HttpResponse:
-    """An incident whole: its ranges, what was seen, its timeline and who was told."""
+    """One incident: ranges, evidence, timeline and notifications."""
     row = Incident.objects.filter(pk=min(incident_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no incident {incident_id}.")
+        return error_response(404, f"Unknown incident {incident_id}.")
     return JsonResponse(incidents.as_json(row))

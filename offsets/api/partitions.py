@@ -1,4 +1,4 @@
-"""Partitions: preview an action, then apply what was previewed."""
+"""Partitions: preview an action, then apply it."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +16,7 @@ from offsets.models import OperatorAction, PartitionCheckpoint
 
 @api_view("GET", "HEAD")
 def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
-    """What an action would do, in words, and the `seen` that the POST must repeat."""
+    """What an action will do, as text, and the `seen` that the POST must repeat."""
     if kind in _MOVES:
         return JsonResponse(_shown(_preview_move(request, checkpoint_id, MoveKind(kind))))
     shown = pause.preview(_kind(kind), _known_id(checkpoint_id), Actor.of_user(request.user))
@@ -39,7 +39,7 @@ def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse
 
 @api_view("POST")
 def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
-    """Apply what was previewed, if the partition is still as it was seen."""
+    """Apply the previewed action, if the partition has not changed since."""
     body = body_of(request)
     reason = reason_of(body)
     if kind in _MOVES:
@@ -58,7 +58,7 @@ def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
 # --- Moves ----------------------------------------------------------------------------------------
 
 _MOVES = frozenset(kind.value for kind in MoveKind)
-#: Words for a target, beside an offset; the log's bounds are asked when they are used.
+#: Targets that are not offsets. They are resolved to the log bounds when the request arrives.
 _WORDS = ("earliest", "latest")
 
 
@@ -72,27 +72,30 @@ def _apply_move(
 ) -> OperatorAction:
     target = body.get("to", "")
     if not isinstance(target, str | int) or isinstance(target, bool):
-        raise BadInputError("`to` must be an offset, as the preview gave it.")
+        raise BadInputError("`to` must be an offset. Use that of the preview.")
     seen = _seen(body.get("seen"))
     if seen.next_offset is None:
-        raise BadInputError("`seen` must hold next_offset, as the preview gave it.")
+        raise BadInputError("`seen` must contain next_offset. Use that of the preview.")
     move = Move(_known_id(checkpoint_id), _target(kind, checkpoint_id, str(target)), seen)
     actor = Actor.of_user(request.user)
     return moves.move_partitions(kind, [move], actor=actor, reason=reason, source=Source.API)[0]
 
 
 def _target(kind: MoveKind, checkpoint_id: int, text: str) -> int:
-    """An offset, or a word for one. Actions that choose their target themselves take none."""
+    """The target offset from an offset or word; 0 for actions that choose their target themselves."""
     if kind not in (MoveKind.SEEK, MoveKind.SKIP):
         return 0
     if text in _WORDS:
         logs = moves.logs_of(PartitionCheckpoint.objects.filter(pk=checkpoint_id))
         if checkpoint_id not in logs:
-            raise UnknownPartitionError(f"Kafka does not know the log of checkpoint {checkpoint_id}.")
+            raise UnknownPartitionError(
+                f"Cannot read the log bounds of checkpoint {checkpoint_id}: the topic was deleted or "
+                "the partition has no leader."
+            )
         bounds = logs[checkpoint_id].bounds
         return bounds.start if text == "earliest" else bounds.end
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_INTEGER):
-        raise BadInputError(f"`to` must be an offset, {' or '.join(_WORDS)}, not {text[:40]!r}.")
+        raise BadInputError(f"Invalid `to` {text[:40]!r}. Use an offset, {' or '.join(_WORDS)}.")
     return int(text)
 
 
@@ -119,21 +122,21 @@ def _kind(text: str) -> ActionKind:
         return ActionKind(text)
     except ValueError:
         known = ", ".join([kind.value for kind in ActionKind] + sorted(_MOVES))
-        raise UnknownPartitionError(f"There is no action {text!r}; use one of: {known}.") from None
+        raise UnknownPartitionError(f"Unknown action {text!r}. Use one of: {known}.") from None
 
 
 def _known_id(checkpoint_id: int) -> int:
-    """The path takes any digits; the database does not."""
+    """Refuse an id that is too large for the database."""
     if checkpoint_id > MAX_INTEGER:
-        raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
     return checkpoint_id
 
 
 def _seen(value: Any) -> Seen:
     if isinstance(value, dict):
         epoch, owner, state = value.get("epoch"), value.get("owner"), value.get("desired_state")
-        at = value.get("next_offset")
-        named = (owner is None or isinstance(owner, str)) and (at is None or type(at) is int)
-        if named and type(epoch) is int and isinstance(state, str):
-            return Seen(epoch, owner, state, at)
-    raise BadInputError("`seen` must hold epoch, owner (or null) and desired_state, as the preview gave them.")
+        next_offset = value.get("next_offset")
+        valid = (owner is None or isinstance(owner, str)) and (next_offset is None or type(next_offset) is int)
+        if valid and type(epoch) is int and isinstance(state, str):
+            return Seen(epoch, owner, state, next_offset)
+    raise BadInputError("`seen` must contain epoch, owner (or null) and desired_state. Use those of the preview.")

@@ -1,4 +1,4 @@
-"""Replays, and failed offsets that are accepted: a GET previews, a POST does what was previewed."""
+"""Replays, and accepting failed offsets: a GET previews, a POST applies."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,18 +28,18 @@ from offsets.tasks import dispatch_replay
 
 @api_view("GET", "HEAD", "POST")
 def replay_list(request: HttpRequest) -> HttpResponse:
-    """The group's replays, newest first; with POST `{ranges, reason}` begin one."""
+    """GET lists the group's replays, newest first. POST `{ranges, reason}` starts one."""
     if request.method != "POST":
         rows = Replay.objects.filter(group_id=settings.ENGAGEMENT_GROUP).order_by("-pk")[:MAX_LISTED]
         return JsonResponse({"items": [replay_rows.progress(row) for row in rows]})
     body = body_of(request)
     ranges = body.get("ranges")
-    if not isinstance(ranges, list) or not all(isinstance(one, dict) for one in ranges):
+    if not isinstance(ranges, list) or not all(isinstance(fields, dict) for fields in ranges):
         raise BadInputError("`ranges` must be a list of {checkpoint_id, start, end, to_count}.")
-    wanted = [_wanted(one.get, whole=True) for one in ranges]
+    wanted = [_wanted(fields.get, whole=True) for fields in ranges]
     limit = body.get("records_per_second")
     if limit is not None and (type(limit) is not int or not 0 < limit <= 2**31 - 1):
-        raise BadInputError("`records_per_second` must be a whole number above 0, or absent.")
+        raise BadInputError("`records_per_second` must be a whole number from 1. Omit it for no limit.")
     replay = requests.begin(
         wanted,
         actor=Actor.of_user(request.user),
@@ -47,14 +47,14 @@ def replay_list(request: HttpRequest) -> HttpResponse:
         source=Source.API,
         records_per_second=limit,
     )
-    # A Redis that is away only delays it: the recovery manager sends it as well.
+    # If Redis is unavailable, the recovery manager dispatches the replay later.
     dispatch_replay(replay.pk)
     return JsonResponse({"outcome": "applied", "replay_id": replay.pk, **replay_rows.progress(replay)})
 
 
 @api_view("GET", "HEAD")
 def replay_preview(request: HttpRequest) -> HttpResponse:
-    """What replaying `[start, end)` of a checkpoint would do, and the `to_count` that the POST must repeat."""
+    """What replaying `[start, end)` of a checkpoint will do, and the `to_count` that the POST must repeat."""
     plan = requests.preview([_wanted(request.GET.get, whole=False)], Actor.of_user(request.user))[0]
     return JsonResponse({"kind": replay_rows.KIND, "target": plan.name, "text": plan.text, **plan.as_json()})
 
@@ -63,18 +63,18 @@ def replay_preview(request: HttpRequest) -> HttpResponse:
 def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
     row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no replay {replay_id}.")
+        return error_response(404, f"Unknown replay {replay_id}.")
     ranges = [
         {
-            "topic": one.checkpoint.topic,
-            "partition": one.checkpoint.partition,
-            "start": one.start,
-            "end": one.end,
-            "position": one.position,
-            "state": one.state,
-            "detail": one.detail,
+            "topic": part.checkpoint.topic,
+            "partition": part.checkpoint.partition,
+            "start": part.start,
+            "end": part.end,
+            "position": part.position,
+            "state": part.state,
+            "detail": part.detail,
         }
-        for one in row.ranges.select_related("checkpoint").order_by("pk")[:MAX_LISTED]
+        for part in row.ranges.select_related("checkpoint").order_by("pk")[:MAX_LISTED]
     ]
     return JsonResponse({**replay_rows.progress(row), "ranges": ranges})
 
@@ -83,7 +83,7 @@ def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
 def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
     row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no replay {replay_id}.")
+        return error_response(404, f"Unknown replay {replay_id}.")
     if request.method != "POST":
         text = requests.preview_cancel(row.pk, Actor.of_user(request.user))
         return JsonResponse({"kind": requests.CANCEL, "target": f"replay {replay_id}", "text": text})
@@ -93,15 +93,15 @@ def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
 
 
 def _wanted(get: Callable[[str], Any], *, whole: bool) -> Wanted:
-    """A range as the query or the body gives it; `whole`: with the number that the preview showed."""
+    """Parse a range of the query or body. `whole`: it must have the preview's `to_count`."""
     checkpoint_id, offsets = place_of(get)
     return Wanted(checkpoint_id, offsets, number_of("to_count", get("to_count")) if whole else None)
 
 
 @api_view("GET", "HEAD", "POST")
 def accept_failed(request: HttpRequest) -> HttpResponse:
-    """Accept that failed offsets are not counted: GET says how many, POST `{checkpoint_id, start, end, failed, reason}`
-    does it.
+    """Record failed offsets as skipped. GET previews how many; POST `{checkpoint_id, start, end, failed, reason}`
+    applies it.
     """
     actor = Actor.of_user(request.user)
     if request.method != "POST":

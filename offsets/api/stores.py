@@ -1,4 +1,4 @@
-"""Reconcile another store with the ledger, for one partition."""
+"""Write the ledger's offset of one partition to another store."""
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -14,52 +14,55 @@ _STORES = ("kafka", "redis", "file")
 
 @api_view("GET", "HEAD", "POST")
 def reconcile_store(request: HttpRequest, checkpoint_id: int, store: str) -> HttpResponse:
-    """What the store would be told, and the `stored` that the POST `{reason, stored}` must repeat."""
+    """What will be written to the store, and the `stored` that the POST `{reason, stored}` must repeat."""
     if store not in _STORES:
-        return error_response(404, f"There is no store {store[:40]!r} to reconcile; use one of: {', '.join(_STORES)}.")
+        return error_response(404, f"Unknown store {store[:40]!r}. Use one of: {', '.join(_STORES)}.")
     actor = Actor.of_user(request.user)
     if request.method != "POST":
         check_allowed(reconcile.KIND, actor)
-        one = _difference(checkpoint_id, store)
+        drift = _drift(checkpoint_id, store)
+        target = str(drift.topic_partition)
         return JsonResponse(
-            {"kind": reconcile.KIND, "target": str(one.topic_partition), "text": _in_words(one), "stored": one.stored}
+            {"kind": reconcile.KIND, "target": target, "text": _describe(drift), "stored": drift.stored}
         )
     body = body_of(request)
     stored = body.get("stored")
     if stored is not None and type(stored) is not int:
-        raise BadInputError("`stored` must be an offset or null, as the preview gave it.")
-    # Asked only of those who may act: a store's answer costs a request.
+        raise BadInputError("`stored` must be an offset or null. Use that of the preview.")
+    # Only operators cause a request to the store.
     if actor.allowed:
-        one = _difference(checkpoint_id, store)
-        if one.stored != stored:
+        drift = _drift(checkpoint_id, store)
+        if drift.stored != stored:
             raise StalePreviewError(
-                f"The {store} store of {one.topic_partition} held {_said(stored)} when you looked, now "
-                f"{_said(one.stored)}. Nothing was changed; look again."
+                f"The {store} store of {drift.topic_partition} changed since the preview: it had {_offset(stored)}, "
+                f"now it has {_offset(drift.stored)}. Nothing was changed. Refresh the preview."
             )
-        found = [one]
+        drifts = [drift]
     else:
-        found = []
-    done = reconcile.write_to_store(store, found, actor=actor, reason=reason_of(body), source=Source.API)
+        drifts = []
+    done = reconcile.write_to_store(store, drifts, actor=actor, reason=reason_of(body), source=Source.API)
     return JsonResponse({"outcome": "applied", "action_id": done[0].pk, "detail": done[0].detail})
 
 
-def _difference(checkpoint_id: int, store: str) -> Drift:
-    """Raises UnknownPartitionError, RefusedError where the two agree."""
-    found = reconcile.compare(settings.ENGAGEMENT_GROUP, store, [min(checkpoint_id, MAX_INTEGER)])
-    if not found:
-        raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
-    if found[0].offsets == 0:
-        raise RefusedError(f"The {store} store of {found[0].topic_partition} agrees with the ledger; nothing to do.")
-    return found[0]
+def _drift(checkpoint_id: int, store: str) -> Drift:
+    """Raises UnknownPartitionError, and RefusedError if there is no drift."""
+    drifts = reconcile.compare(settings.ENGAGEMENT_GROUP, store, [min(checkpoint_id, MAX_INTEGER)])
+    if not drifts:
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
+    if drifts[0].offsets == 0:
+        raise RefusedError(f"The {store} store of {drifts[0].topic_partition} equals the ledger. Nothing to do.")
+    return drifts[0]
 
 
-def _in_words(one: Drift) -> str:
-    follow = "" if one.stored is None else f" To make the ledger follow the store instead, move it to {one.stored:,}."
+def _describe(drift: Drift) -> str:
+    seek = (
+        "" if drift.stored is None else f" To use the store's offset instead, seek the partition to {drift.stored:,}."
+    )
     return (
-        f"The {one.store} store of {one.topic_partition} holds {_said(one.stored)}, the ledger "
-        f"{one.ledger_next_offset:,}. The store is told what the ledger says; nothing is counted or lost.{follow}"
+        f"The {drift.store} store of {drift.topic_partition} has {_offset(drift.stored)}, the ledger "
+        f"{drift.ledger_next_offset:,}. The ledger's offset is written to the store; no count changes.{seek}"
     )
 
 
-def _said(offset: int | None) -> str:
-    return "nothing" if offset is None else f"{offset:,}"
+def _offset(offset: int | None) -> str:
+    return "no offset" if offset is None else f"{offset:,}"

@@ -1,4 +1,4 @@
-"""Undo, health, and the answer at unknown addresses."""
+"""Undo, health, and the answer for unknown paths."""
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -12,7 +12,7 @@ from offsets.database import DATABASE_LOST
 
 @api_view("GET", "HEAD", "POST")
 def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
-    """What taking an action back would do; with POST and a reason, take it back."""
+    """GET previews the undo of an action; POST with a reason applies it."""
     actor = Actor.of_user(request.user)
     undone = undo.find(str(action_id))
     if request.method != "POST":
@@ -23,13 +23,13 @@ def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
 
 @api_view("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def not_found(request: HttpRequest) -> HttpResponse:
-    """Any other path below /api/: an answer in JSON there too."""
-    return error_response(404, "There is nothing at this address.")
+    """Answer any other path below /api/ in JSON too."""
+    return error_response(404, "Unknown path.")
 
 
 @never_cache
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Whether this process answers and reaches its database. Says nothing else: anybody may ask."""
+    """Whether this process can reach its database. It says nothing else, because it needs no login."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")

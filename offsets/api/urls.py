@@ -1,4 +1,4 @@
-"""Addresses of the HTTP API, below the site's root."""
+"""URLs of the HTTP API, relative to the site root."""
 
 from django.urls import path, re_path
 

@@ -10,9 +10,9 @@ from offsets.api.http import BadInputError, api_view, body_of, reason_of
 
 @api_view("GET", "HEAD", "POST")
 def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
-    """What evicting a worker would do, and what it owns; with POST `{reason, owned}` do it."""
+    """GET previews the eviction and what the worker owns; POST `{reason, seen: {owned}}` applies it."""
     if "\x00" in worker_id:
-        raise UnknownWorkerError("There is no worker of this name.")
+        raise UnknownWorkerError("Unknown worker.")
     actor = Actor.of_user(request.user)
     if request.method != "POST":
         shown = eviction.preview(worker_id, actor)
@@ -22,7 +22,7 @@ def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
     body = body_of(request)
     seen = body.get("seen")
     owned = seen.get("owned") if isinstance(seen, dict) else None
-    if not isinstance(owned, list) or not all(type(one) is int for one in owned):
-        raise BadInputError("`seen` must hold owned, as the preview gave it.")
+    if not isinstance(owned, list) or not all(type(checkpoint_id) is int for checkpoint_id in owned):
+        raise BadInputError("`seen` must contain owned. Use that of the preview.")
     action = eviction.evict(worker_id, actor=actor, reason=reason_of(body), source=Source.API, owned=owned)
     return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})

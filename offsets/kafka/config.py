@@ -1,4 +1,4 @@
-"""librdkafka settings. Secrets pass through and are never logged. Figures: docs/explanation/architecture.md."""
+"""librdkafka settings. Secrets are passed on and never logged. Figures: docs/explanation/architecture.md."""
 
 import logging
 import time
@@ -10,9 +10,9 @@ _logger = logging.getLogger("offsets.kafka")
 
 
 class ThinnedLogger(logging.LoggerAdapter[logging.Logger]):
-    """Lets one librdkafka line a kind through every `interval_seconds`.
+    """Logs at most one librdkafka line of a kind every `interval_seconds`.
 
-    While a broker is down librdkafka repeats itself about 20 times a second.
+    While a broker is down, librdkafka logs about 20 lines a second.
     """
 
     def __init__(self, logger: logging.Logger, interval_seconds: float = 10.0) -> None:
@@ -29,9 +29,9 @@ class ThinnedLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def client_config() -> dict[str, Any]:
-    """What every client needs: brokers, the user's pass-through settings, a quiet logger.
+    """Settings of every client: brokers, the user's `KAFKA_CONFIG_*`, and a thinned logger.
 
-    The user's `KAFKA_CONFIG_*` come first, so they cannot undo what correctness rests on.
+    The user's settings come first, so that they cannot override those that correctness depends on.
     """
     return {
         **settings.KAFKA_CONFIG,
@@ -43,9 +43,9 @@ def client_config() -> dict[str, Any]:
 
 
 def consumer_config(group_id: str, client_id: str, instance_id: str = "") -> dict[str, Any]:
-    """A consumer that commits nothing by itself and never chooses an offset by itself.
+    """Settings of a consumer that neither commits nor chooses offsets by itself.
 
-    `instance_id` makes it a static member (R6): it may restart within the session timeout without a rebalance.
+    With `instance_id` it is a static member (R6), which can restart within the session timeout without a rebalance.
     """
     config = client_config() | {
         "group.id": group_id,
@@ -53,12 +53,12 @@ def consumer_config(group_id: str, client_id: str, instance_id: str = "") -> dic
         "group.protocol": settings.GROUP_PROTOCOL,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Out of range must be an error that halts the partition, never a silent jump (R16).
+        # An offset out of range must halt the partition, not be reset silently (R16).
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "enable.partition.eof": False,
         "max.poll.interval.ms": settings.MAX_POLL_INTERVAL_MS,
-        # 0.19 M records/s with the defaults, 1.5 to 2.1 M with these: the 1 s queue back-off is the stall.
+        # 1.5 to 2.1 M records/s instead of 0.19 M with the defaults, whose queue back-off of 1 s stalls fetching.
         "fetch.queue.backoff.ms": 1,
         "fetch.message.max.bytes": 10 * 1024 * 1024,
         "fetch.max.bytes": 100 * 1024 * 1024,

@@ -1,4 +1,4 @@
-"""Kafka's errors, sorted into ours."""
+"""Translates Kafka's errors to ours."""
 
 from concurrent.futures import Future
 from typing import Any
@@ -30,11 +30,11 @@ def translated(error: KafkaException) -> Exception:
         return TopicNotFoundError(detail.str())
     if detail.code() in _UNAVAILABLE or detail.retriable():
         return ServiceUnavailableError(f"Kafka is not available: {detail.str()}.")
-    return RefusedError(f"Kafka refused: {detail.str()}")
+    return RefusedError(f"Kafka rejected the request: {detail.str()}")
 
 
 def result_of(future: "Future[Any]", timeout_seconds: float) -> Any:
-    """The future's value. Raises ServiceUnavailableError, RefusedError, TopicNotFoundError."""
+    """Wait for the future's value. Raises ServiceUnavailableError, RefusedError, TopicNotFoundError."""
     try:
         return future.result(timeout=timeout_seconds + 1)
     except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""A group's committed offsets in Kafka, read and written from outside the group."""
+"""Read and write a group's committed offsets in Kafka from outside the group."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -14,26 +14,26 @@ from offsets.types import StoredOffset, TopicPartition
 
 _MEMBERS_ONLY = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS)
 _ACTIVE = (
-    "The group is active: only its members may commit to Kafka. Its workers mirror the ledger there; stop them to "
-    "write from outside."
+    "The group is active, so only its members can commit to Kafka. Its workers mirror the ledger there. To write from "
+    "outside, stop them."
 )
 
 
 def committed_offsets(
     group_id: str, partitions: Collection[TopicPartition], timeout_seconds: float
 ) -> dict[TopicPartition, StoredOffset]:
-    """Partitions without a commit are left out. Raises ServiceUnavailableError, RefusedError.
+    """A group's committed offsets, without partitions that have none. Raises ServiceUnavailableError, RefusedError.
 
-    By a consumer that never joins. The admin client's ListConsumerGroupOffsets ends the process (a segmentation fault
-    in librdkafka's rd_kafka_cgrp_op, seen with confluent-kafka 2.16.1) when the group's coordinator is not ready, as
-    after any restart of a broker.
+    It uses a consumer that never joins the group. The admin client's ListConsumerGroupOffsets crashes the process (a
+    segmentation fault in librdkafka's rd_kafka_cgrp_op, seen with confluent-kafka 2.16.1) while the group's coordinator
+    is not ready, as after a broker restart.
     """
-    asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
-    if not asked:
+    wanted = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
+    if not wanted:
         return {}
     consumer = Consumer({**client_config(), "group.id": group_id, "enable.auto.commit": False})
     try:
-        answer = consumer.committed(asked, timeout=timeout_seconds)
+        answer = consumer.committed(wanted, timeout=timeout_seconds)
     except KafkaException as error:
         raise translated(error) from error
     finally:
@@ -47,16 +47,16 @@ def committed_offsets(
 
 
 def alter_offsets(group_id: str, offsets: Mapping[TopicPartition, StoredOffset], timeout_seconds: float) -> None:
-    """Commit for a group from outside. Raises ServiceUnavailableError, and RefusedError while the group has members."""
+    """Commit offsets from outside the group. Raises ServiceUnavailableError, or RefusedError while it has members."""
     if not offsets:
         return
     wanted = [
         KafkaTopicPartition(tp.topic, tp.partition, stored.next_offset, metadata=metadata_of(stored))
         for tp, stored in offsets.items()
     ]
-    # A new client each time: one that outlived a restart of its broker did not find the group's coordinator for a
-    # minute (librdkafka 2.16). Only operators write from outside, so the cost does not matter.
-    client = AdminClient(client_config())  # the variable keeps the client alive: without it the futures never resolve
+    # A new client each time: after a broker restart, an existing client did not find the group's coordinator for a
+    # minute (librdkafka 2.16). Only operator actions write from outside, so the cost does not matter.
+    client = AdminClient(client_config())  # keep a reference: without one the futures never resolve
     futures = client.alter_consumer_group_offsets(
         [ConsumerGroupTopicPartitions(group_id, wanted)], request_timeout=timeout_seconds
     )
@@ -75,4 +75,4 @@ def _raise_first(errors: Iterable[KafkaError]) -> None:
             raise RefusedError(_ACTIVE)
         if error.retriable():
             raise ServiceUnavailableError(f"Kafka is not available: {error.str()}.")
-        raise RefusedError(f"Kafka refused: {error.str()}")
+        raise RefusedError(f"Kafka rejected the request: {error.str()}")

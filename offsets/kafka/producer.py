@@ -1,4 +1,4 @@
-"""A producer that knows what was delivered."""
+"""A producer that counts confirmed deliveries."""
 
 import time
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ from confluent_kafka import KafkaError, Message, Producer
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.config import client_config
 
-#: Without a single delivery for this long the broker counts as gone.
+#: Without a delivery for this long, the broker counts as unavailable.
 DELIVERY_TIMEOUT_SECONDS = 30
 
 
 class EventProducer:
-    """Sends records and counts confirmed deliveries. Idempotent: a retry never makes a duplicate in the log."""
+    """Sends records and counts confirmed deliveries. Idempotent: retries do not write duplicates."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -35,7 +35,7 @@ class EventProducer:
         )
 
     def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Queue records, waiting while the queue is full. Raises ServiceUnavailableError after a failed delivery."""
+        """Queue records; block while the queue is full. Raises ServiceUnavailableError after a failed delivery."""
         for key, value in records:
             while True:
                 try:
@@ -49,22 +49,22 @@ class EventProducer:
         self._raise_failure()
 
     def flush(self) -> None:
-        """Wait for all deliveries, however long they take while they keep coming.
+        """Wait for all deliveries, as long as they make progress.
 
-        Raises ServiceUnavailableError if one failed, or none came for DELIVERY_TIMEOUT_SECONDS.
+        Raises ServiceUnavailableError if one failed, or if none was confirmed for DELIVERY_TIMEOUT_SECONDS.
         """
         seen, last_delivery = self.delivered, time.monotonic()
         while (left := self._producer.flush(1.0)) and not self.failed:
             if self.delivered > seen:
                 seen, last_delivery = self.delivered, time.monotonic()
             elif time.monotonic() - last_delivery > DELIVERY_TIMEOUT_SECONDS:
-                raise ServiceUnavailableError(f"Kafka has not confirmed {left} events; they may or may not be there.")
+                raise ServiceUnavailableError(f"Kafka has not confirmed {left} events. They may have been written.")
         self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self.failed:
             raise ServiceUnavailableError(
-                f"Kafka did not take {self.failed} events ({self.last_failure}); {self.delivered} were confirmed."
+                f"Delivery of {self.failed} events failed ({self.last_failure}). {self.delivered} were confirmed."
             )
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:

@@ -1,9 +1,9 @@
 """The offset ledger: the only writer of checkpoints, ranges and dead letters.
 
-Every mutation locks the checkpoint row first, several of them in id order, and counts the rows it changed. The locks
-are FOR NO KEY UPDATE: samples, health and incidents, which refer to the row, must not wait for a stopped worker.
-Functions run inside the caller's transaction where they say so, otherwise they open their own.
-Rule numbers are those of docs/explanation/architecture.md.
+Every mutation first locks the checkpoint rows, in id order, and checks the number of rows it changed. The locks are
+FOR NO KEY UPDATE, so that inserts of samples, health and incidents, which refer to the row, do not wait for them.
+A function runs in the caller's transaction if its docstring says so; otherwise it opens its own.
+Rule numbers (R1, R2, …) are those of docs/explanation/architecture.md.
 """
 
 from offsets.ledger.claims import (

@@ -1,4 +1,4 @@
-"""What every management command of ours shares: exit statuses, `--json`, plain words for errors."""
+"""Shared by all management commands: exit statuses, `--json`, and errors as one sentence."""
 
 import argparse
 import json
@@ -19,17 +19,19 @@ EXIT_AIM_NOT_MET = 1
 EXIT_REFUSED = 2
 EXIT_UNAVAILABLE = 3
 PIPED_WIDTH = 180
+#: Printed after a preview that was not applied.
+DRY_RUN = "Dry run: nothing was changed. To apply, add --execute --reason '…'."
 
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime | date):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    raise TypeError(f"Cannot write {type(value).__name__} as JSON.")
 
 
 @contextmanager
 def errors_as_exit_status() -> Iterator[None]:
-    """Turn our errors and lost services into one sentence on stderr and the contract's exit status."""
+    """Report an error as one sentence on stderr, with its documented exit status."""
     try:
         yield
     except OffsetsError as error:
@@ -48,11 +50,11 @@ def errors_as_exit_status() -> Iterator[None]:
 
 
 class OperatorCommand(BaseCommand):
-    """Base of the commands. Subclasses implement `run(**options)` and may return an exit status."""
+    """Base class of the commands. Subclasses implement `run(**options)`, which may return an exit status."""
 
-    #: Adds `--json`.
+    #: Whether to add `--json`.
     json_option = True
-    # System checks of the database would turn "PostgreSQL is down" into a stack trace.
+    # Database checks would report an unavailable PostgreSQL as a stack trace.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -69,22 +71,22 @@ class OperatorCommand(BaseCommand):
         raise NotImplementedError
 
     def emit(self, data: object, show: Callable[[Console], None], *, as_json: bool) -> None:
-        """Print `data` as JSON, or let `show` draw it for a person."""
+        """Print `data` as JSON, or let `show` print it as text."""
         if as_json:
             self.stdout.write(json.dumps(data, default=_plain))
         else:
-            # Into a pipe or a file nothing is narrower than its content: a cut-off offset is a wrong offset.
+            # A pipe or file gets a fixed, large width: a truncated offset would be a wrong offset.
             width = None if self.stdout.isatty() else PIPED_WIDTH
             show(Console(file=cast("IO[str]", self.stdout), highlight=False, width=width))
 
 
 def positive(text: str) -> int:
-    """An argparse type: a whole number above zero."""
+    """Argparse type: a whole number from 1 to 2^62."""
     return _whole(text, 1)
 
 
 def non_negative(text: str) -> int:
-    """An argparse type: a whole number from zero, at most 2^62."""
+    """Argparse type: a whole number from 0 to 2^62."""
     return _whole(text, 0)
 
 
@@ -94,5 +96,5 @@ def _whole(text: str, minimum: int) -> int:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if not minimum <= number <= 2**62:
-        raise argparse.ArgumentTypeError(f"it must be at least {minimum} and at most 2^62, not {number}")
+        raise argparse.ArgumentTypeError(f"{number} is out of range; use a number from {minimum} to 2^62")
     return number

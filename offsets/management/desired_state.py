@@ -1,4 +1,4 @@
-"""What `pause_partitions` and `resume_partitions` share: both set what is wanted of the partitions in a scope."""
+"""Shared by `pause_partitions` and `resume_partitions`: both set the desired state of partitions."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from offsets.actions import pause
 from offsets.actions.guards import Actor, Source
 from offsets.actions.pause import ActionKind
 from offsets.errors import RefusedError
-from offsets.management.base import EXIT_REFUSED, OperatorCommand
+from offsets.management.base import DRY_RUN, EXIT_REFUSED, OperatorCommand
 from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
 
 
 class DesiredStateCommand(OperatorCommand):
-    """Dry run unless `--execute`. Each partition is changed only if it is as the command has just seen it."""
+    """Dry run unless `--execute`. A partition that changed since its preview is refused."""
 
     kind: ActionKind
 
@@ -48,7 +48,7 @@ class DesiredStateCommand(OperatorCommand):
             "partition": checkpoint.partition,
         }
         if checkpoint.desired_state == self.kind.target_state:
-            # Nothing is asked of this one: that is no refusal when a whole topic was named.
+            # Not a refusal: with a whole topic in scope, some partitions may already have the state.
             return item | {"outcome": "unchanged", "detail": f"Already {checkpoint.desired_state}."}
         try:
             preview = pause.preview(self.kind, checkpoint.pk, actor)
@@ -69,4 +69,4 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         table.add_row(f"{item['topic']}-{item['partition']}", item["outcome"], escape(item["detail"]))
     console.print(table)
     if not data["executed"]:
-        console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
+        console.print(DRY_RUN)

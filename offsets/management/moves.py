@@ -1,4 +1,4 @@
-"""What `reset_offsets`, `skip_offsets`, `accept_loss` and `rebuild_partition` share: preview, table, execution."""
+"""Shared by the commands that move offsets: preview, table, execution."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from offsets.actions import moves
 from offsets.actions.guards import Actor, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
-from offsets.management.base import OperatorCommand
+from offsets.management.base import DRY_RUN, OperatorCommand
 from offsets.models import OperatorAction
 
 
 class MoveCommand(OperatorCommand):
-    """Dry run unless `--execute`; then all partitions are moved or none, each only if it is as it was just seen."""
+    """Dry run unless `--execute`. All partitions move or none; one that changed since its preview is refused."""
 
     def show_and_apply(
         self,
@@ -29,7 +29,7 @@ class MoveCommand(OperatorCommand):
         as_json: bool,
         warnings: Sequence[str] = (),
     ) -> list[MovePreview]:
-        """Raises RefusedError, having changed nothing."""
+        """Show the moves and, with `execute`, apply them. Raises RefusedError if nothing was changed."""
         actor = Actor.of_operating_system()
         previews = moves.preview(kind, wanted, actor)
         done: Sequence[OperatorAction] = ()
@@ -45,14 +45,14 @@ class MoveCommand(OperatorCommand):
             "executed": execute,
             "change_id": str(done[0].change_id) if done else None,
             "warnings": list(warnings),
-            "items": [_item(p, done[at] if done else None) for at, p in enumerate(previews)],
+            "items": [_item(preview, done[index] if done else None) for index, preview in enumerate(previews)],
         }
         self.emit(data, lambda console: _show(console, data), as_json=as_json)
         return previews
 
 
 def _item(preview: MovePreview, action: OperatorAction | None) -> dict[str, Any]:
-    """With `action`, as it was when it was applied: a running partition may have gone on since the preview."""
+    """After an action, its own figures: a running partition may have advanced since the preview."""
     return {
         "checkpoint_id": preview.checkpoint_id,
         "topic": preview.topic,
@@ -68,7 +68,7 @@ def _item(preview: MovePreview, action: OperatorAction | None) -> dict[str, Any]
 
 def _show(console: Console, data: dict[str, Any]) -> None:
     table = Table()
-    for column in ("Partition", "Before", "After", "To count", "Left out", "Twice", "Lost"):
+    for column in ("Partition", "Before", "After", "To count", "Deduplicated", "Counted twice", "Lost"):
         table.add_column(column, justify="left" if column == "Partition" else "right")
     for item in data["items"]:
         before, after = item["before"], item["after"]
@@ -85,6 +85,6 @@ def _show(console: Console, data: dict[str, Any]) -> None:
     for item in data["items"]:
         console.print(escape(item["detail"]))
     if data["executed"]:
-        console.print(f"Done. Take it back with: reset_offsets --undo {data['change_id']}")
+        console.print(f"Done. Undo with: reset_offsets --undo {data['change_id']}")
     else:
-        console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
+        console.print(DRY_RUN)

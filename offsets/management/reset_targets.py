@@ -1,4 +1,4 @@
-"""Where a reset leads: the options of kafka-consumer-groups, and its CSV. Reading is pure; asking Kafka is not."""
+"""Targets of a seek: timestamps, durations and the CSV of kafka-consumer-groups. Pure."""
 
 import csv
 import io
@@ -16,37 +16,39 @@ _HEADERS = (["topic", "partition", "offset"], ["group", "topic", "partition", "o
 
 
 def timestamp_ms(text: str, now: datetime) -> int:
-    """An ISO 8601 moment with its zone, in milliseconds. Raises RefusedError for one without zone, or yet to come."""
+    """Parse an ISO 8601 timestamp into milliseconds. Raises RefusedError if it has no zone or is in the future."""
     try:
-        moment = datetime.fromisoformat(text)
+        timestamp = datetime.fromisoformat(text)
     except ValueError:
-        raise RefusedError(f"{text!r} is no moment. Write it as 2026-11-23T14:30:00+00:00.") from None
-    if moment.tzinfo is None:
-        raise RefusedError(f"{text!r} has no zone: write 2026-11-23T14:30:00+00:00, or end it with Z for UTC.")
-    if moment > now:
-        raise RefusedError(f"{text!r} lies in the future; for the end of the log use --to-latest.")
-    return max(0, int(moment.timestamp() * 1000))
+        raise RefusedError(
+            f"Invalid timestamp {text!r}. Use ISO 8601 with a zone, e.g. 2026-11-23T14:30:00Z."
+        ) from None
+    if timestamp.tzinfo is None:
+        raise RefusedError(f"Timestamp {text!r} has no zone. Append Z for UTC, or an offset such as +01:00.")
+    if timestamp > now:
+        raise RefusedError(f"Timestamp {text!r} is in the future. For the log end use --to-latest.")
+    return max(0, int(timestamp.timestamp() * 1000))
 
 
 def duration_ms(text: str, now: datetime) -> int:
-    """The moment so long ago (`P1DT2H30M10S`), in milliseconds. Raises RefusedError."""
+    """The time a duration (`P1DT2H30M10S`) before now, in milliseconds. Raises RefusedError."""
     match = _DURATION.fullmatch(text)
     if match is None or not any(match.groups()):
-        raise RefusedError(f"{text!r} is no duration. Write days, hours, minutes and seconds as in P1DT2H30M10S.")
+        raise RefusedError(f"Invalid duration {text!r}. Use days, hours, minutes and seconds, e.g. P1DT2H30M10S.")
     days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     try:
-        moment = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        timestamp = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     except OverflowError:
-        moment = datetime.fromtimestamp(0, UTC)
-    return max(0, int(moment.timestamp() * 1000))
+        timestamp = datetime.fromtimestamp(0, UTC)
+    return max(0, int(timestamp.timestamp() * 1000))
 
 
 def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
-    """`topic,partition,offset`, or the same after the group; a header line is read over.
+    """Parse lines of `topic,partition,offset` or `group,topic,partition,offset`, with or without a header.
 
-    Raises RefusedError naming the line and what is wrong with it.
+    Raises RefusedError with the line number.
     """
-    found: dict[TopicPartition, int] = {}
+    targets: dict[TopicPartition, int] = {}
     lines = 0
     for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
         cells = [cell.strip() for cell in row]
@@ -58,12 +60,12 @@ def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
         if lines == 1 and [cell.lower() for cell in cells] in _HEADERS:
             continue
         tp, offset = _row(line, cells, group_id)
-        if tp in found:
-            raise RefusedError(f"Line {line}: {tp} is named twice.")
-        found[tp] = offset
-    if not found:
-        raise RefusedError("The file names no partition. Each line is topic,partition,offset.")
-    return found
+        if tp in targets:
+            raise RefusedError(f"Line {line}: {tp} is listed twice.")
+        targets[tp] = offset
+    if not targets:
+        raise RefusedError("The file lists no partitions. Each line must be topic,partition,offset.")
+    return targets
 
 
 def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition, int]:
@@ -72,21 +74,21 @@ def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition
         if group != group_id:
             raise RefusedError(f"Line {line} is for group {group!r}, not {group_id!r}.")
     if len(cells) != 3:
-        raise RefusedError(f"Line {line} has {len(cells)} columns; it must be topic,partition,offset.")
+        raise RefusedError(f"Line {line} has {len(cells)} columns. Each line must be topic,partition,offset.")
     topic, partition, offset = cells
     if not topic:
-        raise RefusedError(f"Line {line} names no topic.")
+        raise RefusedError(f"Line {line} has no topic.")
     return TopicPartition(topic, _number(line, "partition", partition)), _number(line, "offset", offset)
 
 
 def _number(line: int, what: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:25]) <= MAX_OFFSET):
-        raise RefusedError(f"Line {line}: {text!r} is no {what}; it must be a whole number from 0.")
+        raise RefusedError(f"Line {line}: invalid {what} {text!r}. Use a whole number from 0.")
     return int(text)
 
 
 def write_csv(targets: Mapping[TopicPartition, int]) -> str:
-    """What `read_csv` and kafka-consumer-groups read: no header, one partition a line."""
+    """The format that `read_csv` and kafka-consumer-groups read: no header, one partition per line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows((tp.topic, tp.partition, offset) for tp, offset in sorted(targets.items()))
@@ -94,5 +96,5 @@ def write_csv(targets: Mapping[TopicPartition, int]) -> str:
 
 
 def unknown(wanted: Iterable[TopicPartition], known: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """Those of `wanted` that the group does not have."""
+    """The partitions of `wanted` that are not in `known`."""
     return sorted(set(wanted) - set(known))

@@ -1,4 +1,4 @@
-"""Offset stores: PostgreSQL (the ledger itself), Kafka, Redis, and a file."""
+"""Offset stores: PostgreSQL (the ledger itself), Kafka, Redis and file."""
 
 from offsets.configuration import unknown_store
 from offsets.errors import RefusedError
@@ -6,7 +6,7 @@ from offsets.stores.base import OffsetStore
 
 
 def _class_of(name: str) -> type[OffsetStore]:
-    # Imported when used: a worker without Redis need not load its client.
+    # Imported on use, so that a worker without Redis does not load its client.
     if name == "postgres":
         from offsets.stores.postgres import PostgresStore
 
@@ -27,10 +27,10 @@ def _class_of(name: str) -> type[OffsetStore]:
 
 
 def open_store(name: str) -> OffsetStore:
-    """The store of this name, set up from the settings. Raises RefusedError for an unknown one."""
+    """Open the store of this name with the settings. Raises RefusedError for an unknown name."""
     return _class_of(name)()
 
 
 def open_beside(name: str) -> OffsetStore | None:
-    """The store that a worker keeps its offsets in beside the ledger; None where the ledger is it."""
+    """Open a worker's offset store outside the ledger. None if the store is the ledger."""
     return None if name == "postgres" else open_store(name)

@@ -323,12 +323,12 @@ def test_it_tells_another_store_what_the_ledger_says(group, operator, visits):
     details(page, group)
     page.get_by_role("button", name=f"Reconcile Redis store of {group.name}").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("holds nothing, the ledger 40")
+    expect(dialog).to_contain_text("has no offset, the ledger 40")
     give_reason(page, "It was emptied")
     expect(dialog.get_by_role("alert")).to_contain_text("it is told 40")
     dialog.get_by_role("button", name="Close").click()
     page.get_by_role("button", name=f"Reconcile Redis store of {group.name}").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("agrees with the ledger")
+    expect(dialog.get_by_role("alert")).to_contain_text("equals the ledger. Nothing to do")
     forget_refusals(visits)
 
 

@@ -138,7 +138,7 @@ def test_a_lock_that_is_never_given_back_is_a_store_that_is_down(
     monkeypatch.setattr(file_module, "LOCK_TIMEOUT_SECONDS", 0.2)
     with path.with_suffix(".lock").open("r+") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ServiceUnavailableError, match="holds its lock"):
+        with pytest.raises(ServiceUnavailableError, match="held by a process"):
             store.read(GROUP, [PLACE])
     assert store.read(GROUP, [PLACE]) == {PLACE: StoredOffset(12345, 3, "w-1")}
 
@@ -218,7 +218,7 @@ def test_a_second_worker_is_refused_by_the_name_of_the_first(tmp_path: Path) -> 
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(RefusedError, match=f"Process {holder.pid} already works"):
+        with pytest.raises(RefusedError, match=f"Process {holder.pid} already uses the file store"):
             FileStore(tmp_path).hold(GROUP)
         FileStore(tmp_path).hold("another group")
     finally:
@@ -230,7 +230,7 @@ def test_a_second_worker_is_refused_by_the_name_of_the_first(tmp_path: Path) -> 
 def test_a_folder_that_is_none_is_a_store_that_is_down(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ServiceUnavailableError, match="offset file store fails"):
+    with pytest.raises(ServiceUnavailableError, match="file store cannot use"):
         FileStore(file / "folder").read(GROUP, [PLACE])
 
 

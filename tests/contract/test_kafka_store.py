@@ -53,11 +53,11 @@ def test_a_group_that_kafkas_client_would_call_by_another_name_is_refused(
     kafka_harness.set(5)
     group = f"{blank}{kafka_harness.group}" if blank else ""
     commit = StoreCommit(kafka_harness.tp(), 5, 6, 1, "w-1")
-    with pytest.raises(RefusedError, match="cannot name the group"):
+    with pytest.raises(RefusedError, match="Invalid group id"):
         kafka_harness.store.read(group, [kafka_harness.tp()])
-    with pytest.raises(RefusedError, match="cannot name the group"):
+    with pytest.raises(RefusedError, match="Invalid group id"):
         kafka_harness.store.commit(group, [commit])
-    with pytest.raises(RefusedError, match="cannot name the group"):
+    with pytest.raises(RefusedError, match="Invalid group id"):
         kafka_harness.store.put(group, {kafka_harness.tp(): StoredOffset(6)})
     assert kafka_harness.get() == StoredOffset(5, 1, "w-1")
 

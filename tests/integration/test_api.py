@@ -129,7 +129,7 @@ def test_it_refuses_a_form_it_cannot_understand(operator, form):
     response = operator.post(f"/api/partitions/{checkpoint.pk}/pause/", form)
 
     assert response.status_code == 400
-    assert "`seen` must hold" in response.json()["error"]
+    assert "`seen` must contain" in response.json()["error"]
     assert desired_state(checkpoint) == "running"
 
 
@@ -184,7 +184,7 @@ def test_it_tells_users_without_permission_nothing(path):
     response = client_of("nobody").get(path)
 
     assert response.status_code == 403
-    assert "may not see this" in response.json()["error"]
+    assert "has no view permission" in response.json()["error"]
 
 
 def test_it_changes_nothing_for_strangers(client):
@@ -199,16 +199,16 @@ def test_it_answers_404_to_an_unknown_partition(operator, path):
     response = operator.post(path, json.dumps({"reason": "r", "seen": SEEN}), content_type="application/json")
 
     assert response.status_code == 404
-    assert "no checkpoint" in response.json()["error"]
+    assert "Unknown checkpoint" in response.json()["error"]
 
 
 def test_it_answers_404_in_json_to_any_other_address(operator):
     checkpoint = make_checkpoint()
 
-    assert "There is no action" in post(operator, checkpoint, "destroy").json()["error"]
+    assert "Unknown action" in post(operator, checkpoint, "destroy").json()["error"]
     assert post(operator, checkpoint, "destroy").status_code == 404
     assert operator.get("/api/").status_code == operator.get("/api/x/y").status_code == 404
-    assert operator.get("/api/").json() == {"error": "There is nothing at this address."}
+    assert operator.get("/api/").json() == {"error": "Unknown path."}
 
 
 @pytest.mark.parametrize("path", ["/api/snapshot/", "/api/partitions/1/preview/pause/"])
@@ -216,7 +216,7 @@ def test_it_changes_nothing_by_other_methods(operator, path):
     response = operator.post(path)
 
     assert response.status_code == 405
-    assert response.json()["error"] == "Use GET or HEAD here."
+    assert response.json()["error"] == "Method not allowed. Use GET or HEAD."
 
 
 def test_it_refuses_to_act_by_get(operator):

@@ -97,16 +97,16 @@ def test_it_leaves_alone_what_is_already_as_wanted():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Name the partitions"),
+        ([], "Select partitions"),
         (["--all", "--topic", "engagement"], "not both"),
         (["--topic", "engagement:0", "--execute"], "needs --reason"),
         (["--topic", "engagement:0", "--execute", "--reason", "  "], "needs --reason"),
         (["--topic", "engagement:0,9"], "has no engagement-9"),
         (["--topic", "nothing"], "has no nothing"),
-        (["--topic", "engagement:"], "is no scope"),
-        (["--topic", "engagement:a"], "is no scope"),
-        (["--topic", "engagement:-1"], "is no scope"),
-        (["--topic", ":0"], "is no scope"),
+        (["--topic", "engagement:"], "Invalid scope"),
+        (["--topic", "engagement:a"], "Invalid scope"),
+        (["--topic", "engagement:-1"], "Invalid scope"),
+        (["--topic", ":0"], "Invalid scope"),
         (["--all", "--group", "unknown"], "has no partitions yet"),
     ],
 )

@@ -95,7 +95,7 @@ def test_it_only_says_what_would_happen_unless_told_to_execute(scenario: Scenari
     }
     told = said(scenario, "--all", "--reason", "a reason alone does nothing")
     assert "10 offsets are counted (10 failed)" in told
-    assert "Dry run: nothing was changed. Add --execute --reason 'why' to do it." in told
+    assert "Dry run: nothing was changed. To apply, add --execute --reason '…'." in told
     assert_untouched(scenario)
 
 
@@ -150,7 +150,7 @@ def test_it_counts_what_failed_and_tells_how_it_ended(scenario: Scenario) -> Non
     action = OperatorAction.objects.get(kind="replay")
     assert (action.source, action.outcome, action.reason) == ("command", "applied", "mended")
     told = said(scenario, "--topic", first(scenario), "--offsets", "0-80", "--execute", "--reason", "the rest")
-    assert re.search(r"Replay \d+ done: 80 of 80 offsets, [\d,]+ a second\. 20 events counted, 60 left out", told)
+    assert re.search(r"Replay \d+ done: 80 of 80 offsets, [\d,]+ offsets/s\. 20 events counted, 60 left out", told)
     scenario.assert_counted((0, 80), (0, 40, 1), (60, 80, 1))
 
 
@@ -183,7 +183,7 @@ def test_one_that_was_interrupted_is_resumed(scenario: Scenario, monkeypatch: py
     told = said(scenario, "--all", "--execute", "--reason", "mended", status=1)
     replay = Replay.objects.get()
     assert f"Replay {replay.pk} running: 5 of 20 offsets" in told
-    assert f"It goes on where it was with --resume {replay.pk}" in told
+    assert f"to continue it here, use --resume {replay.pk}" in told
     assert signal.getsignal(signal.SIGTERM) == before, "whoever called it has its own answer back"
     data = run(scenario, "--resume", str(replay.pk))
     assert (data["status"], data["starts"], data["counted"]) == ("done", 2, 20)
@@ -267,7 +267,7 @@ def test_dead_letters_are_chosen_by_error_code_and_partition(letters: Scenario) 
     (item,) = run(letters, *options)["items"]
     assert (item["matched"], item["changed"]) == (1, 1)
     letters.assert_counted((0, 5), (6, 20), (0, 8, 1), (9, 20, 1))
-    with pytest.raises(CommandError, match="No pending dead letter matches") as refused:
+    with pytest.raises(CommandError, match="No matching pending dead letters") as refused:
         run(letters, *options)
     assert refused.value.returncode == 2
 
@@ -277,42 +277,48 @@ def test_dead_letters_are_chosen_by_error_code_and_partition(letters: Scenario) 
 
 #: `TOPIC` stands for the topic's name.
 NONSENSE = [
-    ([], "Name the partitions with --topic TOPIC:0,1, or all of the group with --all"),
+    ([], "Select partitions with --topic TOPIC:0,1, or the whole group with --all"),
     (["--all", "--topic", "x"], "not both"),
     (["--topic", "TOPIC:7"], "has no TOPIC-7"),
-    (["--topic", "TOPIC:x"], "is no scope"),
+    (["--topic", "TOPIC:x"], "Invalid scope"),
     (["--all", "--execute"], "--execute needs --reason"),
     (["--all", "--execute", "--reason", "  "], "--execute needs --reason"),
     (["--all", "--execute", "--reason", "x" * 501], "at most 500 are kept"),
-    (["--all", "--offsets", "1-2"], "--offsets is of one partition, and 2 are named; use --topic TOPIC:0"),
+    (["--all", "--offsets", "1-2"], "--offsets applies to one partition, but 2 are selected. Use --topic TOPIC:0"),
     (["--topic", "TOPIC:0", "--offsets", "30"], "Write START-END"),
     (["--topic", "TOPIC:0", "--offsets", "40-30"], "must begin at 0 or later, and not be empty"),
     (["--topic", "TOPIC:0", "--offsets=-5-3"], "Write START-END"),
     (["--topic", "TOPIC:0", "--offsets", "30-40", "--offsets", "35-36"], "name each offset once"),
     (["--topic", "TOPIC:0", "--offsets", "100-200"], "nothing of it can be replayed"),
-    (["--topic", "TOPIC:0", "--offsets", "1-2", "--status", "failed"], "not both"),
-    (["--topic", "TOPIC:0", "--offsets", "1-2", "--since", BETWEEN], "not both"),
-    (["--all", "--since", "yesterday"], "is no moment. Write it as"),
+    (["--topic", "TOPIC:0", "--offsets", "1-2", "--status", "failed"], "Use either --offsets, or --since"),
+    (["--topic", "TOPIC:0", "--offsets", "1-2", "--since", BETWEEN], "Use either --offsets, or --since"),
+    (["--all", "--since", "yesterday"], "Invalid timestamp 'yesterday'. Use ISO 8601"),
     (["--all", "--since", "2026-01-01T00:00:00"], "has no zone"),
-    (["--all", "--since", "2999-01-01T00:00:00Z"], "lies in the future. Name a moment that has passed"),
-    (["--all", "--until", "2999-01-01T00:00:00Z"], "--until '2999-01-01T00:00:00Z' lies in the future"),
-    (["--all", "--since", BETWEEN, "--until", BETWEEN], "--since must lie before --until"),
+    (["--all", "--since", "2999-01-01T00:00:00Z"], "is in the future. Use a time in the past"),
+    (["--all", "--until", "2999-01-01T00:00:00Z"], "--until '2999-01-01T00:00:00Z' is in the future"),
+    (["--all", "--since", BETWEEN, "--until", BETWEEN], "--since must be before --until"),
     (["--all", "--until", "1999-01-01T00:00:00Z"], "no range matches"),
-    (["--all", "--status", "failed", "--since", BETWEEN], "The ledger holds no failed offsets there"),
+    (["--all", "--status", "failed", "--since", BETWEEN], "No failed offsets in this scope"),
     (["--all", "--status", "expired"], "invalid choice"),
-    (["--all", "--rate", "0"], "at least 1"),
+    (["--all", "--rate", "0"], "use a number from 1"),
     (["--all", "--rate", "fast"], "not a whole number"),
     (["--all", "--rate", "3000000000", "--execute", "--reason", "r"], "from 1 to 2,147,483,647 records a second"),
-    (["--resume", "12345678"], "See --list"),
+    (["--resume", "12345678"], "See replay_offsets --list"),
     (["--resume", "x"], "not a whole number"),
     (["--cancel", "12345678", "--reason", "r"], "There is no such replay"),
     (["--cancel", "1", "--resume", "1"], "not allowed with"),
     (["--list", "--resume", "1"], "not allowed with"),
-    (["--all", "--dead-letters"], "No pending dead letter matches"),
+    (["--all", "--dead-letters"], "No matching pending dead letters"),
     (["--all", "--dead-letters", "--execute"], "--execute needs --reason"),
-    (["--all", "--dead-letters", "x", "--offsets", "1-2"], "takes no --offsets: it requeues all pending ones"),
-    (["--all", "--dead-letters", "--since", BETWEEN, "--status", "failed"], "takes no --since, --status"),
-    (["--all", "--dead-letters", "--rate", "5", "--background"], "takes no --rate, --background"),
+    (
+        ["--all", "--dead-letters", "x", "--offsets", "1-2"],
+        "cannot be combined with --offsets. To requeue single dead letters",
+    ),
+    (
+        ["--all", "--dead-letters", "--since", BETWEEN, "--status", "failed"],
+        "cannot be combined with --since, --status",
+    ),
+    (["--all", "--dead-letters", "--rate", "5", "--background"], "cannot be combined with --rate, --background"),
 ]
 
 

@@ -142,16 +142,16 @@ def test_no_metadata_is_no_epoch() -> None:
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        (None, "the redis store holds nothing, not 10"),
+        (None, "the redis store has no offset, expected 10"),
         (StoredOffset(10, 3, "w-0"), ""),
         (StoredOffset(10, 0), ""),
-        (StoredOffset(11, 3, "w-1"), "the redis store holds 11, not 10"),
-        (StoredOffset(10, 4, "w-1"), "epoch 3 is over, the redis store holds epoch 4"),
-        (StoredOffset(20, 4, "w-1"), "epoch 3 is over, the redis store holds epoch 4"),
+        (StoredOffset(11, 3, "w-1"), "the redis store has 11, expected 10"),
+        (StoredOffset(10, 4, "w-1"), "epoch 3 is stale, the redis store has epoch 4"),
+        (StoredOffset(20, 4, "w-1"), "epoch 3 is stale, the redis store has epoch 4"),
         (StoredOffset(20, 3, "w-1"), ""),  # its own first try
-        (StoredOffset(20, 3, "w-2"), "the redis store holds 20, not 10"),
-        (StoredOffset(20, 2, "w-1"), "the redis store holds 20, not 10"),
-        (StoredOffset(20, 3), "the redis store holds 20, not 10"),
+        (StoredOffset(20, 3, "w-2"), "the redis store has 20, expected 10"),
+        (StoredOffset(20, 2, "w-1"), "the redis store has 20, expected 10"),
+        (StoredOffset(20, 3), "the redis store has 20, expected 10"),
     ],
 )
 def test_a_store_refuses(held: StoredOffset | None, says: str) -> None:
@@ -160,5 +160,5 @@ def test_a_store_refuses(held: StoredOffset | None, says: str) -> None:
 
 def test_nobody_in_particular_repeats_nothing() -> None:
     commit = StoreCommit(TopicPartition("t", 0), 10, 20, 3)
-    assert refusal("redis", commit, StoredOffset(20, 3)) == "the redis store holds 20, not 10"
+    assert refusal("redis", commit, StoredOffset(20, 3)) == "the redis store has 20, expected 10"
     assert refusal("redis", StoreCommit(TopicPartition("t", 0), None, 20, 3), None) == ""

@@ -1,4 +1,4 @@
-"""`manage.py accept_loss`: go on where Kafka's log begins now."""
+"""`manage.py accept_loss`: continue at the current log start."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from offsets.actions.guards import Actor, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
 from offsets.errors import RefusedError
+from offsets.management.base import DRY_RUN
 from offsets.management.moves import MoveCommand
 from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import PartitionCheckpoint
@@ -21,14 +22,14 @@ from offsets.types import RangeKind
 
 class Command(MoveCommand):
     help = (
-        "Record as expired what Kafka deleted before it was read, and go on at the start of the log. With --failed: "
-        "record as skipped what could not be applied, so that nothing retries it."
+        "Record as expired what Kafka deleted before it was read, and continue at the log start. With --failed, record "
+        "failed ranges as skipped instead, so that they are not retried."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
-        parser.add_argument("--failed", action="store_true", help="The failed ranges, instead of what Kafka deleted.")
+        parser.add_argument("--failed", action="store_true", help="Record the failed ranges as skipped instead.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
@@ -49,30 +50,33 @@ class Command(MoveCommand):
     def _accept_failed(
         self, rows: Sequence[PartitionCheckpoint], options: Mapping[str, Any], reason: str
     ) -> int | None:
-        wanted = [
-            Accepted(one.checkpoint_id, one.offsets) for one in selection.of_kinds(rows, [RangeKind.FAILED], None)
-        ]
+        failed = selection.of_kinds(rows, [RangeKind.FAILED], None)
+        wanted = [Accepted(row.checkpoint_id, row.offsets) for row in failed]
         if not wanted:
-            raise RefusedError("The ledger holds no failed offsets there; nothing was changed.")
+            raise RefusedError("No failed offsets in this scope. Nothing was changed.")
         actor = Actor.of_operating_system()
-        shown = [acceptance.preview(one, actor) for one in wanted]
+        shown = [acceptance.preview(accepted, actor) for accepted in wanted]
         if options["execute"]:
-            seen = [Accepted(one.checkpoint_id, one.offsets, one.failed) for one in shown]
+            seen = [Accepted(preview.checkpoint_id, preview.offsets, preview.failed) for preview in shown]
             acceptance.accept_failed(seen, actor=actor, reason=reason, source=Source.COMMAND)
         data = {
             "action": acceptance.KIND,
             "executed": options["execute"],
             "items": [
-                {"partition": one.target, "start": one.offsets.start, "end": one.offsets.end, "failed": one.failed}
-                for one in shown
+                {
+                    "partition": preview.target,
+                    "start": preview.offsets.start,
+                    "end": preview.offsets.end,
+                    "failed": preview.failed,
+                }
+                for preview in shown
             ],
         }
 
         def show(console: Console) -> None:
-            for one in shown:
-                console.print(escape(one.text))
-            done = "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
-            console.print(done)
+            for preview in shown:
+                console.print(escape(preview.text))
+            console.print("Done." if options["execute"] else DRY_RUN)
 
         self.emit(data, show, as_json=options["json"])
         return None

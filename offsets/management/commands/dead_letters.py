@@ -11,7 +11,7 @@ from offsets.actions import dead_letters
 from offsets.actions.dead_letters import DeadLetterFilter
 from offsets.actions.guards import Actor, Source
 from offsets.errors import RefusedError
-from offsets.management.base import OperatorCommand, non_negative, positive
+from offsets.management.base import DRY_RUN, OperatorCommand, non_negative, positive
 from offsets.management.scope import add_execute, reason_of
 from offsets.models import DeadLetter
 from offsets.types import DeadLetterStatus
@@ -19,27 +19,29 @@ from offsets.types import DeadLetterStatus
 
 class Command(OperatorCommand):
     help = (
-        "List records that could not be counted, newest first, with the reason and a preview of their value; look at "
-        "one whole; count them after all, discard them, or reopen what was discarded. A dry run unless --execute."
+        "List dead letters, newest first; show one; requeue, discard or reopen those that match. Changes are a dry run "
+        "unless --execute is given."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
-        parser.add_argument("--topic", help="Only of this topic.")
-        parser.add_argument("--partition", type=non_negative, help="Only of this partition; needs --topic.")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (default: %(default)s).")
+        parser.add_argument("--topic", help="Only this topic.")
+        parser.add_argument("--partition", type=non_negative, help="Only this partition; needs --topic.")
+        parser.add_argument("--status", choices=[status.value for status in DeadLetterStatus], help="Only this status.")
+        parser.add_argument("--error-code", default="", help="Only this error code.")
+        parser.add_argument("--id", type=positive, action="append", default=[], help="This dead letter. Repeatable.")
         parser.add_argument(
-            "--status", choices=[status.value for status in DeadLetterStatus], help="Only of this status."
+            "--show", type=positive, metavar="ID", help="One dead letter in full: decoded, and in base64."
         )
-        parser.add_argument("--error-code", default="", help="Only those set apart for this reason.")
-        parser.add_argument("--id", type=positive, action="append", default=[], help="This one; repeatable.")
-        parser.add_argument("--show", type=positive, metavar="ID", help="One of them whole: decoded, and in base64.")
-        what = parser.add_mutually_exclusive_group()
-        what.add_argument("--requeue", action="store_true", help="Count what matches and is pending, if it can be now.")
-        what.add_argument("--discard", action="store_true", help="Never count what matches and is pending.")
-        what.add_argument("--reopen", action="store_true", help="Make what matches and was discarded pending again.")
+        kind = parser.add_mutually_exclusive_group()
+        kind.add_argument("--requeue", action="store_true", help="Count matching pending dead letters, if possible.")
+        kind.add_argument("--discard", action="store_true", help="Never count matching pending dead letters.")
+        kind.add_argument("--reopen", action="store_true", help="Make matching discarded dead letters pending again.")
         add_execute(parser)
-        parser.add_argument("--limit", type=positive, default=100, help="List at most so many (%(default)s).")
+        parser.add_argument(
+            "--limit", type=positive, default=100, help="Maximum number to list (default: %(default)s)."
+        )
 
     def run(self, **options: Any) -> None:
         if options["partition"] is not None and not options["topic"]:
@@ -57,16 +59,16 @@ class Command(OperatorCommand):
             self._list(options)
 
     def _list(self, options: Mapping[str, Any]) -> None:
-        found = _filter(options, options["status"] or "").rows()
-        shown = dead_letters.listed(found.order_by("-created_at", "-id"), options["limit"])
-        data = {"count": found.count(), "items": shown}
+        rows = _filter(options, options["status"] or "").rows()
+        shown = dead_letters.listed(rows.order_by("-created_at", "-id"), options["limit"])
+        data = {"count": rows.count(), "items": shown}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
 
     def _show_one(self, options: Mapping[str, Any]) -> None:
-        letter = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
-        if letter is None or letter.checkpoint.group_id != options["group"]:
-            raise RefusedError(f"The group {options['group']!r} has no dead letter {options['show']}.")
-        data = dead_letters.as_json(letter)
+        row = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
+        if row is None or row.checkpoint.group_id != options["group"]:
+            raise RefusedError(f"Group {options['group']!r} has no dead letter {options['show']}.")
+        data = dead_letters.as_json(row)
 
         def show(console: Console) -> None:
             for name, value in data.items():
@@ -112,9 +114,9 @@ def _show_outcome(console: Console, data: Mapping[str, Any]) -> None:
     for reason in data["reasons"]:
         console.print(f"Still fails: {escape(reason)}")
     if data["executed"]:
-        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} left as they are.")
+        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} left unchanged.")
     else:
-        console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
+        console.print(DRY_RUN)
 
 
 def _show(console: Console, data: dict[str, Any]) -> None:
@@ -130,4 +132,4 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         )
     console.print(table)
     if len(data["items"]) < data["count"]:
-        console.print(f"{len(data['items']):,} of {data['count']:,} shown; raise --limit for more.")
+        console.print(f"{len(data['items']):,} of {data['count']:,} shown. Raise --limit for more.")

@@ -1,4 +1,4 @@
-"""`manage.py evict_worker`: take the partitions from a worker that lives and does not work."""
+"""`manage.py evict_worker`: take all partitions from a worker that is alive but makes no progress."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from rich.markup import escape
 
 from offsets.actions import eviction
 from offsets.actions.guards import Actor, Source
-from offsets.management.base import OperatorCommand
+from offsets.management.base import DRY_RUN, OperatorCommand
 from offsets.management.scope import add_execute, reason_of
 
 
 class Command(OperatorCommand):
     help = (
-        "Fence a worker's partitions and tell it to drop its work and end; others go on from the committed offsets. "
-        "A dry run unless --execute."
+        "Fence a worker's partitions and ask it to drop uncommitted work and stop. Other workers continue at the "
+        "committed offsets. Dry run unless --execute is given."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("worker", metavar="WORKER", help="Its id, as offsets_status and the page show it.")
+        parser.add_argument("worker", metavar="WORKER", help="Worker id, as shown by offsets_status and the dashboard.")
         add_execute(parser)
 
     def run(self, **options: Any) -> None:
@@ -36,7 +36,6 @@ class Command(OperatorCommand):
 
         def show(console: Console) -> None:
             console.print(escape(shown.text))
-            done = "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
-            console.print(done)
+            console.print("Done." if options["execute"] else DRY_RUN)
 
         self.emit(data, show, as_json=options["json"])

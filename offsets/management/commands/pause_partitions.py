@@ -3,5 +3,5 @@ from offsets.management.desired_state import DesiredStateCommand
 
 
 class Command(DesiredStateCommand):
-    help = "Pause partitions of a running group: their workers stop within a heartbeat and keep ownership."
+    help = "Pause partitions of a running group. Workers stop reading within a heartbeat and keep ownership."
     kind = ActionKind.PAUSE

@@ -1,4 +1,4 @@
-"""`manage.py rebuild_partition`: count a partition again from the start of its log."""
+"""`manage.py rebuild_partition`: count a partition again from the log start."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 
 class Command(MoveCommand):
     help = (
-        "Drop what was counted of a partition and count it again from the start of its log. What retention has taken "
-        "is said beforehand, and is missing afterwards."
+        "Drop a partition's counts and count it again from the log start. Records that retention deleted cannot be "
+        "counted again; the preview shows how many."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -22,7 +22,7 @@ class Command(MoveCommand):
         parser.add_argument(
             "--keep-counts",
             action="store_true",
-            help="For a topic that was created again or truncated: keep the old counts and count the new log beside.",
+            help="For a recreated topic or truncated log: keep the old counts and count the new log in addition.",
         )
         add_execute(parser)
 

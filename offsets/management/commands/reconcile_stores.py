@@ -1,4 +1,4 @@
-"""`manage.py reconcile_stores`: compare the ledger with another store, and bring them together."""
+"""`manage.py reconcile_stores`: compare the ledger with another offset store, and make them equal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,26 +17,28 @@ from offsets.stores.drift import Drift
 
 class Command(MoveCommand):
     help = (
-        "Show how far another store stands from the ledger. --towards postgres makes it a seek of the group; "
-        "--towards store writes the ledger's offsets there."
+        "Show the drift between the ledger and another offset store. --towards postgres seeks the group to the store's "
+        "offsets; --towards store writes the ledger's offsets to the store."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
-        parser.add_argument("--store", default="kafka", choices=("kafka", "redis", "file"), help="(%(default)s)")
-        parser.add_argument("--towards", choices=("postgres", "store"), help="Who is to follow whom.")
+        parser.add_argument(
+            "--store", default="kafka", choices=("kafka", "redis", "file"), help="Offset store (default: %(default)s)."
+        )
+        parser.add_argument("--towards", choices=("postgres", "store"), help="Which side to update.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
         reason = reason_of(options)
         everything = options["all"] or not options["topic"]
         rows = in_scope(options["group"], options["topic"], everything=everything)
-        found = reconcile.compare(options["group"], options["store"], [row.pk for row in rows])
+        drifts = reconcile.compare(options["group"], options["store"], [row.pk for row in rows])
         if options["towards"] == "postgres":
-            self._seek(options, found, reason)
+            self._seek(options, drifts, reason)
             return None
-        differing = [one for one in found if one.offsets != 0]
+        differing = [drift for drift in drifts if drift.offsets != 0]
         executes = options["execute"] and options["towards"] == "store" and bool(differing)
         if executes:
             reconcile.write_to_store(
@@ -49,13 +51,13 @@ class Command(MoveCommand):
             "group": options["group"],
             "store": options["store"],
             "executed": executes,
-            "items": [_item(one) for one in found],
+            "items": [_item(drift) for drift in drifts],
         }
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
         return None
 
-    def _seek(self, options: Mapping[str, Any], found: Sequence[Drift], reason: str) -> None:
-        wanted = reconcile.seeks(found)
+    def _seek(self, options: Mapping[str, Any], drifts: Sequence[Drift], reason: str) -> None:
+        wanted = reconcile.seeks(drifts)
         self.show_and_apply(
             MoveKind.SEEK,
             wanted,
@@ -63,35 +65,35 @@ class Command(MoveCommand):
             reason=reason,
             execute=options["execute"] and bool(wanted),
             as_json=options["json"],
-            warnings=[] if wanted else ["The store holds nothing that differs; nothing is to be done."],
+            warnings=[] if wanted else ["The store has no different offset. Nothing to do."],
         )
 
 
-def _item(one: Drift) -> dict[str, Any]:
+def _item(drift: Drift) -> dict[str, Any]:
     return {
-        "topic": one.topic_partition.topic,
-        "partition": one.topic_partition.partition,
-        "postgres": one.ledger_next_offset,
-        "store": one.stored,
-        "store_epoch": one.stored_epoch,
-        "drift": one.offsets,
+        "topic": drift.topic_partition.topic,
+        "partition": drift.topic_partition.partition,
+        "postgres": drift.ledger_next_offset,
+        "store": drift.stored,
+        "store_epoch": drift.stored_epoch,
+        "drift": drift.offsets,
     }
 
 
 def _show(console: Console, data: dict[str, Any]) -> None:
-    table = Table(title=f"{data['group']}: the ledger and the {data['store']} store")
+    table = Table(title=f"{data['group']}: ledger and {data['store']} store")
     for column in ("Partition", "Ledger", data["store"].capitalize(), "Drift"):
         table.add_column(column, justify="left" if column == "Partition" else "right")
     for item in data["items"]:
-        held, away = item["store"], item["drift"]
+        stored, drift = item["store"], item["drift"]
         table.add_row(
             f"{item['topic']}-{item['partition']}",
             f"{item['postgres']:,}",
-            "nothing" if held is None else f"{held:,}",
-            "unknown" if away is None else f"{away:+,}",
+            "none" if stored is None else f"{stored:,}",
+            "unknown" if drift is None else f"{drift:+,}",
         )
     console.print(table)
     if data["executed"]:
-        console.print("Done: the store is told. While the group is active its owners write to Kafka, within a second.")
+        console.print("Done. While the group is active, its workers write the offsets to Kafka within a second.")
     else:
-        console.print("Nothing was changed. Add --towards postgres or --towards store, --execute and --reason 'why'.")
+        console.print("Nothing was changed. To apply, add --towards postgres or store, and --execute --reason '…'.")

@@ -1,4 +1,4 @@
-"""`manage.py replay_offsets`: count what was not counted, beside the running workers."""
+"""`manage.py replay_offsets`: count uncounted offsets next to the running workers."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ from offsets.actions.dead_letters import DeadLetterFilter
 from offsets.actions.guards import Actor, Source
 from offsets.errors import RefusedError
 from offsets.management import reset_targets
-from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
+from offsets.management.base import DRY_RUN, EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
 from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
 from offsets.models import Replay
 from offsets.replays import requests, runner, selection
@@ -29,38 +29,43 @@ from offsets.types import RangeKind
 
 class Command(OperatorCommand):
     help = (
-        "Read offsets again beside the running workers, and count those that were not counted: failed, skipped, or "
-        "claimed and lost. What is counted already is left out; live offsets do not move. A dry run unless --execute."
+        "Count uncounted offsets (failed, skipped or claimed) next to the running workers. Offsets that are already "
+        "counted are deduplicated; next offsets do not move. Dry run unless --execute is given."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
         parser.add_argument(
-            "--offsets", action="append", default=[], metavar="START-END", help="A range of one partition; repeatable."
+            "--offsets",
+            action="append",
+            default=[],
+            metavar="START-END",
+            help="A range of one partition, end exclusive. Repeatable.",
         )
-        parser.add_argument("--since", metavar="MOMENT", help="Records since then: ISO 8601 with its zone.")
-        parser.add_argument("--until", metavar="MOMENT", help="Records before then.")
+        parser.add_argument("--since", metavar="TIMESTAMP", help="Records at or after this time. ISO 8601 with a zone.")
+        parser.add_argument("--until", metavar="TIMESTAMP", help="Records before this time.")
         parser.add_argument(
             "--status",
             action="append",
             choices=[kind.value for kind in selection.UNCOUNTED],
-            help="Only offsets that became this; repeatable. Default: failed, where nothing else is named.",
+            help="Only offsets with this outcome. Repeatable. Default: failed, if neither offsets nor times are given.",
         )
         parser.add_argument(
             "--dead-letters",
             nargs="?",
             const="",
             metavar="ERROR_CODE",
-            help="Instead of ranges: the pending dead letters there, all or those of one error code, from the bytes "
-            "that were kept.",
+            help="Requeue pending dead letters instead of reading ranges: all, or those with this error code.",
         )
-        parser.add_argument("--rate", type=positive, metavar="N", help="At most so many records a second.")
+        parser.add_argument("--rate", type=positive, metavar="N", help="Maximum records per second.")
         parser.add_argument("--background", action="store_true", help="Let the workers run it; do not wait.")
         instead = parser.add_mutually_exclusive_group()
-        instead.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that nobody runs now.")
-        instead.add_argument("--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand.")
-        instead.add_argument("--list", action="store_true", help="The replays of the group, newest first.")
+        instead.add_argument(
+            "--resume", type=non_negative, metavar="ID", help="Continue a replay that no process runs."
+        )
+        instead.add_argument("--cancel", type=non_negative, metavar="ID", help="Stop a replay after the current chunk.")
+        instead.add_argument("--list", action="store_true", help="List the group's replays, newest first.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
@@ -98,16 +103,15 @@ class Command(OperatorCommand):
             self._show(requests.cancel(replay_id, actor=actor, reason=reason, source=Source.COMMAND), options)
             return
         text = requests.preview_cancel(replay_id, actor)
-        advice = "Dry run: nothing was changed. Add --execute --reason 'why'."
         self.emit(
             {"executed": False, "id": replay_id, "detail": text},
-            lambda console: console.print(f"{text}\n{advice}"),
+            lambda console: console.print(f"{text}\n{DRY_RUN}"),
             as_json=options["json"],
         )
 
     def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
-        """Each partition in scope by itself: those of one that fails stay as they are."""
-        _refuse_beside_dead_letters(options)
+        """Requeue dead letters partition by partition: an error in one leaves the others unchanged."""
+        _refuse_with_dead_letters(options)
         actor = Actor.of_operating_system()
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
@@ -123,15 +127,13 @@ class Command(OperatorCommand):
                 item["changed"] = done.changed
             items.append(item | {"matched": len(shown.ids), "still_fail": shown.still_fail})
         if not items:
-            raise RefusedError("No pending dead letter matches; nothing was changed.")
+            raise RefusedError("No matching pending dead letters. Nothing was changed.")
         data = {"executed": options["execute"], "items": items}
 
         def show(console: Console) -> None:
             for item in items:
                 console.print(escape(f"{item['partition']}: {item['detail']}"))
-            console.print(
-                "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
-            )
+            console.print("Done." if options["execute"] else DRY_RUN)
 
         self.emit(data, show, as_json=options["json"])
 
@@ -149,12 +151,12 @@ class Command(OperatorCommand):
                 console.print(escape(plan.text))
             if len(plans) > 20:
                 console.print(f"… and {len(plans) - 20:,} more ranges.")
-            console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
+            console.print(DRY_RUN)
 
         self.emit(data, show, as_json=options["json"])
 
     def _follow(self, replay_id: int, options: Mapping[str, Any]) -> int | None:
-        """Run it here, with a bar; Ctrl-C leaves it where it is, to be resumed."""
+        """Run the replay in this process with a progress bar. Ctrl-C stops it; it can be resumed."""
         stop = threading.Event()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
@@ -168,11 +170,11 @@ class Command(OperatorCommand):
 
             replay = runner.run(replay_id, should_stop=stop.is_set, on_progress=show)
         if replay is None:
-            raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See --list.")
+            raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See replay_offsets --list.")
         self._show(replay, options)
         if replay.status == Replay.Status.RUNNING:
             self.stderr.write(
-                f"Stopped. It goes on where it was with --resume {replay_id}, or by the recovery manager."
+                f"Stopped. The recovery manager continues it; to continue it here, use --resume {replay_id}."
             )
         return None if replay.status == Replay.Status.DONE else EXIT_AIM_NOT_MET
 
@@ -193,7 +195,7 @@ class Command(OperatorCommand):
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """INT and TERM set `stop`; whoever called the command has its own answers to them back afterwards."""
+    """SIGINT and SIGTERM set `stop`. The caller's handlers are restored afterwards."""
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -204,51 +206,53 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 def _show(console: Console, item: Mapping[str, Any]) -> None:
     share = f"{item['done_offsets']:,} of {item['total_offsets']:,} offsets"
-    rate = f", {item['offsets_per_second']:,.0f} a second" if item["offsets_per_second"] else ""
+    rate = f", {item['offsets_per_second']:,.0f} offsets/s" if item["offsets_per_second"] else ""
     eta = f", {item['eta_seconds']:,.0f} s left" if item["eta_seconds"] else ""
     console.print(escape(f"Replay {item['id']} {item['status']}: {share}{rate}{eta}. {item['detail']}"))
 
 
-def _refuse_beside_dead_letters(options: Mapping[str, Any]) -> None:
-    """What chooses offsets chooses no letters: left unsaid, more would be counted than was named."""
+def _refuse_with_dead_letters(options: Mapping[str, Any]) -> None:
+    """Refuse range options with `--dead-letters`: they would be ignored, and more would be counted than named."""
     names = ("offsets", "since", "until", "status", "rate", "background")
-    beside = [f"--{name}" for name in names if options[name]]
-    if beside:
+    conflicting = [f"--{name}" for name in names if options[name]]
+    if conflicting:
         raise RefusedError(
-            f"--dead-letters takes no {', '.join(beside)}: it requeues all pending ones in scope, or those of one "
-            "error code. For single ones use `dead_letters --requeue --id ID`."
+            f"--dead-letters cannot be combined with {', '.join(conflicting)}. To requeue single dead letters, use "
+            "`dead_letters --requeue --id ID`."
         )
 
 
-def _moment(option: str, text: str | None) -> int | None:
-    """In milliseconds. Raises RefusedError."""
+def _timestamp_ms(option: str, text: str | None) -> int | None:
+    """Parse an option's timestamp into milliseconds. Raises RefusedError."""
     if not text:
         return None
-    moment = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
-    if moment > datetime.now(UTC).timestamp() * 1000:
-        raise RefusedError(f"--{option} {text!r} lies in the future. Name a moment that has passed, or leave it out.")
-    return moment
+    timestamp = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
+    if timestamp > datetime.now(UTC).timestamp() * 1000:
+        raise RefusedError(f"--{option} {text!r} is in the future. Use a time in the past, or omit the option.")
+    return timestamp
 
 
 def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
-    """What the options name. Raises RefusedError."""
+    """The ranges that the options select. Raises RefusedError."""
     rows = in_scope(options["group"], options["topic"], everything=options["all"])
-    since, until = _moment("since", options["since"]), _moment("until", options["until"])
+    since, until = _timestamp_ms("since", options["since"]), _timestamp_ms("until", options["until"])
     if since is not None and until is not None and since >= until:
-        raise RefusedError("--since must lie before --until.")
+        raise RefusedError("--since must be before --until.")
     kinds = [RangeKind(name) for name in options["status"] or ()]
     within = selection.of_window(rows, since, until) if since is not None or until is not None else None
     if options["offsets"]:
         if len(rows) > 1:
-            raise RefusedError(f"--offsets is of one partition, and {len(rows)} are named; use --topic TOPIC:0.")
+            raise RefusedError(
+                f"--offsets applies to one partition, but {len(rows)} are selected. Use --topic TOPIC:0."
+            )
         named = [parse_range(text) for text in options["offsets"]]
         if within is not None or kinds:
-            raise RefusedError("Name --offsets, or choose by --since, --until and --status; not both.")
-        return [Wanted(rows[0].pk, one) for one in named]
+            raise RefusedError("Use either --offsets, or --since, --until and --status.")
+        return [Wanted(rows[0].pk, offsets) for offsets in named]
     if within is not None and not kinds:
-        return [Wanted(row_id, one) for row_id, ranges in within.items() for one in ranges]
-    found = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
-    if not found:
-        words = ", ".join(kinds or [RangeKind.FAILED])
-        raise RefusedError(f"The ledger holds no {words} offsets there; nothing is to be replayed.")
-    return found
+        return [Wanted(row_id, offsets) for row_id, ranges in within.items() for offsets in ranges]
+    wanted = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
+    if not wanted:
+        names = ", ".join(kinds or [RangeKind.FAILED])
+        raise RefusedError(f"No {names} offsets in this scope. Nothing to replay.")
+    return wanted

@@ -1,4 +1,4 @@
-"""`manage.py verify_offsets`: do the invariants hold?"""
+"""`manage.py verify_offsets`: check the invariants."""
 
 from dataclasses import asdict
 from typing import Any
@@ -15,19 +15,19 @@ from offsets.monitoring import invariants
 
 
 class Command(OperatorCommand):
-    help = "Check invariants I1 to I6 of a group, beside running workers. Exit 1 if one does not hold."
+    help = "Check invariants I1 to I6 of a group while its workers run. Exits with 1 if one does not hold."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP)
-        parser.add_argument("--topic", default="")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (default: %(default)s).")
+        parser.add_argument("--topic", default="", help="Only this topic.")
 
     def run(self, **options: Any) -> int | None:
         refuse_unknown(options["group"], options["topic"])
         result = invariants.check(options["group"], options["topic"])
         data = {
             "ok": result.ok,
-            "invariants": {name: asdict(one) for name, one in result.invariants.items()},
+            "invariants": {name: asdict(invariant) for name, invariant in result.invariants.items()},
             "promise": {**asdict(result.promise), "detail": result.promise.detail},
         }
         self.emit(data, lambda console: _show(console, result), as_json=options["json"])
@@ -35,19 +35,19 @@ class Command(OperatorCommand):
 
 
 def refuse_unknown(group: str, topic: str) -> None:
-    """A group or topic that the ledger has never seen is a typing error, not a clean bill of health."""
+    """Refuse a group or topic that is not in the ledger: with a typo every invariant would hold."""
     known = PartitionCheckpoint.objects.filter(group_id=group)
     if not known.exists():
-        raise RefusedError(f"No worker of group {group!r} has ever claimed a partition. Check --group.")
+        raise RefusedError(f"Group {group!r} has no partitions. Check --group.")
     if topic and not known.filter(topic=topic).exists():
-        raise RefusedError(f"Group {group!r} has never read topic {topic!r}. Check --topic.")
+        raise RefusedError(f"Group {group!r} has no partitions of topic {topic!r}. Check --topic.")
 
 
 def _show(console: Console, result: invariants.InvariantsResult) -> None:
     table = Table(title=f"Invariants of {result.group}")
-    for column in ("", "Holds", "What was seen"):
+    for column in ("Invariant", "Holds", "Details"):
         table.add_column(column)
-    for name, one in result.invariants.items():
-        table.add_row(name, "[green]yes[/]" if one.ok else "[bold red]NO[/]", one.detail)
+    for name, invariant in result.invariants.items():
+        table.add_row(name, "[green]yes[/]" if invariant.ok else "[bold red]NO[/]", invariant.detail)
     console.print(table)
     console.print(result.promise.detail)

@@ -57,7 +57,7 @@ def test_the_command_lists_newest_first_and_says_how_many_there_are() -> None:
     assert data["items"][1]["status"] == "discarded"
     assert run("--status", "pending", "--topic", "t", "--partition", "0")["count"] == 2
     assert run("--group", "another") == {"count": 0, "items": []}
-    assert "2 of 3 shown; raise --limit for more." in in_words("--limit", "2")
+    assert "2 of 3 shown. Raise --limit for more." in in_words("--limit", "2")
     assert run("--show", str(ids[1]))["value"] == "nonsense"
     assert "nonsense" in in_words("--show", str(ids[1]))
 
@@ -83,7 +83,7 @@ def test_the_command_only_says_what_would_happen_unless_told_to_execute() -> Non
     assert (action.pk, action.source, action.reason) == (data["action_id"], "command", "the limit is raised")
     assert action.username.startswith("os:")
     assert_whole(share=1)
-    assert "Done: 1 changed, 0 left as they are." in in_words(
+    assert "Done: 1 changed, 0 left unchanged." in in_words(
         "--discard", "--id", str(ids[1]), "--execute", "--reason", "r"
     )
     assert statuses()[1] == "discarded"

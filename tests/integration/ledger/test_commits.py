@@ -64,7 +64,7 @@ def test_it_refuses_the_former_owner_and_writes_nothing() -> None:
     assert successor.epoch == zombie.epoch + 1
     outcome = apply(commit_of(zombie, 5, 9))
     assert not outcome.applied
-    assert "epoch 1 is over" in outcome.fenced[zombie.checkpoint_id]
+    assert "epoch 1 is stale" in outcome.fenced[zombie.checkpoint_id]
     assert len(apply(commit_of(successor, 5, 9)).applied) == 1
     again = apply(commit_of(successor, 5, 9))
     assert "next offset is 9, not 5" in again.fenced[successor.checkpoint_id]

@@ -115,7 +115,7 @@ def test_it_carries_purged_minutes_over() -> None:
 def test_it_raises_what_a_fence_found() -> None:
     claim = claimed()
     claimed()
-    with pytest.raises(FencedError, match="epoch 1 is over"), transaction.atomic():
+    with pytest.raises(FencedError, match="epoch 1 is stale"), transaction.atomic():
         ledger.lock_for_commit([commit_of(claim, 0, 1)])
 
 

@@ -50,7 +50,7 @@ def test_a_dead_worker_is_fenced_its_slot_freed_and_its_late_commit_refused(
 
     checkpoint.refresh_from_db()
     assert (checkpoint.owner_id, checkpoint.epoch, checkpoint.epoch_cause) == (None, 4, "claim")
-    with pytest.raises(FencedError, match="epoch 3 is over"), transaction.atomic():
+    with pytest.raises(FencedError, match="epoch 3 is stale"), transaction.atomic():
         ledger.lock_for_commit([commit])
     worker = Worker.objects.get(pk="w-1")
     assert worker.state == "stopped"

@@ -57,7 +57,7 @@ def test_what_is_deleted_whole_is_lost_and_not_tried_again(scenario: Scenario) -
     assert (ended.status, numbers(ended)) == ("done", {"done": 20, "total": 20, "expired": 20})
     assert ReplayRange.objects.get().state == "expired"
     expired = LedgerRange.objects.get(kind="expired")
-    assert "Kafka does not have offset 0 any more" in expired.detail
+    assert "Kafka no longer has offset 0" in expired.detail
     assert not LedgerRange.objects.filter(kind="failed").exists()
     scenario.assert_counted((20, 30))
 

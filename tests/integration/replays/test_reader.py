@@ -64,7 +64,7 @@ def test_it_says_when_the_log_does_not_have_the_offset(scenario: Scenario) -> No
     scenario.delete_records(50)
     with a_reader() as reader:
         for start in (0, 49, 200):
-            with pytest.raises(OutOfRangeError, match=f"Kafka does not have offset {start} any more"):
+            with pytest.raises(OutOfRangeError, match=f"Kafka no longer has offset {start}"):
                 reader.read(scenario.place(), start, start + 5, 10)
         assert read(reader, scenario, 50, 60) == list(range(50, 60)), "and goes on elsewhere"
 

@@ -74,9 +74,7 @@ def test_what_cannot_be_replayed_is_refused_as_it_was_asked(
     assert_refused(scenario, "nothing of it can be replayed", scenario.wanted(60, 70))
     assert_refused(scenario, "nothing of it can be replayed", scenario.wanted(0, 10), scenario.wanted(60, 70))
     assert_refused(scenario, "Nothing is to be replayed")
-    assert_refused(
-        scenario, "There is no checkpoint 12345", Wanted(12345, OffsetRange(0, 5)), error=UnknownPartitionError
-    )
+    assert_refused(scenario, "Unknown checkpoint 12345", Wanted(12345, OffsetRange(0, 5)), error=UnknownPartitionError)
     assert_refused(scenario, "Say why", scenario.wanted(0, 5), reason=" \x00 ", error=ReasonError)
     assert_refused(scenario, "at most 500 are kept", scenario.wanted(0, 5), reason="x" * 501, error=ReasonError)
     stranger = Actor("eve", allowed=False)
