@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 
-from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Source
+from offsets.actions.guards import MAX_REASON_LENGTH, Request, Source
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
 
@@ -11,10 +11,8 @@ from offsets.monitoring import incidents
 def applied(
     kind: str,
     checkpoint: PartitionCheckpoint | None,
+    request: Request,
     *,
-    actor: Actor,
-    reason: str,
-    source: Source,
     before: Mapping[str, object],
     after: Mapping[str, object],
     detail: str,
@@ -28,19 +26,19 @@ def applied(
     """
     if checkpoint is not None:
         incidents.note_action(
-            *(checkpoint.group_id, f"{kind.replace('_', ' ').capitalize()} by {actor.name}: {reason}"),
+            *(checkpoint.group_id, f"{kind.replace('_', ' ').capitalize()} by {request.actor.name}: {request.reason}"),
             checkpoint_ids=[checkpoint.pk],
-            automatic=source is Source.AUTOMATIC,
+            automatic=request.source is Source.AUTOMATIC,
         )
     return OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,
-        username=actor.name,
+        username=request.actor.name,
         target=(target or str(checkpoint))[:600],
-        source=source,
+        source=request.source,
         change_id=change_id,
         undoes=undoes,
-        reason=reason,
+        reason=request.reason,
         before=dict(before),
         after=dict(after),
         outcome=OperatorAction.Outcome.APPLIED,
@@ -57,10 +55,8 @@ def complete(action: OperatorAction, after: Mapping[str, object], *, detail: str
 def refused(
     kind: str,
     checkpoint_id: int | None,
+    request: Request,
     *,
-    actor: Actor,
-    reason: str,
-    source: Source,
     detail: str,
     target: str = "",
 ) -> None:
@@ -70,10 +66,10 @@ def refused(
     OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,
-        username=actor.name,
+        username=request.actor.name,
         target=(target or (str(checkpoint) if checkpoint else f"checkpoint {checkpoint_id}"))[:600],
-        source=source,
-        reason=reason[:MAX_REASON_LENGTH],
+        source=request.source,
+        reason=request.reason[:MAX_REASON_LENGTH],
         before=state,
         after=state,
         outcome=OperatorAction.Outcome.REFUSED,

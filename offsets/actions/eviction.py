@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from offsets import journal, leases, ledger, workers
 from offsets.actions import audit
-from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of
+from offsets.actions.attempt import Attempt, attempt
+from offsets.actions.guards import Actor, Preview, Request, Source, check_allowed
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint, Worker
 from offsets.monitoring import incidents
@@ -22,42 +23,36 @@ class UnknownWorkerError(RefusedError):
     http_status = 404
 
 
-@dataclass(frozen=True, slots=True)
-class EvictionPreview:
-    worker_id: str
-    text: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionPreview(Preview):
+    """What evicting the worker `target` will do."""
+
     #: What it owns now; to be given back, so that another assignment is not evicted instead.
     owned: tuple[int, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        return {**Preview.as_json(self), "seen": {"owned": self.owned}}
+
 
 def preview(worker_id: str, actor: Actor) -> EvictionPreview:
-    """Say what `apply` would do now. Raises RefusedError where it would refuse; changes nothing."""
+    """Say what `evict` would do now. Raises RefusedError where it would refuse; changes nothing."""
     check_allowed(KIND, actor)
     worker = _running(worker_id)
     rows = _owned(worker_id)
-    return EvictionPreview(worker_id, _in_words(worker, rows), tuple(row.pk for row in rows))
+    text = _in_words(worker, rows)
+    return EvictionPreview(kind=KIND, target=worker_id, text=text, owned=tuple(row.pk for row in rows))
 
 
-def evict(
-    worker_id: str, *, actor: Actor, reason: str, source: Source, owned: Sequence[int] | None = None
-) -> OperatorAction:
-    """Do it, if the worker still owns what was seen. Raises RefusedError, having audited the refusal."""
-    reason = reason.replace("\x00", "").strip()
-    target = f"worker {worker_id}"
-    try:
-        check_allowed(KIND, actor)
-        check_reason(reason)
-        with transaction.atomic(), bounded_wait():
-            worker = _running(worker_id)
-            rows = _owned(worker_id)
-            if owned is not None and set(owned) != {row.pk for row in rows}:
-                raise StalePreviewError(
-                    f"{worker_id} owns other partitions than when you looked. Nothing was changed; look again."
-                )
-            return _apply(worker, rows, actor, reason, source, target)
-    except RefusedError as error:
-        audit.refused(KIND, None, target=target, actor=actor, reason=reason, source=source, detail=str(error))
-        raise
+def evict(worker_id: str, request: Request, *, owned: Sequence[int] | None = None) -> OperatorAction:
+    """Evict it, if it still owns what was seen. Raises RefusedError, having audited the refusal."""
+    with attempt(KIND, request, target=f"worker {worker_id}") as change, change.transaction():
+        worker = _running(worker_id)
+        rows = _owned(worker_id)
+        if owned is not None and set(owned) != {row.pk for row in rows}:
+            raise StalePreviewError(
+                f"{worker_id} owns other partitions than when you looked. Nothing was changed; look again."
+            )
+        return _apply(worker, rows, change)
 
 
 def _running(worker_id: str) -> Worker:
@@ -77,7 +72,7 @@ def _owned(worker_id: str) -> list[PartitionCheckpoint]:
 
 
 def _in_words(worker: Worker, rows: Sequence[PartitionCheckpoint]) -> str:
-    names = ", ".join(name_of(row) for row in rows[:10]) + (" …" if len(rows) > 10 else "")
+    names = ", ".join(row.name for row in rows[:10]) + (" …" if len(rows) > 10 else "")
     what = f"{names} are fenced at once: nothing that it has in hand can be committed" if rows else "it owns nothing"
     again = (
         "its slot is started again"
@@ -93,33 +88,28 @@ def _in_words(worker: Worker, rows: Sequence[PartitionCheckpoint]) -> str:
     )
 
 
-def _apply(
-    worker: Worker, rows: Sequence[PartitionCheckpoint], actor: Actor, reason: str, source: Source, target: str
-) -> OperatorAction:
-    text = _in_words(worker, rows)
+def _apply(worker: Worker, rows: Sequence[PartitionCheckpoint], change: Attempt) -> OperatorAction:
+    request = change.request
     action = audit.applied(
-        *(KIND, None),
-        target=f"{worker.group_id} {target}",
-        actor=actor,
-        reason=reason,
-        source=source,
+        *(KIND, None, request),
+        target=f"{worker.group_id} {change.target}",
         before={"owned": [str(row) for row in rows], "stage": worker.stage},
         after={"owned": []},
-        detail=text,
+        detail=_in_words(worker, rows),
     )
     if not workers.evict(worker.pk):
         raise StalePreviewError(f"{worker.pk} ended, or was evicted, in this moment. Nothing was changed.")
     ledger.fence(worker.pk, action=action)
     free_slot(worker.pk)
     journal.record(
-        *(worker.group_id, KIND, f"{worker.pk} evicted by {actor.name}: {reason}"),
+        *(worker.group_id, KIND, f"{worker.pk} evicted by {request.actor.name}: {request.reason}"),
         level="warning",
         worker_id=worker.pk,
     )
     incidents.note_action(
-        *(worker.group_id, f"Evicted by {actor.name}: {reason}"),
+        *(worker.group_id, f"Evicted by {request.actor.name}: {request.reason}"),
         worker_id=worker.pk,
-        automatic=source is Source.AUTOMATIC,
+        automatic=request.source is Source.AUTOMATIC,
     )
     return action
 

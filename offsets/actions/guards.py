@@ -5,6 +5,7 @@ import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db import OperationalError, connection
@@ -61,6 +62,31 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for an action, why, and through which door. The reason is cleaned here, once for all actions."""
+
+    actor: Actor
+    reason: str
+    source: Source
+
+    def __post_init__(self) -> None:
+        # PostgreSQL text refuses NUL.
+        object.__setattr__(self, "reason", self.reason.replace("\x00", "").strip())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What an action would do, in words. Subclasses add the numbers, and the token to apply exactly that."""
+
+    kind: str
+    target: str
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "target": self.target, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What an operator saw of a partition: the compare half of every action's compare-and-set."""
 
@@ -102,7 +128,7 @@ def check_unchanged(checkpoint: PartitionCheckpoint, seen: Seen) -> None:
     ]
     if moved:
         raise StalePreviewError(
-            f"{name_of(checkpoint)} has changed since you looked: {'; '.join(moved)}. Nothing was changed; look again."
+            f"{checkpoint.name} has changed since you looked: {'; '.join(moved)}. Nothing was changed; look again."
         )
 
 
@@ -121,17 +147,13 @@ def bounded_wait() -> Iterator[None]:
         ) from error
 
 
-def name_of(checkpoint: PartitionCheckpoint) -> str:
-    return f"{checkpoint.topic}-{checkpoint.partition}"
-
-
 def require_live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> PartitionCheckpoint:
     """The checkpoint, if there is one that can be acted on. Raises UnknownPartitionError, RefusedError."""
     if checkpoint is None:
         raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
     if checkpoint.retired_at is not None:
         raise RefusedError(
-            f"{name_of(checkpoint)}: this checkpoint was retired ({checkpoint.retired_reason or 'no reason kept'}); "
+            f"{checkpoint.name}: this checkpoint was retired ({checkpoint.retired_reason or 'no reason kept'}); "
             "act on the live one."
         )
     return checkpoint

@@ -9,7 +9,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from offsets.actions import moves
-from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
+from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Request, Seen, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.admin.base import ReadOnlyAdmin
@@ -91,9 +91,7 @@ class SeekAdmin(ReadOnlyAdmin):
             [action] = moves.move_partitions(
                 MoveKind.SEEK,
                 [Move(checkpoint.pk, form.cleaned_data["next_offset"], seen)],
-                actor=Actor.of_user(request.user),
-                reason=form.cleaned_data["reason"],
-                source=Source.ADMIN,
+                Request(Actor.of_user(request.user), form.cleaned_data["reason"], Source.ADMIN),
                 strict=True,
             )
         except OffsetsError as error:
@@ -107,7 +105,7 @@ class SeekAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Move {checkpoint.topic}-{checkpoint.partition}",
+            "title": f"Seek {checkpoint.name}",
             "opts": self.model._meta,
             "checkpoint": checkpoint,
             "form": form,

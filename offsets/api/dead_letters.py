@@ -7,8 +7,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter, as_json, listed
+from offsets.actions.guards import Actor
 from offsets.api.http import (
     MAX_INTEGER,
     MAX_LISTED,
@@ -17,7 +17,7 @@ from offsets.api.http import (
     body_of,
     error_response,
     number_of,
-    reason_of,
+    request_of,
     word_of,
 )
 from offsets.models import DeadLetter
@@ -33,7 +33,7 @@ def dead_letter_list(request: HttpRequest) -> HttpResponse:
     rows = chosen.rows().order_by("-pk")
     if before := request.GET.get("before"):
         rows = rows.filter(pk__lt=number_of("before", before))
-    return JsonResponse({"count": chosen.rows().count(), "items": dead_letters.listed(rows, MAX_LISTED)})
+    return JsonResponse({"count": chosen.rows().count(), "items": listed(rows, MAX_LISTED)})
 
 
 @api_view("GET", "HEAD")
@@ -41,7 +41,7 @@ def dead_letter_detail(request: HttpRequest, dead_letter_id: int) -> HttpRespons
     row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(dead_letter_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"There is no dead letter {dead_letter_id}.")
-    return JsonResponse(dead_letters.as_json(row))
+    return JsonResponse(as_json(row))
 
 
 @api_view("GET", "HEAD", "POST")
@@ -53,24 +53,15 @@ def dead_letters_act(request: HttpRequest, kind: str) -> HttpResponse:
         return error_response(
             404, f"There is no action {kind[:40]!r} on dead letters; use one of: {', '.join(_KINDS)}."
         )
-    actor = Actor.of_user(request.user)
     if request.method != "POST":
-        shown = dead_letters.preview(kind, _filter(request.GET.get, reopen=kind == dead_letters.REOPEN), actor)
-        return JsonResponse(
-            {
-                "kind": kind,
-                "text": shown.text,
-                "ids": shown.ids,
-                "will_change": shown.will_change,
-                "still_fail": shown.still_fail,
-                "reasons": shown.reasons,
-            }
-        )
+        chosen = _filter(request.GET.get, reopen=kind == dead_letters.REOPEN)
+        shown = dead_letters.preview(kind, chosen, Actor.of_user(request.user))
+        return JsonResponse(shown.as_json())
     body = body_of(request)
     ids = body.get("ids")
     if not isinstance(ids, list) or not ids or not all(type(one) is int and 0 < one <= MAX_INTEGER for one in ids):
         raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
-    done = dead_letters.resolve(kind, tuple(ids), actor=actor, reason=reason_of(body), source=Source.API)
+    done = dead_letters.resolve(kind, tuple(ids), request_of(request, body))
     return JsonResponse(
         {
             "outcome": "applied",

@@ -14,13 +14,14 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from offsets.actions.guards import Actor, Request, Source
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError
 from offsets.models import OperatorAction
 from offsets.permissions import can_view
 from offsets.ranges import OffsetRange
 from offsets.replays.plans import checked_range
-from offsets.text import postgres_text
+from offsets.text import postgres_text, whole_number
 
 View = Callable[..., HttpResponseBase]
 MAX_INTEGER = 2**63 - 1
@@ -80,11 +81,12 @@ def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     return None
 
 
-def reason_of(body: dict[str, Any]) -> str:
+def request_of(request: HttpRequest, body: dict[str, Any]) -> Request:
+    """Who asks for the action, and why."""
     reason = body.get("reason", "")
     if not isinstance(reason, str) or postgres_text(reason) != reason.replace("\x00", "\\0"):
         raise BadInputError("`reason` must be text.")
-    return reason
+    return Request(Actor.of_user(request.user), reason, Source.API)
 
 
 def body_of(request: HttpRequest) -> dict[str, Any]:
@@ -100,9 +102,8 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
             raise BadInputError("The body must be a JSON object: {reason, seen: {epoch, owner, desired_state}}.")
         return body
     form = request.POST
-    epoch = form.get("epoch", "")
     seen = {
-        "epoch": int(epoch) if epoch.isascii() and epoch.isdigit() and len(epoch) < 20 else None,
+        "epoch": whole_number(form.get("epoch", "")),
         "owner": form.get("owner") or None,
         "desired_state": form.get("desired_state"),
     }
@@ -112,8 +113,8 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
 def number_of(name: str, value: Any) -> int:
     if type(value) is int and 0 <= value <= MAX_INTEGER:
         return value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return min(int(value), MAX_INTEGER)
+    if isinstance(value, str) and (number := whole_number(value, maximum=10**19 - 1)) is not None:
+        return min(number, MAX_INTEGER)
     raise BadInputError(f"`{name}` must be a whole number from 0.")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Actor
 from offsets.api.http import (
     MAX_INTEGER,
     MAX_LISTED,
@@ -16,7 +16,7 @@ from offsets.api.http import (
     error_response,
     number_of,
     place_of,
-    reason_of,
+    request_of,
 )
 from offsets.models import Replay
 from offsets.replays import acceptance, requests
@@ -42,9 +42,7 @@ def replay_list(request: HttpRequest) -> HttpResponse:
         raise BadInputError("`records_per_second` must be a whole number above 0, or absent.")
     replay = requests.begin(
         wanted,
-        actor=Actor.of_user(request.user),
-        reason=reason_of(body),
-        source=Source.API,
+        request_of(request, body),
         records_per_second=limit,
     )
     # A Redis that is away only delays it: the recovery manager sends it as well.
@@ -85,10 +83,8 @@ def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
     if row is None:
         return error_response(404, f"There is no replay {replay_id}.")
     if request.method != "POST":
-        text = requests.preview_cancel(row.pk, Actor.of_user(request.user))
-        return JsonResponse({"kind": requests.CANCEL, "target": f"replay {replay_id}", "text": text})
-    reason = reason_of(body_of(request))
-    done = requests.cancel(replay_id, actor=Actor.of_user(request.user), reason=reason, source=Source.API)
+        return JsonResponse(requests.preview_cancel(row.pk, Actor.of_user(request.user)).as_json())
+    done = requests.cancel(replay_id, request_of(request, body_of(request)))
     return JsonResponse({"outcome": "applied", **replay_rows.progress(done)})
 
 
@@ -103,15 +99,12 @@ def accept_failed(request: HttpRequest) -> HttpResponse:
     """Accept that failed offsets are not counted: GET says how many, POST `{checkpoint_id, start, end, failed, reason}`
     does it.
     """
-    actor = Actor.of_user(request.user)
     if request.method != "POST":
-        shown = acceptance.preview(_accepted(request.GET.get, None), actor)
-        return JsonResponse(
-            {"kind": acceptance.KIND, "target": shown.target, "text": shown.text, "failed": shown.failed}
-        )
+        wanted = _accepted(request.GET.get, None)
+        return JsonResponse(acceptance.preview(wanted, Actor.of_user(request.user)).as_json())
     body = body_of(request)
     wanted = _accepted(body.get, number_of("failed", body.get("failed")))
-    action = acceptance.accept_failed([wanted], actor=actor, reason=reason_of(body), source=Source.API)[0]
+    action = acceptance.accept_failed([wanted], request_of(request, body))[0]
     return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})
 
 

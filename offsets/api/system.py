@@ -5,19 +5,18 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 
 from offsets.actions import undo
-from offsets.actions.guards import Actor, Source
-from offsets.api.http import api_view, body_of, error_response, outcome_of, reason_of
+from offsets.actions.guards import Actor
+from offsets.api.http import api_view, body_of, error_response, outcome_of, request_of
 from offsets.database import DATABASE_LOST
 
 
 @api_view("GET", "HEAD", "POST")
 def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
     """What taking an action back would do; with POST and a reason, take it back."""
-    actor = Actor.of_user(request.user)
     undone = undo.find(str(action_id))
     if request.method != "POST":
-        return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, actor)})
-    done = undo.undo(undone, actor=actor, reason=reason_of(body_of(request)), source=Source.API)
+        return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, Actor.of_user(request.user))})
+    done = undo.undo(undone, request_of(request, body_of(request)))
     return JsonResponse(outcome_of(done[0]))
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
+from offsets.text import whole_number
 
 EXIT_AIM_NOT_MET = 1
 EXIT_REFUSED = 2
@@ -89,10 +90,7 @@ def non_negative(text: str) -> int:
 
 
 def _whole(text: str, minimum: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not minimum <= number <= 2**62:
-        raise argparse.ArgumentTypeError(f"it must be at least {minimum} and at most 2^62, not {number}")
+    number = whole_number(text.strip(), minimum, 2**62)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum} and at most 2^62")
     return number

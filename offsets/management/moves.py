@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from offsets.actions import moves
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.management.base import OperatorCommand
@@ -24,21 +24,20 @@ class MoveCommand(OperatorCommand):
         wanted: Sequence[Move],
         *,
         group: str,
-        reason: str,
+        request: Request,
         execute: bool,
         as_json: bool,
         warnings: Sequence[str] = (),
     ) -> list[MovePreview]:
         """Raises RefusedError, having changed nothing."""
-        actor = Actor.of_operating_system()
-        previews = moves.preview(kind, wanted, actor)
+        previews = moves.preview(kind, wanted, request.actor)
         done: Sequence[OperatorAction] = ()
         if execute:
             seen = [
                 Move(m.checkpoint_id, m.target, p.seen, m.baseline, m.undoes)
                 for m, p in zip(wanted, previews, strict=True)
             ]
-            done = moves.move_partitions(kind, seen, actor=actor, reason=reason, source=Source.COMMAND)
+            done = moves.move_partitions(kind, seen, request)
         data = {
             "action": kind.value,
             "group": group,

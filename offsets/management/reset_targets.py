@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from offsets.errors import RefusedError
+from offsets.text import whole_number
 from offsets.types import TopicPartition
 
 MAX_OFFSET = 2**63 - 1
@@ -80,9 +81,10 @@ def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition
 
 
 def _number(line: int, what: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:25]) <= MAX_OFFSET):
-        raise RefusedError(f"Line {line}: {text!r} is no {what}; it must be a whole number from 0.")
-    return int(text)
+    number = whole_number(text, maximum=MAX_OFFSET)
+    if number is None:
+        raise RefusedError(f"Line {line}: invalid {what} {text!r}. Use a whole number from 0.")
+    return number
 
 
 def write_csv(targets: Mapping[TopicPartition, int]) -> str:

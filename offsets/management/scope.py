@@ -6,8 +6,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
+from offsets.actions.guards import Actor, Request, Source
 from offsets.errors import RefusedError
 from offsets.models import PartitionCheckpoint
+from offsets.text import whole_number
 
 
 def add_scope(parser: CommandParser) -> None:
@@ -27,24 +29,21 @@ def add_execute(parser: CommandParser) -> None:
     parser.add_argument("--reason", default="", help="Why; kept with the action. Required with --execute.")
 
 
-def reason_of(options: Mapping[str, Any]) -> str:
-    """Raises RefusedError where something is to be done and nobody says why."""
-    reason: str = options["reason"].strip()
-    if options["execute"] and not reason:
+def request_of(options: Mapping[str, Any]) -> Request:
+    """Who runs the command, and why. Raises RefusedError for --execute without a reason."""
+    request = Request(Actor.of_operating_system(), options["reason"], Source.COMMAND)
+    if options["execute"] and not options["reason"].strip():
         raise RefusedError("--execute needs --reason: it is kept with the action.")
-    return reason
+    return request
 
 
 def parse_scope(text: str) -> tuple[str, tuple[int, ...]]:
     """`topic:0,1` or `topic`; no numbers mean all partitions of the topic. Raises RefusedError."""
     topic, colon, numbers = text.partition(":")
-    try:
-        partitions = tuple(sorted({int(number) for number in numbers.split(",")})) if colon else ()
-    except ValueError:
-        partitions = (-1,)
-    if not topic or any(number < 0 for number in partitions):
-        raise RefusedError(f"{text!r} is no scope. Write a topic and partition numbers, as in engagement:0,1.")
-    return topic, partitions
+    partitions = [whole_number(number.strip()) for number in numbers.split(",")] if colon else []
+    if not topic or None in partitions:
+        raise RefusedError(f"Invalid scope {text!r}. Use a topic and partition numbers, e.g. engagement:0,1.")
+    return topic, tuple(sorted({number for number in partitions if number is not None}))
 
 
 def in_scope(group_id: str, scopes: Sequence[str], *, everything: bool) -> list[PartitionCheckpoint]:
@@ -52,7 +51,7 @@ def in_scope(group_id: str, scopes: Sequence[str], *, everything: bool) -> list[
     if everything == bool(scopes):
         raise RefusedError("Name the partitions with --topic TOPIC:0,1, or all of the group with --all; not both.")
     live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True)
-    checkpoints = {(one.topic, one.partition): one for one in live}
+    checkpoints = {(row.topic, row.partition): row for row in live}
     if not checkpoints:
         raise RefusedError(f"The group {group_id!r} has no partitions yet.")
     chosen = dict(checkpoints) if everything else {}

@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from offsets import journal, leases, ledger, workers
-from offsets.actions import audit, automatic, dead_letters, eviction
-from offsets.actions.guards import Source, bounded_wait
+from offsets.actions import automatic, dead_letters, eviction
+from offsets.actions.guards import bounded_wait
 from offsets.clock import monotonic
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
@@ -283,7 +283,7 @@ class RecoveryManager:
         try:
             with self._writing(token):
                 places = self._too_often_stuck_at(worker)
-                eviction.evict(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+                eviction.evict(worker.worker_id, automatic.request(reason))
                 # Now that nothing of the worker holds their rows any more.
                 for checkpoint_id, times in places.items():
                     automatic.pause_automatically(checkpoint_id, f"{times} workers got stuck there: {worker.stage}")
@@ -335,24 +335,19 @@ class RecoveryManager:
         ids = dead_letters.counted_before_rebuild(self.group_id)
         if not ids:
             return
-        reason = "it was counted before the partition was rebuilt"
+        checkpoint_id = DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])
+        request = automatic.request("it was counted before the partition was rebuilt")
         try:
             with self._writing(token):
-                dead_letters.resolve(
-                    dead_letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC
-                )
+                try:
+                    dead_letters.resolve(dead_letters.REQUEUE, ids, request, checkpoint_id=checkpoint_id)
+                except StalePreviewError:
+                    raise
+                except RefusedError as error:
+                    # The transaction keeps the audit row of the refusal, which ends these attempts.
+                    logger.info("Dead letters are not counted again: %s", error)
         except StalePreviewError as error:
-            logger.info("Somebody else acted on these dead letters in this moment: %s", error)
-        except RefusedError as error:
-            # Its own audit row went with the transaction; without one it would be tried for ever.
-            with self._writing(token):
-                audit.refused(
-                    *(dead_letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
-                    actor=automatic.MANAGER,
-                    reason=reason,
-                    source=Source.AUTOMATIC,
-                    detail=str(error),
-                )
+            logger.info("These dead letters were changed by another action: %s", error)
 
     def _replay_failed(self, token: LeaseToken, state: GroupState) -> None:
         """Replay what is due. While one replay of a partition's failed ranges runs, none is begun beside it."""
@@ -373,12 +368,7 @@ class RecoveryManager:
         logs = requests.logs_for(wanted[:MAX_RANGES])
         with self._writing(token):
             replay = requests.begin(
-                wanted[:MAX_RANGES],
-                logs=logs,
-                actor=automatic.MANAGER,
-                reason="failed ranges are due",
-                source=Source.AUTOMATIC,
-                automatic=True,
+                wanted[:MAX_RANGES], automatic.request("failed ranges are due"), automatic=True, logs=logs
             )
             text = f"Replay {replay.pk} of {replay.total_offsets:,} failed offsets has begun."
             ids = replay.ranges.values_list("checkpoint_id", flat=True)

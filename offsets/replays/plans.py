@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from offsets.actions.move_plans import Bounds
 from offsets.errors import RefusedError
 from offsets.ranges import KnownRange, OffsetRange, cut
+from offsets.text import whole_number
 from offsets.types import RangeKind
 
 MAX_RANGES = 10_000
@@ -115,16 +116,16 @@ def refuse_overlap(name: str, wanted: OffsetRange, active: Sequence[tuple[int, O
 def parse_range(text: str) -> OffsetRange:
     """`START-END`, the end exclusive. Raises RefusedError."""
     start, dash, end = text.partition("-")
-    numbers = [part for part in (start, end) if part.isascii() and part.isdigit() and len(part) < 19]
-    if not dash or len(numbers) != 2:
-        raise RefusedError(f"{text!r} is no range. Write START-END, the end exclusive, as in 1000-2000.")
-    return checked_range(int(start), int(end))
+    first, last = whole_number(start), whole_number(end)
+    if not dash or first is None or last is None:
+        raise RefusedError(f"Invalid range {text!r}. Use START-END with an exclusive end, e.g. 1000-2000.")
+    return checked_range(first, last)
 
 
 def checked_range(start: int, end: int) -> OffsetRange:
     """Raises RefusedError for a range that is empty, reversed, negative or beyond what an offset can be."""
     if not 0 <= start < end <= 2**62:
-        raise RefusedError(f"[{start}, {end}) is no range of offsets: it must begin at 0 or later, and not be empty.")
+        raise RefusedError(f"Invalid range [{start}, {end}). It must start at 0 or later, and not be empty.")
     return OffsetRange(start, end)
 
 

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from django.conf import settings as django_settings
 from django.utils import timezone
 
-from offsets.actions.guards import Actor, ReasonError, Source, UnknownPartitionError
+from offsets.actions.guards import Actor, ReasonError, Request, Source, UnknownPartitionError
 from offsets.errors import NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import (
@@ -47,7 +47,7 @@ def checkpoint() -> PartitionCheckpoint:
 
 
 def accept(*wanted: Accepted, actor: Actor = OPERATOR, reason: str = "worthless") -> list[OperatorAction]:
-    return acceptance.accept_failed(wanted, actor=actor, reason=reason, source=Source.API)
+    return acceptance.accept_failed(wanted, Request(actor, reason, Source.API))
 
 
 def failed_of(row: PartitionCheckpoint) -> list[tuple[int, int]]:

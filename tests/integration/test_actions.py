@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from offsets import ledger
 from offsets.actions import pause
-from offsets.actions.guards import Actor, ReasonError, Seen, Source, UnknownPartitionError
+from offsets.actions.guards import Actor, ReasonError, Request, Seen, Source, UnknownPartitionError
 from offsets.actions.pause import ActionKind
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import DatabaseTime, JournalEntry, LagSample, OperatorAction, PartitionCheckpoint
@@ -22,9 +22,8 @@ VIEWER = Actor("victor", allowed=False)
 
 
 def apply(kind, checkpoint, *, actor=OPERATOR, reason="Deploying", seen=None):
-    return pause.set_paused(
-        kind, checkpoint.pk, actor=actor, reason=reason, source=Source.API, seen=seen or Seen.of(checkpoint)
-    )
+    request = Request(actor, reason, Source.API)
+    return pause.set_paused(kind, checkpoint.pk, request, seen=seen or Seen.of(checkpoint))
 
 
 def desired_state(checkpoint):
@@ -131,9 +130,7 @@ def test_it_refuses_and_audits_an_unknown_checkpoint():
         pause.set_paused(
             ActionKind.PAUSE,
             987654,
-            actor=OPERATOR,
-            reason="r",
-            source=Source.COMMAND,
+            Request(OPERATOR, "r", Source.COMMAND),
             seen=Seen(1, None, "running"),
         )
 

@@ -280,7 +280,7 @@ NONSENSE = [
     ([], "Name the partitions with --topic TOPIC:0,1, or all of the group with --all"),
     (["--all", "--topic", "x"], "not both"),
     (["--topic", "TOPIC:7"], "has no TOPIC-7"),
-    (["--topic", "TOPIC:x"], "is no scope"),
+    (["--topic", "TOPIC:x"], "Invalid scope"),
     (["--all", "--execute"], "--execute needs --reason"),
     (["--all", "--execute", "--reason", "  "], "--execute needs --reason"),
     (["--all", "--execute", "--reason", "x" * 501], "at most 500 are kept"),

@@ -12,7 +12,7 @@ from django.utils import timezone
 from offsets import leases, ledger, workers
 from offsets.actions import eviction
 from offsets.actions.eviction import UnknownWorkerError
-from offsets.actions.guards import Actor, ReasonError, Source
+from offsets.actions.guards import Actor, ReasonError, Request, Source
 from offsets.errors import FencedError, NotAllowedError, RefusedError, StalePreviewError
 from offsets.models import (
     Incident,
@@ -43,7 +43,7 @@ def checkpoint() -> PartitionCheckpoint:
 def evict(
     worker_id: str = "w-1", *, actor: Actor = OPERATOR, reason: str = "stuck", owned: Any = None
 ) -> OperatorAction:
-    return eviction.evict(worker_id, actor=actor, reason=reason, source=Source.API, owned=owned)
+    return eviction.evict(worker_id, Request(actor, reason, Source.API), owned=owned)
 
 
 def test_a_preview_says_what_an_eviction_does_and_changes_nothing() -> None:

@@ -7,12 +7,12 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.markup import escape
 
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
 from offsets.errors import RefusedError
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import PartitionCheckpoint
 from offsets.replays import acceptance, selection
 from offsets.replays.acceptance import Accepted
@@ -32,33 +32,32 @@ class Command(MoveCommand):
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         if options["failed"]:
-            return self._accept_failed(rows, options, reason)
+            return self._accept_failed(rows, options, request)
         self.show_and_apply(
             MoveKind.ACCEPT_LOSS,
             [Move(row.pk) for row in rows],
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"],
             as_json=options["json"],
         )
         return None
 
     def _accept_failed(
-        self, rows: Sequence[PartitionCheckpoint], options: Mapping[str, Any], reason: str
+        self, rows: Sequence[PartitionCheckpoint], options: Mapping[str, Any], request: Request
     ) -> int | None:
         wanted = [
             Accepted(one.checkpoint_id, one.offsets) for one in selection.of_kinds(rows, [RangeKind.FAILED], None)
         ]
         if not wanted:
             raise RefusedError("The ledger holds no failed offsets there; nothing was changed.")
-        actor = Actor.of_operating_system()
-        shown = [acceptance.preview(one, actor) for one in wanted]
+        shown = [acceptance.preview(accepted, request.actor) for accepted in wanted]
         if options["execute"]:
-            seen = [Accepted(one.checkpoint_id, one.offsets, one.failed) for one in shown]
-            acceptance.accept_failed(seen, actor=actor, reason=reason, source=Source.COMMAND)
+            seen = [Accepted(preview.checkpoint_id, preview.offsets, preview.failed) for preview in shown]
+            acceptance.accept_failed(seen, request)
         data = {
             "action": acceptance.KIND,
             "executed": options["execute"],

@@ -8,11 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter, as_json, listed
 from offsets.errors import RefusedError
 from offsets.management.base import OperatorCommand, non_negative, positive
-from offsets.management.scope import add_execute, reason_of
+from offsets.management.scope import add_execute, request_of
 from offsets.models import DeadLetter
 from offsets.types import DeadLetterStatus
 
@@ -58,7 +57,7 @@ class Command(OperatorCommand):
 
     def _list(self, options: Mapping[str, Any]) -> None:
         found = _filter(options, options["status"] or "").rows()
-        shown = dead_letters.listed(found.order_by("-created_at", "-id"), options["limit"])
+        shown = listed(found.order_by("-created_at", "-id"), options["limit"])
         data = {"count": found.count(), "items": shown}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
 
@@ -66,7 +65,7 @@ class Command(OperatorCommand):
         letter = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
         if letter is None or letter.checkpoint.group_id != options["group"]:
             raise RefusedError(f"The group {options['group']!r} has no dead letter {options['show']}.")
-        data = dead_letters.as_json(letter)
+        data = as_json(letter)
 
         def show(console: Console) -> None:
             for name, value in data.items():
@@ -75,12 +74,11 @@ class Command(OperatorCommand):
         self.emit(data, show, as_json=options["json"])
 
     def _act(self, kind: str, options: Mapping[str, Any]) -> None:
-        reason = reason_of(options)
+        request = request_of(options)
         status = DeadLetterStatus.DISCARDED if kind == dead_letters.REOPEN else DeadLetterStatus.PENDING
         if options["status"] not in (None, status):
             raise RefusedError(f"--{kind} acts on {status} dead letters, not on {options['status']} ones.")
-        actor = Actor.of_operating_system()
-        preview = dead_letters.preview(kind, _filter(options, status), actor)
+        preview = dead_letters.preview(kind, _filter(options, status), request.actor)
         data: dict[str, Any] = {
             "action": kind,
             "executed": options["execute"],
@@ -91,7 +89,7 @@ class Command(OperatorCommand):
             "detail": preview.text,
         }
         if options["execute"]:
-            done = dead_letters.resolve(kind, preview.ids, actor=actor, reason=reason, source=Source.COMMAND)
+            done = dead_letters.resolve(kind, preview.ids, request)
             data |= {"changed": done.changed, "still_fail": done.still_fail, "action_id": done.action.pk}
         self.emit(data, lambda console: _show_outcome(console, data), as_json=options["json"])
 

@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from offsets.actions import eviction
-from offsets.actions.guards import Actor, Source
 from offsets.management.base import OperatorCommand
-from offsets.management.scope import add_execute, reason_of
+from offsets.management.scope import add_execute, request_of
 
 
 class Command(OperatorCommand):
@@ -24,14 +23,11 @@ class Command(OperatorCommand):
         add_execute(parser)
 
     def run(self, **options: Any) -> None:
-        reason = reason_of(options)
-        actor = Actor.of_operating_system()
-        shown = eviction.preview(options["worker"], actor)
-        data: dict[str, Any] = {"worker": shown.worker_id, "executed": options["execute"], "detail": shown.text}
+        request = request_of(options)
+        shown = eviction.preview(options["worker"], request.actor)
+        data: dict[str, Any] = {"worker": shown.target, "executed": options["execute"], "detail": shown.text}
         if options["execute"]:
-            action = eviction.evict(
-                shown.worker_id, actor=actor, reason=reason, source=Source.COMMAND, owned=shown.owned
-            )
+            action = eviction.evict(shown.target, request, owned=shown.owned)
             data["action_id"] = action.pk
 
         def show(console: Console) -> None:

@@ -7,7 +7,7 @@ from django.core.management.base import CommandParser
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 
 
 class Command(MoveCommand):
@@ -27,13 +27,13 @@ class Command(MoveCommand):
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         self.show_and_apply(
             MoveKind.RESTART if options["keep_counts"] else MoveKind.REBUILD,
             [Move(row.pk) for row in rows],
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"],
             as_json=options["json"],
         )

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from offsets.actions import reconcile
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.stores.drift import Drift
 
 
@@ -29,52 +29,47 @@ class Command(MoveCommand):
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         everything = options["all"] or not options["topic"]
         rows = in_scope(options["group"], options["topic"], everything=everything)
-        found = reconcile.compare(options["group"], options["store"], [row.pk for row in rows])
+        drifts = reconcile.compare(options["group"], options["store"], [row.pk for row in rows])
         if options["towards"] == "postgres":
-            self._seek(options, found, reason)
+            self._seek(options, drifts, request)
             return None
-        differing = [one for one in found if one.offsets != 0]
+        differing = [seen for seen in drifts if seen.offsets != 0]
         executes = options["execute"] and options["towards"] == "store" and bool(differing)
         if executes:
-            reconcile.write_to_store(
-                *(options["store"], differing),
-                actor=Actor.of_operating_system(),
-                reason=reason,
-                source=Source.COMMAND,
-            )
+            reconcile.write_to_store(options["store"], differing, request)
         data = {
             "group": options["group"],
             "store": options["store"],
             "executed": executes,
-            "items": [_item(one) for one in found],
+            "items": [_item(seen) for seen in drifts],
         }
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
         return None
 
-    def _seek(self, options: Mapping[str, Any], found: Sequence[Drift], reason: str) -> None:
-        wanted = reconcile.seeks(found)
+    def _seek(self, options: Mapping[str, Any], drifts: Sequence[Drift], request: Request) -> None:
+        wanted = reconcile.seeks(drifts)
         self.show_and_apply(
             MoveKind.SEEK,
             wanted,
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"] and bool(wanted),
             as_json=options["json"],
-            warnings=[] if wanted else ["The store holds nothing that differs; nothing is to be done."],
+            warnings=[] if wanted else ["The store holds nothing that differs; nothing is to be dseen."],
         )
 
 
-def _item(one: Drift) -> dict[str, Any]:
+def _item(seen: Drift) -> dict[str, Any]:
     return {
-        "topic": one.topic_partition.topic,
-        "partition": one.topic_partition.partition,
-        "postgres": one.ledger_next_offset,
-        "store": one.stored,
-        "store_epoch": one.stored_epoch,
-        "drift": one.offsets,
+        "topic": seen.topic_partition.topic,
+        "partition": seen.topic_partition.partition,
+        "postgres": seen.ledger_next_offset,
+        "store": seen.stored,
+        "store_epoch": seen.stored_epoch,
+        "drift": seen.offsets,
     }
 
 

@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter
+from offsets.actions.guards import Request
 from offsets.errors import RefusedError
 from offsets.management import reset_targets
 from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import Replay
 from offsets.replays import requests, runner, selection
 from offsets.replays import rows as replay_rows
@@ -72,20 +72,17 @@ class Command(OperatorCommand):
             return None
         if options["resume"] is not None:
             return self._follow(options["resume"], options)
-        reason = reason_of(options)
+        request = request_of(options)
         if options["dead_letters"] is not None:
-            self._requeue(options, reason)
+            self._requeue(options, request)
             return None
         wanted = _wanted(options)
-        actor = Actor.of_operating_system()
-        plans = requests.preview(wanted, actor)
+        plans = requests.preview(wanted, request.actor)
         if not options["execute"]:
             self._dry_run(plans, options)
             return None
         seen = [Wanted(w.checkpoint_id, w.offsets, p.counted) for w, p in zip(wanted, plans, strict=True)]
-        replay = requests.begin(
-            seen, actor=actor, reason=reason, source=Source.COMMAND, records_per_second=options["rate"]
-        )
+        replay = requests.begin(seen, request, records_per_second=options["rate"])
         if options["background"]:
             dispatch_replay(replay.pk)
             self._show(replay, options)
@@ -93,11 +90,11 @@ class Command(OperatorCommand):
         return self._follow(replay.pk, options)
 
     def _cancel(self, replay_id: int, options: Mapping[str, Any]) -> None:
-        actor, reason = Actor.of_operating_system(), reason_of(options)
+        request = request_of(options)
         if options["execute"]:
-            self._show(requests.cancel(replay_id, actor=actor, reason=reason, source=Source.COMMAND), options)
+            self._show(requests.cancel(replay_id, request), options)
             return
-        text = requests.preview_cancel(replay_id, actor)
+        text = requests.preview_cancel(replay_id, request.actor).text
         advice = "Dry run: nothing was changed. Add --execute --reason 'why'."
         self.emit(
             {"executed": False, "id": replay_id, "detail": text},
@@ -105,21 +102,18 @@ class Command(OperatorCommand):
             as_json=options["json"],
         )
 
-    def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
+    def _requeue(self, options: Mapping[str, Any], request: Request) -> None:
         """Each partition in scope by itself: those of one that fails stay as they are."""
         _refuse_beside_dead_letters(options)
-        actor = Actor.of_operating_system()
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
             chosen = DeadLetterFilter(row.group_id, row.topic, row.partition, options["dead_letters"])
             if not chosen.rows().exists():
                 continue
-            shown = dead_letters.preview(dead_letters.REQUEUE, chosen, actor)
-            item = {"partition": f"{row.topic}-{row.partition}", "detail": shown.text, "changed": 0}
+            shown = dead_letters.preview(dead_letters.REQUEUE, chosen, request.actor)
+            item = {"partition": row.name, "detail": shown.text, "changed": 0}
             if options["execute"] and shown.will_change:
-                done = dead_letters.resolve(
-                    dead_letters.REQUEUE, shown.ids, actor=actor, reason=reason, source=Source.COMMAND
-                )
+                done = dead_letters.resolve(dead_letters.REQUEUE, shown.ids, request)
                 item["changed"] = done.changed
             items.append(item | {"matched": len(shown.ids), "still_fail": shown.still_fail})
         if not items:

@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from rich.markup import escape
 
 from offsets.actions import moves, undo
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind, clamped
 from offsets.actions.moves import Log, Move
 from offsets.errors import RefusedError
@@ -18,7 +18,7 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.management import reset_targets
 from offsets.management.base import non_negative
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import PartitionCheckpoint
 from offsets.types import TopicPartition
 
@@ -48,9 +48,9 @@ class Command(MoveCommand):
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         if options["undo"]:
-            return self._undo(options, reason)
+            return self._undo(options, request)
         rows, places = self._places(options)
         logs = moves.logs_of(rows)
         wanted, warnings = _clamped(rows, places, logs)
@@ -66,7 +66,7 @@ class Command(MoveCommand):
             MoveKind.SEEK,
             wanted,
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"] and bool(wanted),
             as_json=options["json"],
             warnings=warnings,
@@ -92,16 +92,15 @@ class Command(MoveCommand):
         except OSError as error:
             raise RefusedError(f"{name} cannot be written: {error.strerror}.") from error
 
-    def _undo(self, options: Mapping[str, Any], reason: str) -> int | None:
-        actor = Actor.of_operating_system()
+    def _undo(self, options: Mapping[str, Any], request: Request) -> int | None:
         undone = undo.find(options["undo"])
-        texts = undo.texts(undone, actor)
-        done = undo.undo(undone, actor=actor, reason=reason, source=Source.COMMAND) if options["execute"] else []
+        texts = undo.texts(undone, request.actor)
+        done = undo.undo(undone, request) if options["execute"] else []
         data = {
             "action": "undo",
             "executed": options["execute"],
             "change_id": str(done[0].change_id) if done and done[0].change_id else None,
-            "items": [{"undoes": one.pk, "detail": text} for one, text in zip(undone, texts, strict=True)],
+            "items": [{"undoes": action.pk, "detail": text} for action, text in zip(undone, texts, strict=True)],
         }
         last = "Done." if done else "Dry run: nothing was changed. Add --execute --reason 'why' to do it."
         self.emit(data, lambda console: console.print(escape("\n".join([*texts, last]))), as_json=options["json"])

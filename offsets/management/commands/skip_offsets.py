@@ -9,7 +9,7 @@ from offsets.actions.moves import Move
 from offsets.errors import RefusedError
 from offsets.management.base import non_negative, positive
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 
 
 class Command(MoveCommand):
@@ -24,7 +24,7 @@ class Command(MoveCommand):
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         if len(rows) > 1 and options["to"] is not None:
             raise RefusedError(f"--to is an offset of one partition, and {len(rows)} are named. Use --count instead.")
@@ -34,7 +34,7 @@ class Command(MoveCommand):
             MoveKind.SKIP,
             wanted,
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"],
             as_json=options["json"],
         )

@@ -126,7 +126,7 @@ def test_letters_that_are_no_letters_are_refused(operator: Client, ids: Any) -> 
 
 
 def test_too_many_letters_at_once_are_refused(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 3)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 3)
     answer = post(operator, "/api/dead-letters/discard/", {"ids": [1, 2, 3, 4], "reason": "r"})
     assert answer.status_code == 409
     assert "At most 3" in answer.json()["error"]

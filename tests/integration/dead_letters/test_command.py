@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from offsets.actions import dead_letters
+from offsets.actions import dead_letter_listing, dead_letters
 from offsets.models import DeadLetter, OperatorAction
 from tests.support.dead_letters import act, assert_whole, big, partitions, read, refused, statuses
 from tests.support.page_rows import ago
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 @partitions
 def test_a_letter_is_shown_whole() -> None:
     (pk,) = read([b"\xff\x00not text"], named=[("trace", b"abc"), ("empty", None), ("raw", b"\xff")])
-    shown = dead_letters.as_json(DeadLetter.objects.get(pk=pk))
+    shown = dead_letter_listing.as_json(DeadLetter.objects.get(pk=pk))
     assert (shown["topic"], shown["partition"], shown["offset"], shown["status"]) == ("t", 0, 0, "pending")
     assert shown["value"] is None, "it is no text"
     assert base64.b64decode(shown["value_base64"]) == b"\xff\x00not text"
@@ -28,7 +28,7 @@ def test_a_letter_is_shown_whole() -> None:
     assert shown["key"] == "key"
     assert shown["headers"] == [["trace", "abc"], ["empty", None], ["raw", None]]
     DeadLetter.objects.update(value=None, headers=b"{broken")
-    shown = dead_letters.as_json(DeadLetter.objects.get(pk=pk))
+    shown = dead_letter_listing.as_json(DeadLetter.objects.get(pk=pk))
     assert (shown["value"], shown["value_base64"], shown["value_bytes"], shown["headers"]) == (None, None, None, [])
 
 

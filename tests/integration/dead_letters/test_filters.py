@@ -4,7 +4,7 @@ import pytest
 
 from offsets import ledger
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.dead_letter_listing import DeadLetterFilter
 from offsets.actions.guards import Actor, ReasonError
 from offsets.errors import NotAllowedError, RefusedError
 from offsets.ledger import Baseline
@@ -55,7 +55,7 @@ def test_it_says_where_nothing_matches(chosen: DeadLetterFilter, says: str) -> N
 
 @partitions
 def test_so_many_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 2)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 2)
     ids = read([big(), big(), big()])
     with pytest.raises(RefusedError, match="More than 2 dead letters match"):
         dead_letters.preview(dead_letters.REQUEUE, PENDING, OPERATOR)

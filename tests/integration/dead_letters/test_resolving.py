@@ -12,7 +12,7 @@ from analytics.models import EngagementMinute
 from analytics.processor import EngagementProcessor
 from offsets import ledger
 from offsets.actions import dead_letters, undo
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Actor, Request, Source
 from offsets.errors import LedgerConflictError, RefusedError
 from offsets.models import DeadLetter, JournalEntry, OperatorAction
 from tests.support.dead_letters import (
@@ -223,7 +223,7 @@ def test_a_discard_is_undone_for_what_it_discarded_and_nothing_else() -> None:
     undone = undo.find(str(mine.action.pk))
     assert undo.texts(undone, OPERATOR) == ["Reopen 2 discarded dead letters: pending again."]
 
-    (action,) = undo.undo(undone, actor=OPERATOR, reason="too soon", source=Source.API)
+    (action,) = undo.undo(undone, Request(OPERATOR, "too soon", Source.API))
 
     assert statuses() == {0: "pending", 1: "pending", 2: "discarded"}
     assert (action.kind, action.undoes_id) == ("reopen", mine.action.pk)
@@ -242,5 +242,5 @@ def test_a_requeue_cannot_be_undone() -> None:
     with pytest.raises(RefusedError, match="cannot be undone"):
         undo.texts(undo.find(str(done.action.pk)), OPERATOR)
     with pytest.raises(RefusedError):
-        undo.undo(undo.find(str(done.action.pk)), actor=OPERATOR, reason="r", source=Source.API)
+        undo.undo(undo.find(str(done.action.pk)), Request(OPERATOR, "r", Source.API))
     assert_whole(share=1)
