@@ -1,4 +1,4 @@
-"""The audit of what people do: the only writer of OperatorAction rows."""
+"""The audit log of actions: the only writer of OperatorAction rows."""
 
 import uuid
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ def applied(
     undoes: OperatorAction | None = None,
     target: str = "",
 ) -> OperatorAction:
-    """In the transaction of the action itself: neither is without the other. `target` names what is no partition.
+    """Record a change in the transaction that makes it. `target` names anything other than a partition.
 
-    Open incidents of the partition tell of it, too.
+    Open incidents of the partition get an event, too.
     """
     if checkpoint is not None:
         incidents.note_action(
@@ -47,7 +47,7 @@ def applied(
 
 
 def complete(action: OperatorAction, after: Mapping[str, object], *, detail: str = "") -> None:
-    """What only the move itself could tell: the new epoch, the new checkpoint, how much of it was possible."""
+    """Add what is known only after the change: the new epoch, the new checkpoint, how much was possible."""
     action.after, action.detail = dict(after), detail or action.detail
     OperatorAction.objects.filter(pk=action.pk).update(after=action.after, detail=action.detail)
 
@@ -60,7 +60,7 @@ def refused(
     detail: str,
     target: str = "",
 ) -> None:
-    """Outside the transaction that was rolled back; before and after are the same."""
+    """Record a refusal, outside of the transaction that was rolled back; before and after are the same."""
     checkpoint = PartitionCheckpoint.objects.filter(pk=checkpoint_id or 0).first()
     state = state_of(checkpoint) if checkpoint else {}
     OperatorAction.objects.create(

@@ -1,4 +1,4 @@
-"""What the application does by itself, through the same door as people, and audited like them."""
+"""Actions of the application itself: through the same door as people, and audited like theirs."""
 
 import logging
 
@@ -15,13 +15,13 @@ BREAKER = Actor("auto:circuit-breaker", allowed=True)
 
 
 def request(reason: str, actor: Actor = MANAGER) -> Request:
-    """What the application asks for by itself."""
+    """A request of the application itself."""
     return Request(actor, reason, Source.AUTOMATIC)
 
 
 def pause_automatically(checkpoint_id: int, why: str, *, actor: Actor = BREAKER, epoch: int | None = None) -> bool:
-    """Pause a partition until a person resumes it. False where it is paused, was changed in this moment, or `epoch` is
-    over: what a zombie thinks of its partition is its successor's no more.
+    """Pause a partition until a person resumes it. False where it is paused already or has just changed, or where
+    `epoch` has ended: a zombie must not pause its successor's partition.
     """
     try:
         shown = pause.preview(ActionKind.PAUSE, checkpoint_id, actor)

@@ -130,7 +130,7 @@ def _about(dead_letter: DeadLetter) -> dict[str, Any]:
 
 
 def _text(content: bytes | None) -> str | None:
-    """UTF-8 text; None for what is none, or is no text."""
+    """The content as UTF-8 text; None where it is missing or not text."""
     if content is None:
         return None
     try:

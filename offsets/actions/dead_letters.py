@@ -1,4 +1,4 @@
-"""Dead letters that count after all, or never will: requeued, discarded, reopened, one or many at once."""
+"""Resolve dead letters, one or many at once: requeue (count them after all), discard, reopen."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def _target(ids: Sequence[int]) -> str:
 def _in_words(kind: str, change: int, failing: int) -> str:
     noun = "dead letter" if change == 1 else "dead letters"
     if kind == DISCARD:
-        return f"Discard {change:,} {noun}: never counted, kept and shown as discarded. Can be undone."
+        return f"Discard {change:,} {noun}: never counted, kept as discarded. Can be undone."
     if kind == REOPEN:
         return f"Reopen {change:,} discarded {noun}: pending again."
     rest = f" {failing:,} would fail again and stay as they are." if failing else ""
@@ -108,19 +108,17 @@ def _in_words(kind: str, change: int, failing: int) -> str:
 def _check(kind: str, dead_letters: Sequence[DeadLetter], ids: Sequence[int]) -> None:
     missing = set(ids) - {dead_letter.pk for dead_letter in dead_letters}
     if missing:
-        raise StalePreviewError(f"There is no dead letter {min(missing)} that could be acted on; look again.")
+        raise StalePreviewError(f"Unknown or replaced dead letter {min(missing)}; refresh the preview.")
     if not dead_letters:
         raise RefusedError("No dead letter matches; nothing was changed.")
     if len(dead_letters) > MAX_DEAD_LETTERS:
-        raise RefusedError(
-            f"More than {MAX_DEAD_LETTERS:,} dead letters match; choose fewer, by partition or error code."
-        )
+        raise RefusedError(f"More than {MAX_DEAD_LETTERS:,} dead letters match. Filter by partition or error code.")
     expected = DeadLetterStatus.DISCARDED if kind == REOPEN else DeadLetterStatus.PENDING
     for dead_letter in dead_letters:
         if dead_letter.status != expected:
+            record = f"{dead_letter.checkpoint.name} offset {dead_letter.offset:,}"
             raise StalePreviewError(
-                f"Dead letter {dead_letter.pk} ({dead_letter.checkpoint.name} offset {dead_letter.offset:,}) is "
-                f"{dead_letter.status} already; nothing was changed."
+                f"Dead letter {dead_letter.pk} ({record}) is already {dead_letter.status}; nothing was changed."
             )
 
 
@@ -157,7 +155,7 @@ def _with_bytes(ids: Sequence[int]) -> list[DeadLetter]:
     if size > MAX_BYTES:
         raise RefusedError(
             f"These dead letters hold {size / 2**20:,.0f} MiB, and at most {MAX_BYTES / 2**20:,.0f} are requeued at "
-            "once; choose fewer, by partition or error code."
+            "once. Filter by partition or error code."
         )
     return list(rows.select_related("checkpoint").order_by("checkpoint_id", "offset"))
 

@@ -1,4 +1,4 @@
-"""Taking the partitions from a worker that lives and does not work: fence, stop flag, and the group's own expiry."""
+"""Taking the partitions from a worker that is alive but stuck: fence, stop flag, and the group's own timeout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def evict(worker_id: str, request: Request, *, owned: Sequence[int] | None = Non
         rows = _owned(worker_id)
         if owned is not None and set(owned) != {row.pk for row in rows}:
             raise StalePreviewError(
-                f"{worker_id} owns other partitions than when you looked. Nothing was changed; look again."
+                f"{worker_id} owns other partitions than when you looked. Nothing was changed; refresh the preview."
             )
         return _apply(worker, rows, change)
 
@@ -58,11 +58,11 @@ def evict(worker_id: str, request: Request, *, owned: Sequence[int] | None = Non
 def _running(worker_id: str) -> Worker:
     worker = Worker.objects.filter(pk=worker_id).first()
     if worker is None:
-        raise UnknownWorkerError(f"There is no worker {worker_id}.")
+        raise UnknownWorkerError(f"Unknown worker {worker_id}.")
     if worker.state == Worker.State.STOPPED:
-        raise RefusedError(f"{worker_id} has stopped already; nothing was changed.")
+        raise RefusedError(f"{worker_id} has already stopped; nothing was changed.")
     if worker.evicted_at is not None:
-        raise RefusedError(f"{worker_id} was evicted already; nothing was changed.")
+        raise RefusedError(f"{worker_id} was already evicted; nothing was changed.")
     return worker
 
 
@@ -73,17 +73,17 @@ def _owned(worker_id: str) -> list[PartitionCheckpoint]:
 
 def _in_words(worker: Worker, rows: Sequence[PartitionCheckpoint]) -> str:
     names = ", ".join(row.name for row in rows[:10]) + (" …" if len(rows) > 10 else "")
-    what = f"{names} are fenced at once: nothing that it has in hand can be committed" if rows else "it owns nothing"
+    what = f"{names} are fenced at once, its uncommitted work is rejected" if rows else "it owns no partitions"
     again = (
-        "its slot is started again"
+        "its slot is restarted"
         if worker.slot
-        else "nobody starts it again: run manage.py run_consumer if no other worker is left"
+        else "it is not restarted: start manage.py run_consumer if no other worker is left"
     )
     session, poll = (f"{ms / 1000:.0f} s" for ms in (settings.SESSION_TIMEOUT_MS, settings.MAX_POLL_INTERVAL_MS))
     return (
-        f"Evict {worker.worker_id}: {what}. It is told to drop its work and end, which it hears within a second; if it "
-        f"cannot hear, Kafka's group lets it go: {session} after its process died or stopped, {poll} after its "
-        f"fetching thread got stuck. Other workers count from the committed offsets on, nothing is lost or counted "
+        f"Evict {worker.worker_id}: {what}. The worker is asked to stop and drop uncommitted work (within 1 s). If it "
+        f"does not respond, Kafka removes it from the group: {session} after its process died or stopped, {poll} after "
+        f"its fetching thread got stuck. Other workers continue from the committed offsets, nothing is lost or counted "
         f"twice; {again}."
     )
 
@@ -98,7 +98,7 @@ def _apply(worker: Worker, rows: Sequence[PartitionCheckpoint], change: Attempt)
         detail=_in_words(worker, rows),
     )
     if not workers.evict(worker.pk):
-        raise StalePreviewError(f"{worker.pk} ended, or was evicted, in this moment. Nothing was changed.")
+        raise StalePreviewError(f"{worker.pk} has just ended or been evicted. Nothing was changed.")
     ledger.fence(worker.pk, action=action)
     free_slot(worker.pk)
     journal.record(
@@ -115,8 +115,10 @@ def _apply(worker: Worker, rows: Sequence[PartitionCheckpoint], change: Attempt)
 
 
 def free_slot(worker_id: str) -> None:
-    """Have a worker's slot started again at once, unless a later worker has it already: that one is healthy."""
-    mine = Worker.objects.get(pk=worker_id)
-    later = Worker.objects.filter(slot=mine.slot, started_at__gt=mine.started_at).exclude(state=Worker.State.STOPPED)
-    if mine.slot and not later.exists():
-        leases.drop(mine.slot)
+    """Have a worker's slot restarted at once, unless a later, healthy worker has it already."""
+    worker = Worker.objects.get(pk=worker_id)
+    later = Worker.objects.filter(slot=worker.slot, started_at__gt=worker.started_at).exclude(
+        state=Worker.State.STOPPED
+    )
+    if worker.slot and not later.exists():
+        leases.drop(worker.slot)

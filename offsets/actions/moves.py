@@ -1,7 +1,7 @@
-"""Actions that move a partition's offset, on a running group: preview, then all of them in one transaction.
+"""Actions that move a partition's offset, on a running group: preview, then all moves in one transaction.
 
-What Kafka must be asked is asked first, outside of any lock. The plan is made again under the checkpoint's lock, from
-the row as it is then; what an operator was shown is compared with it (docs/adr/0005).
+Kafka is asked first, outside of any lock. The plan is made again from the locked checkpoint and compared with what the
+operator was shown (docs/adr/0005).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,12 +27,12 @@ MAX_PARTITIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One partition and where to. `target` is not used by what begins again; `seen` is what the preview gave."""
+    """One partition and where to. Rebuilds and restarts do not use `target`; `seen` comes from the preview."""
 
     checkpoint_id: int
     target: int = 0
     seen: Seen | None = None
-    #: Put back by an undo; None leaves it where the seek puts it.
+    #: Restored by an undo; None leaves the baseline to the seek.
     baseline: int | None = None
     undoes: OperatorAction | None = None
 
@@ -170,10 +170,10 @@ def _checked(
         if strayed:
             raise StalePreviewError(
                 f"{row.name} has moved since you looked: it was at {seen:,}, it is at {row.next_offset:,}. "
-                "Nothing was changed; look again, or pause it first."
+                "Nothing was changed; refresh the preview, or pause the partition first."
             )
     if move.baseline is not None and ledger.anything_below(row.pk, move.baseline):
-        # Counted since it was looked at: the baseline must stay below it (I1).
+        # Offsets were counted since the preview: the baseline must stay below them (I1).
         move = replace(move, baseline=None)
     return _plan(kind, move, row, log_of(row, logs))
 
@@ -233,7 +233,7 @@ def _why_restarted(row: PartitionCheckpoint, log: Log) -> str:
 
 
 def _after(row: PartitionCheckpoint, plan: MovePlan) -> dict[str, Any]:
-    """The row as it will be, and what becomes of the offsets between."""
+    """The row as it will be, and the outcome of the offsets between."""
     state = audit.state_of(row)
     state |= {"next_offset": plan.target, "baseline_offset": plan.baseline, "epoch": row.epoch + 1}
     state["ledger_end"] = plan.target if plan.kind.begins_again else max(row.ledger_end, plan.target)
@@ -244,33 +244,32 @@ def _after(row: PartitionCheckpoint, plan: MovePlan) -> dict[str, Any]:
 
 
 def in_words(row: PartitionCheckpoint, plan: MovePlan, bounds: Bounds) -> str:
-    """One sentence an operator can decide by."""
+    """The preview in one sentence."""
     name = row.name
     within = duration(settings.HEARTBEAT_INTERVAL_MS / 1000)
-    who = f"its worker {row.owner_id} goes on there within {within}" if row.owner_id else "no worker owns it now"
+    who = f"its worker {row.owner_id} continues there within {within}" if row.owner_id else "no worker owns it now"
     if plan.kind is MoveKind.REBUILD:
-        gone = f"; {plan.lost:,} counted offsets are gone from Kafka and will be missing" if plan.lost else ""
+        gone = f"; {plan.lost:,} counted offsets are no longer in Kafka and will be missing" if plan.lost else ""
         return (
-            f"Rebuild {name}: what was counted of it is dropped, and {plan.to_count:,} offsets from {plan.target:,} on "
-            f"are counted again{gone}. Totals are too low until it has caught up; {who}."
+            f"Rebuild {name}: drops its counts, and counts {plan.to_count:,} offsets again from {plan.target:,}{gone}. "
+            f"Totals are too low until it has caught up; {who}."
         )
     if plan.kind is MoveKind.RESTART:
         return (
-            f"Begin {name} again at {plan.target:,}, keeping what was counted: {plan.to_count:,} offsets are counted "
-            f"beside it; {who}."
+            f"Restart {name} at {plan.target:,} and keep its counts: {plan.to_count:,} more offsets are counted; {who}."
         )
-    verb = {"skip": "Skip", "accept_loss": "Accept the loss on"}.get(plan.kind.value, "Move")
+    verb = {"skip": "Skip", "accept_loss": "Accept the loss on"}.get(plan.kind.value, "Seek")
     outcome = _outcome(row, plan)
     return f"{verb} {name} from offset {row.next_offset:,} to {plan.target:,}: {outcome}; {who}."
 
 
 def _outcome(row: PartitionCheckpoint, plan: MovePlan) -> str:
     if plan.target >= row.next_offset:
-        passed = f"{plan.lost:,} offsets are passed over and recorded as {plan.passed_as}"
-        return passed if plan.lost else "nothing uncounted is passed over"
+        passed = f"{plan.lost:,} offsets are not counted and are recorded as {plan.passed_as}"
+        return passed if plan.lost else "no uncounted offset is passed"
     parts = [f"{plan.to_count:,} offsets are counted"]
     if plan.deduplicated:
-        parts.append(f"{plan.deduplicated:,} are read again and left out, because they are counted")
+        parts.append(f"{plan.deduplicated:,} are re-read but already counted")
     if plan.duplicated:
         parts.append(f"{plan.duplicated:,} are counted again (at_least_once)")
     return ", ".join(parts) + "; nothing is lost"

@@ -1,8 +1,4 @@
-"""Operator actions: preview, then apply what was previewed, with its audit row in one transaction.
-
-The one door for page, admin, API and commands: permission, reason and compare-and-set are checked here, not there.
-A refusal changes nothing and leaves an audit row as well.
-"""
+"""Pause and resume partitions: preview, then apply what was previewed, with its audit row in one transaction."""
 
 import enum
 from collections.abc import Mapping
@@ -35,7 +31,7 @@ class ActionKind(enum.StrEnum):
 
     @property
     def done(self) -> str:
-        """How the journal names it."""
+        """Past tense, for the journal."""
         return f"{self.value}d"
 
 
@@ -133,13 +129,13 @@ def _in_words(kind: ActionKind, checkpoint: PartitionCheckpoint) -> str:
     within = duration(settings.HEARTBEAT_INTERVAL_MS / 1000)
     rate, waiting = _log_growth_and_lag(checkpoint)
     if kind is ActionKind.PAUSE:
-        who = f"its worker {owner} stops within {within}" if owner else "no worker owns it, and the next one waits"
+        who = f"its worker {owner} stops within {within}" if owner else "no worker owns it; the next owner will wait"
         growth = f"lag will grow by about {rate:,.0f} a second" if rate is not None else "lag will grow"
         return f"Pause {name} at offset {checkpoint.next_offset:,}: {who}; {growth}."
     if checkpoint.halt_reason:
         return f"Resume {name}: it stays halted ({checkpoint.halt_reason}) and counts nothing until that is resolved."
-    who = f"its worker {owner} goes on within {within}" if owner else "no worker owns it; it goes on when one does"
-    backlog = f"; {waiting:,} records wait" if waiting is not None else ""
+    who = f"its worker {owner} resumes within {within}" if owner else "no worker owns it; the next owner will resume it"
+    backlog = f"; {waiting:,} records behind" if waiting is not None else ""
     return f"Resume {name} at offset {checkpoint.next_offset:,}: {who}{backlog}."
 
 

@@ -1,4 +1,4 @@
-"""Bringing the ledger and another store back together, in the direction an operator chooses."""
+"""Reconcile the ledger with another store, in the direction that the operator chooses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class ReconcilePreview(Preview):
 
 
 def compare(group_id: str, store_name: str, checkpoint_ids: Sequence[int]) -> list[Drift]:
-    """How far the store stands from the ledger, and kept for the page. Raises RefusedError, ServiceUnavailableError."""
+    """How far the store differs from the ledger; stored for the page. Raises RefusedError, ServiceUnavailableError."""
     if store_name == "postgres":
-        raise RefusedError("The postgres store is the ledger itself; name another one: kafka, redis or file.")
+        raise RefusedError("The postgres store is the ledger itself. Name another store: kafka, redis or file.")
     wanted = set(checkpoint_ids)
     return [seen for seen in drift.sample(group_id, open_store(store_name)) if seen.checkpoint_id in wanted]
 
@@ -46,10 +46,10 @@ def preview(group_id: str, store_name: str, checkpoint_id: int, actor: Actor) ->
 
 
 def difference(group_id: str, store_name: str, checkpoint_id: int) -> Drift:
-    """How far the store stands from the ledger. Raises UnknownPartitionError, RefusedError where the two agree."""
+    """How far the store differs from the ledger. Raises UnknownPartitionError, RefusedError where the two agree."""
     drifts = compare(group_id, store_name, [checkpoint_id])
     if not drifts:
-        raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
     if drifts[0].offsets == 0:
         raise RefusedError(f"The {store_name} store of {drifts[0].topic_partition} agrees with the ledger.")
     return drifts[0]
@@ -60,7 +60,7 @@ def check_stored(seen: Drift, stored: int | None) -> None:
     if seen.stored != stored:
         raise StalePreviewError(
             f"The {seen.store} store of {seen.topic_partition} held {_offset(stored)} when you looked, now "
-            f"{_offset(seen.stored)}. Nothing was changed; look again."
+            f"{_offset(seen.stored)}. Nothing was changed; refresh the preview."
         )
 
 
@@ -77,12 +77,12 @@ def _offset(offset: int | None) -> str:
 
 
 def seeks(drifts: Sequence[Drift]) -> list[Move]:
-    """Towards PostgreSQL every difference is an operator's seek, with all that belongs to one."""
+    """Towards PostgreSQL, every difference is a seek by the operator."""
     return [Move(seen.checkpoint_id, seen.stored) for seen in drifts if seen.stored is not None and seen.offsets]
 
 
 def write_to_store(store_name: str, drifts: Sequence[Drift], request: Request) -> list[OperatorAction]:
-    """Make the store say what the ledger says. To Kafka, while the group is active, its owners do it: they are asked.
+    """Write the ledger's offsets to the store. While the group is active, its owners are asked to write to Kafka.
 
     Raises RefusedError, audited; ServiceUnavailableError when the store does not answer.
     """
@@ -97,7 +97,7 @@ def write_to_store(store_name: str, drifts: Sequence[Drift], request: Request) -
 
 def _audited(row: PartitionCheckpoint, seen: Drift, change: Attempt) -> OperatorAction:
     request = change.request
-    detail = f"The {seen.store} store of {row.name} held {seen.stored}; it is told {row.next_offset:,}."
+    detail = f"The {seen.store} store of {row.name} held {seen.stored}; it is set to {row.next_offset:,}."
     journal.record(
         *(row.group_id, KIND, f"{detail} By {request.actor.name}: {request.reason}"),
         topic=row.topic,
@@ -113,7 +113,7 @@ def _audited(row: PartitionCheckpoint, seen: Drift, change: Attempt) -> Operator
 
 
 def _write(store: OffsetStore, rows: Sequence[PartitionCheckpoint]) -> None:
-    """Last in the transaction: a store that refuses takes the audit rows with it."""
+    """Last in the transaction: a store that refuses rolls back the audit rows."""
     owned = [row for row in rows if row.owner_id and store.name == "kafka"]
     if owned and "kafka" not in settings.OFFSET_MIRRORS and settings.OFFSET_STORE != "kafka":
         raise RefusedError("The group is active and does not mirror to Kafka. Add kafka to OFFSET_MIRRORS, or stop it.")

@@ -1,4 +1,4 @@
-"""Taking back what an operator did, where it can be taken back; itself an action, with preview and audit."""
+"""Undo an operator's action, where that is possible; itself an action, with preview and audit."""
 
 import uuid
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from offsets.text import whole_number
 UNDO = "undo"
 _INVERSE = {ActionKind.PAUSE: ActionKind.RESUME, ActionKind.RESUME: ActionKind.PAUSE}
 _SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
-#: Kinds that can be taken back; whether one still can is asked when it is.
+#: Kinds that can be undone; whether an action still can is checked in its preview.
 UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, dead_letters.DISCARD})
 
 
 def find(reference: str) -> list[OperatorAction]:
     """The applied actions that `reference` names: one by its number, or all of one change by its id.
 
-    Raises RefusedError when there is none, or when one of them was undone already.
+    Raises RefusedError when there are none, or when one of them was already undone.
     """
     applied = OperatorAction.objects.filter(outcome=OperatorAction.Outcome.APPLIED).select_related("checkpoint")
     number = whole_number(reference)
@@ -35,17 +35,17 @@ def find(reference: str) -> list[OperatorAction]:
         try:
             rows = list(applied.filter(change_id=uuid.UUID(reference)).order_by("pk"))
         except ValueError:
-            raise RefusedError(f"{reference!r} is neither an action's number nor a change's id.") from None
+            raise RefusedError(f"{reference!r} is neither the number of an action nor the id of a change.") from None
     if not rows:
-        raise RefusedError(f"No applied action is known as {reference}; look at the action log.")
+        raise RefusedError(f"No applied action {reference}. See the action log.")
     for row in rows:
         if OperatorAction.objects.filter(undoes=row).exists():
-            raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was undone already.")
+            raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was already undone.")
     return rows
 
 
 def preview(undone: Sequence[OperatorAction], actor: Actor) -> list[MovePreview]:
-    """What undoing these seeks would do. Raises RefusedError for what cannot be undone any more."""
+    """What undoing these seeks would do. Raises RefusedError where that is no longer possible."""
     return moves.preview(MoveKind.SEEK, [_seek_back(action) for action in undone], actor)
 
 
@@ -79,7 +79,7 @@ def undo(undone: Sequence[OperatorAction], request: Request, *, seen: Seen | Non
         back = [_seek_back(action, seen) for action in undone] if seeks else []
         inverse = _INVERSE.get(first.kind) if len(undone) == 1 else None  # type: ignore[call-overload]
         now = pause.preview(inverse, first.checkpoint_id or 0, request.actor).seen if inverse else None
-    # What is refused from here on is audited as the action that it is.
+    # From here on a refusal is audited by the action that undoes.
     if seeks:
         return moves.move_partitions(MoveKind.SEEK, back, request)
     if inverse and now:
@@ -93,21 +93,21 @@ def undo(undone: Sequence[OperatorAction], request: Request, *, seen: Seen | Non
 
 
 def _discarded(action: OperatorAction) -> DeadLetterFilter:
-    """The letters that an action discarded. Raises RefusedError where it names none of them any more."""
+    """The dead letters that an action discarded. Raises RefusedError where none are left."""
     ids = tuple(DeadLetter.objects.filter(action=action).order_by("pk").values_list("pk", flat=True))
     if not ids:
-        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): nothing is left to undo.")
+        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): nothing left to undo.")
     group_id = DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
     return DeadLetterFilter(group_id, ids=ids)
 
 
 def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:
-    """The seek that takes a seek back: to where it was, with the baseline where nothing was counted below it."""
+    """The seek that undoes a seek: to the offset before, with the baseline where nothing was counted below it."""
     row = require_live(action.checkpoint_id or 0, action.checkpoint)
     row.refresh_from_db()
     was, went = int(action.before["next_offset"]), int(action.after["next_offset"])
     if went < was <= row.next_offset:
-        raise RefusedError(f"{row.name} has read past {was:,} again since action {action.pk}: nothing is left to undo.")
+        raise RefusedError(f"{row.name} has passed {was:,} again since action {action.pk}: nothing left to undo.")
     baseline = int(action.before["baseline_offset"])
     lowered = int(action.after["baseline_offset"]) < baseline
     restores = lowered and not ledger.anything_below(row.pk, baseline)
@@ -115,11 +115,11 @@ def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:
 
 
 def _both(action: OperatorAction) -> tuple[PartitionCheckpoint, PartitionCheckpoint]:
-    """The checkpoint that a rebuild retired, and the one that it began, which must be the live one."""
+    """The checkpoint that a rebuild retired, and the one that it started, which must be live."""
     old = action.checkpoint
     new = PartitionCheckpoint.objects.filter(pk=action.after.get("checkpoint_id"), retired_at__isnull=True).first()
     if old is None or new is None or old.retired_reason != "rebuilt":
-        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was begun again since.")
+        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was rebuilt since.")
     return old, new
 
 

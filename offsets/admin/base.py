@@ -25,7 +25,7 @@ MAX_SELECTED = 500
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts to a limit: a table of a hundred million rows must not be counted to show its first page."""
+    """Counts up to a limit: the first page must not count a table of a hundred million rows."""
 
     @cached_property
     def count(self) -> int:
@@ -36,7 +36,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Each table has one writing module; the admin is none of them."""
+    """Read-only: each table has one writing module, and the admin is none of them."""
 
     paginator = BoundedPaginator
     show_full_result_count = False
@@ -132,6 +132,6 @@ def link_to_list(model: type[Model], text: str, **filters: object) -> SafeString
 
 
 def decoded(column: bytes | memoryview | None, limit: int = 10_000) -> str:
-    """A binary column for a reader."""
+    """A binary column as text."""
     text = preview_text(None if column is None else bytes(column), limit)
     return "(none)" if text is None else text

@@ -1,4 +1,4 @@
-"""The ledger in the admin: everything can be read and followed; pause, resume and seek can be done."""
+"""The ledger in the admin: read-only, with the actions pause, resume and seek."""
 
 from collections.abc import Sequence
 
@@ -48,19 +48,19 @@ class PartitionCheckpointAdmin(SeekAdmin, ConfirmingAdmin):
 
     @admin.display(description="ranges")
     def ranges_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.LedgerRange, "What became of its offsets", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.LedgerRange, "Outcome of its offsets", checkpoint__id__exact=checkpoint.pk)
 
     @admin.display(description="dead letters")
     def dead_letters_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.DeadLetter, "Records not counted", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.DeadLetter, "Uncounted records", checkpoint__id__exact=checkpoint.pk)
 
     @admin.display(description="actions")
     def actions_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.OperatorAction, "What operators did", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.OperatorAction, "Operator actions", checkpoint__id__exact=checkpoint.pk)
 
     @admin.display(description="lag samples")
     def samples_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.LagSample, "Lag of the last day", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.LagSample, "Lag in the last day", checkpoint__id__exact=checkpoint.pk)
 
     @admin.action(description="Pause the selected partitions", permissions=["operate"])
     def pause(self, request: HttpRequest, queryset: Checkpoints) -> HttpResponse | None:

@@ -1,4 +1,4 @@
-"""What recovery writes, in the admin: health, replays, incidents; dead letters and workers, which can be acted on."""
+"""Recovery in the admin: health, replays, incidents; dead letters and workers, with their actions."""
 
 from collections.abc import Sequence
 
@@ -45,7 +45,7 @@ class DeadLetterAdmin(ConfirmingAdmin):
         return self.confirm(request, queryset, dead_letters.REOPEN)
 
     def preview(self, kind: str, ids: Sequence[int], actor: Actor) -> Confirmation:
-        # An action is of one group, as everything is that an operator does.
+        # An action is of one group.
         group = models.DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
         shown = dead_letters.preview(kind, DeadLetterFilter(group, ids=tuple(ids)), actor)
         return Confirmation(ids, [shown.text, *(f"Fails again: {reason}" for reason in shown.reasons)])
@@ -102,7 +102,7 @@ class WorkerAdmin(ConfirmingAdmin):
         return self.confirm(request, queryset, eviction.KIND)
 
     def preview(self, kind: str, ids: Sequence[str], actor: Actor) -> Confirmation:
-        """With what each owns: another assignment than the one that was shown is not evicted."""
+        """With the partitions of each: an assignment that was not shown is not evicted."""
         previews = [eviction.preview(worker_id, actor) for worker_id in ids]
         tokens = [f"{shown.target}:{','.join(map(str, shown.owned))}" for shown in previews]
         return Confirmation(ids, [shown.text for shown in previews], tokens)
@@ -112,7 +112,7 @@ class WorkerAdmin(ConfirmingAdmin):
         owned = _owned_when_shown(http_request.POST.getlist("seen"))
         for worker_id in ids:
             try:
-                # Without a token nothing was shown: only a worker that owns nothing is as it was seen then.
+                # Without a token nothing was shown: only a worker without partitions still matches that.
                 eviction.evict(worker_id, request, owned=owned.get(worker_id, ()))
                 evicted.append(worker_id)
             except OffsetsError as error:
@@ -123,7 +123,7 @@ class WorkerAdmin(ConfirmingAdmin):
 
     @admin.display(description="partitions")
     def checkpoints_link(self, worker: models.Worker) -> SafeString:
-        return link_to_list(models.PartitionCheckpoint, "What it owns", q=worker.worker_id)
+        return link_to_list(models.PartitionCheckpoint, "Its partitions", q=worker.worker_id)
 
 
 @admin.register(models.PartitionHealth)
@@ -136,7 +136,7 @@ class PartitionHealthAdmin(ReadOnlyAdmin):
 
 
 class ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
-    """Rows that belong to the one that is looked at."""
+    """Rows that belong to the one on the page."""
 
     extra = 0
     can_delete = False

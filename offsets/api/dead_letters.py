@@ -40,7 +40,7 @@ def dead_letter_list(request: HttpRequest) -> HttpResponse:
 def dead_letter_detail(request: HttpRequest, dead_letter_id: int) -> HttpResponse:
     row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(dead_letter_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no dead letter {dead_letter_id}.")
+        return error_response(404, f"Unknown dead letter {dead_letter_id}.")
     return JsonResponse(as_json(row))
 
 
@@ -50,16 +50,14 @@ def dead_letters_act(request: HttpRequest, kind: str) -> HttpResponse:
     exactly the `ids` that the preview gave.
     """
     if kind not in _KINDS:
-        return error_response(
-            404, f"There is no action {kind[:40]!r} on dead letters; use one of: {', '.join(_KINDS)}."
-        )
+        return error_response(404, f"Unknown action {kind[:40]!r} on dead letters. Use one of: {', '.join(_KINDS)}.")
     if request.method != "POST":
         chosen = _filter(request.GET.get, reopen=kind == dead_letters.REOPEN)
         shown = dead_letters.preview(kind, chosen, Actor.of_user(request.user))
         return JsonResponse(shown.as_json())
     body = body_of(request)
     ids = body.get("ids")
-    if not isinstance(ids, list) or not ids or not all(type(one) is int and 0 < one <= MAX_INTEGER for one in ids):
+    if not isinstance(ids, list) or not ids or not all(type(pk) is int and 0 < pk <= MAX_INTEGER for pk in ids):
         raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
     done = dead_letters.resolve(kind, tuple(ids), request_of(request, body))
     return JsonResponse(

@@ -1,6 +1,6 @@
-"""What the views of the API share: checks before, errors as JSON after, and readers of input.
+"""What the views of the API share: checks, errors as JSON, and parsers of input.
 
-Always JSON; an `error` says what to do, and then nothing was changed.
+Responses are always JSON. One with an `error` has changed nothing, and says what to do.
 """
 
 import json
@@ -51,7 +51,7 @@ def _checked_for_csrf(request: HttpRequest) -> HttpResponseBase | None:
 
 
 def api_view(*methods: str) -> Callable[[View], View]:
-    """Method, CSRF, login, permission to look, and errors as JSON: in this order, the same for every view."""
+    """Check method, CSRF token, login and view permission, in this order; report errors as JSON."""
 
     def decorate(view: View) -> View:
         # Exempt from the middleware only because the same check is made here, with an answer the page can read.
@@ -77,7 +77,7 @@ def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     if not request.user.is_authenticated:
         return error_response(403, "Log in first.")
     if not can_view(request.user):
-        return error_response(403, f"{request.user.get_username()} may not see this. Ask for the group 'viewer'.")
+        return error_response(403, f"{request.user.get_username()} may not see this. Ask to join the group 'viewer'.")
     return None
 
 

@@ -9,8 +9,8 @@ from offsets.monitoring import incidents
 
 @api_view("GET", "HEAD")
 def incident_detail(request: HttpRequest, incident_id: int) -> HttpResponse:
-    """An incident whole: its ranges, what was seen, its timeline and who was told."""
+    """An incident in full: ranges, observations, timeline and notifications."""
     row = Incident.objects.filter(pk=min(incident_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no incident {incident_id}.")
+        return error_response(404, f"Unknown incident {incident_id}.")
     return JsonResponse(incidents.as_json(row))

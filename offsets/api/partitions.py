@@ -37,7 +37,7 @@ def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
 # --- Moves ----------------------------------------------------------------------------------------
 
 _MOVES = frozenset(kind.value for kind in MoveKind)
-#: Words for a target, beside an offset; the log's bounds are asked when they are used.
+#: Targets other than an offset; they are looked up in the log's bounds.
 _WORDS = ("earliest", "latest")
 
 
@@ -67,7 +67,7 @@ def _target(kind: MoveKind, checkpoint_id: int, text: str, actor: Actor) -> int:
             return 0
         logs = moves.logs_of(PartitionCheckpoint.objects.filter(pk=checkpoint_id))
         if checkpoint_id not in logs:
-            raise UnknownPartitionError(f"Kafka does not know the log of checkpoint {checkpoint_id}.")
+            raise UnknownPartitionError(f"Cannot read the log bounds of checkpoint {checkpoint_id}.")
         bounds = logs[checkpoint_id].bounds
         return bounds.start if text == "earliest" else bounds.end
     offset = whole_number(text, maximum=MAX_INTEGER)
@@ -84,21 +84,21 @@ def _kind(text: str) -> ActionKind:
         return ActionKind(text)
     except ValueError:
         known = ", ".join([kind.value for kind in ActionKind] + sorted(_MOVES))
-        raise UnknownPartitionError(f"There is no action {text!r}; use one of: {known}.") from None
+        raise UnknownPartitionError(f"Unknown action {text!r}. Use one of: {known}.") from None
 
 
 def _known_id(checkpoint_id: int) -> int:
-    """The path takes any digits; the database does not."""
+    """The path accepts more digits than the database."""
     if checkpoint_id > MAX_INTEGER:
-        raise UnknownPartitionError(f"There is no checkpoint {checkpoint_id}.")
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
     return checkpoint_id
 
 
 def _seen(value: Any) -> Seen:
     if isinstance(value, dict):
         epoch, owner, state = value.get("epoch"), value.get("owner"), value.get("desired_state")
-        at = value.get("next_offset")
-        named = (owner is None or isinstance(owner, str)) and (at is None or type(at) is int)
+        next_offset = value.get("next_offset")
+        named = (owner is None or isinstance(owner, str)) and (next_offset is None or type(next_offset) is int)
         if named and type(epoch) is int and isinstance(state, str):
-            return Seen(epoch, owner, state, at)
+            return Seen(epoch, owner, state, next_offset)
     raise BadInputError("`seen` must hold epoch, owner (or null) and desired_state, as the preview gave them.")

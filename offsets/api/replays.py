@@ -28,15 +28,15 @@ from offsets.tasks import dispatch_replay
 
 @api_view("GET", "HEAD", "POST")
 def replay_list(request: HttpRequest) -> HttpResponse:
-    """The group's replays, newest first; with POST `{ranges, reason}` begin one."""
+    """The group's replays, newest first; with POST `{ranges, reason}` begin span."""
     if request.method != "POST":
         rows = Replay.objects.filter(group_id=settings.ENGAGEMENT_GROUP).order_by("-pk")[:MAX_LISTED]
         return JsonResponse({"items": [replay_rows.progress(row) for row in rows]})
     body = body_of(request)
     ranges = body.get("ranges")
-    if not isinstance(ranges, list) or not all(isinstance(one, dict) for one in ranges):
+    if not isinstance(ranges, list) or not all(isinstance(span, dict) for span in ranges):
         raise BadInputError("`ranges` must be a list of {checkpoint_id, start, end, to_count}.")
-    wanted = [_wanted(one.get, whole=True) for one in ranges]
+    wanted = [_wanted(span.get, whole=True) for span in ranges]
     limit = body.get("records_per_second")
     if limit is not None and (type(limit) is not int or not 0 < limit <= 2**31 - 1):
         raise BadInputError("`records_per_second` must be a whole number above 0, or absent.")
@@ -45,7 +45,7 @@ def replay_list(request: HttpRequest) -> HttpResponse:
         request_of(request, body),
         records_per_second=limit,
     )
-    # A Redis that is away only delays it: the recovery manager sends it as well.
+    # Without Redis it is only delayed: the recovery manager dispatches it, too.
     dispatch_replay(replay.pk)
     return JsonResponse({"outcome": "applied", "replay_id": replay.pk, **replay_rows.progress(replay)})
 
@@ -61,18 +61,18 @@ def replay_preview(request: HttpRequest) -> HttpResponse:
 def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
     row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no replay {replay_id}.")
+        return error_response(404, f"Unknown replay {replay_id}.")
     ranges = [
         {
-            "topic": one.checkpoint.topic,
-            "partition": one.checkpoint.partition,
-            "start": one.start,
-            "end": one.end,
-            "position": one.position,
-            "state": one.state,
-            "detail": one.detail,
+            "topic": span.checkpoint.topic,
+            "partition": span.checkpoint.partition,
+            "start": span.start,
+            "end": span.end,
+            "position": span.position,
+            "state": span.state,
+            "detail": span.detail,
         }
-        for one in row.ranges.select_related("checkpoint").order_by("pk")[:MAX_LISTED]
+        for span in row.ranges.select_related("checkpoint").order_by("pk")[:MAX_LISTED]
     ]
     return JsonResponse({**replay_rows.progress(row), "ranges": ranges})
 
@@ -81,7 +81,7 @@ def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
 def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
     row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
     if row is None:
-        return error_response(404, f"There is no replay {replay_id}.")
+        return error_response(404, f"Unknown replay {replay_id}.")
     if request.method != "POST":
         return JsonResponse(requests.preview_cancel(row.pk, Actor.of_user(request.user)).as_json())
     done = requests.cancel(replay_id, request_of(request, body_of(request)))

@@ -12,9 +12,9 @@ _STORES = ("kafka", "redis", "file")
 
 @api_view("GET", "HEAD", "POST")
 def reconcile_store(request: HttpRequest, checkpoint_id: int, store: str) -> HttpResponse:
-    """What the store would be told, and the `stored` that the POST `{reason, stored}` must repeat."""
+    """What would be written to the store, and the `stored` that the POST `{reason, stored}` must repeat."""
     if store not in _STORES:
-        return error_response(404, f"There is no store {store[:40]!r} to reconcile; use one of: {', '.join(_STORES)}.")
+        return error_response(404, f"Unknown store {store[:40]!r}. Use one of: {', '.join(_STORES)}.")
     actor, checkpoint_id = Actor.of_user(request.user), min(checkpoint_id, MAX_INTEGER)
     if request.method != "POST":
         return JsonResponse(reconcile.preview(settings.ENGAGEMENT_GROUP, store, checkpoint_id, actor).as_json())
@@ -23,7 +23,7 @@ def reconcile_store(request: HttpRequest, checkpoint_id: int, store: str) -> Htt
     if stored is not None and type(stored) is not int:
         raise BadInputError("`stored` must be an offset or null, as the preview gave it.")
     drifts = []
-    # Asked only of those who may act: a store's answer costs a request.
+    # The store is asked only for those who may act; the action refuses the others.
     if actor.allowed:
         drifts.append(reconcile.difference(settings.ENGAGEMENT_GROUP, store, checkpoint_id))
         reconcile.check_stored(drifts[0], stored)

@@ -12,7 +12,7 @@ from offsets.database import DATABASE_LOST
 
 @api_view("GET", "HEAD", "POST")
 def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
-    """What taking an action back would do; with POST and a reason, take it back."""
+    """What undoing an action would do; with POST and a reason, undo it."""
     undone = undo.find(str(action_id))
     if request.method != "POST":
         return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, Actor.of_user(request.user))})
@@ -23,12 +23,12 @@ def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
 @api_view("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def not_found(request: HttpRequest) -> HttpResponse:
     """Any other path below /api/: an answer in JSON there too."""
-    return error_response(404, "There is nothing at this address.")
+    return error_response(404, "Not found.")
 
 
 @never_cache
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Whether this process answers and reaches its database. Says nothing else: anybody may ask."""
+    """Whether this process answers and reaches its database. Needs no login, so it says nothing else."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")

@@ -12,7 +12,7 @@ from offsets.api.http import BadInputError, api_view, body_of, request_of
 def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
     """What evicting a worker would do, and what it owns; with POST `{reason, owned}` do it."""
     if "\x00" in worker_id:
-        raise UnknownWorkerError("There is no worker of this name.")
+        raise UnknownWorkerError("Unknown worker.")
     if request.method != "POST":
         return JsonResponse(eviction.preview(worker_id, Actor.of_user(request.user)).as_json())
     body = body_of(request)

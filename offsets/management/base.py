@@ -1,4 +1,4 @@
-"""What every management command of ours shares: exit statuses, `--json`, plain words for errors."""
+"""What every management command shares: exit statuses, `--json`, errors in one sentence."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def _plain(value: object) -> object:
 
 @contextmanager
 def errors_as_exit_status() -> Iterator[None]:
-    """Turn our errors and lost services into one sentence on stderr and the contract's exit status."""
+    """Turn errors and unavailable services into one sentence on stderr and the documented exit status."""
     try:
         yield
     except OffsetsError as error:
@@ -74,7 +74,7 @@ class OperatorCommand(BaseCommand):
         if as_json:
             self.stdout.write(json.dumps(data, default=_plain))
         else:
-            # Into a pipe or a file nothing is narrower than its content: a cut-off offset is a wrong offset.
+            # Never cut a column in a pipe or a file: a cut-off offset is a wrong offset.
             width = None if self.stdout.isatty() else PIPED_WIDTH
             show(Console(file=cast("IO[str]", self.stdout), highlight=False, width=width))
 

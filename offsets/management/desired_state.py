@@ -1,4 +1,4 @@
-"""What `pause_partitions` and `resume_partitions` share: both set what is wanted of the partitions in a scope."""
+"""What `pause_partitions` and `resume_partitions` share: they set the desired state of the partitions in scope."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from offsets.models import PartitionCheckpoint
 
 
 class DesiredStateCommand(OperatorCommand):
-    """Dry run unless `--execute`. Each partition is changed only if it is as the command has just seen it."""
+    """Dry run unless `--execute`. Each partition is changed only if it is as the command has just previewed it."""
 
     kind: ActionKind
 
@@ -47,7 +47,7 @@ class DesiredStateCommand(OperatorCommand):
             "partition": checkpoint.partition,
         }
         if checkpoint.desired_state == self.kind.target_state:
-            # Nothing is asked of this one: that is no refusal when a whole topic was named.
+            # Not a refusal: a scope may include partitions that are already in this state.
             return item | {"outcome": "unchanged", "detail": f"Already {checkpoint.desired_state}."}
         try:
             preview = pause.preview(self.kind, checkpoint.pk, request.actor)

@@ -16,7 +16,7 @@ from offsets.models import OperatorAction
 
 
 class MoveCommand(OperatorCommand):
-    """Dry run unless `--execute`; then all partitions are moved or none, each only if it is as it was just seen."""
+    """Dry run unless `--execute`; then moves all partitions or none, each only if it is as it was just previewed."""
 
     def show_and_apply(
         self,
@@ -51,7 +51,7 @@ class MoveCommand(OperatorCommand):
 
 
 def _item(preview: MovePreview, action: OperatorAction | None) -> dict[str, Any]:
-    """With `action`, as it was when it was applied: a running partition may have gone on since the preview."""
+    """With `action`, as it was when it was applied: a running partition may have advanced since the preview."""
     return {
         "checkpoint_id": preview.checkpoint_id,
         "topic": preview.topic,
@@ -67,7 +67,7 @@ def _item(preview: MovePreview, action: OperatorAction | None) -> dict[str, Any]
 
 def _show(console: Console, data: dict[str, Any]) -> None:
     table = Table()
-    for column in ("Partition", "Before", "After", "To count", "Left out", "Twice", "Lost"):
+    for column in ("Partition", "Before", "After", "To count", "Deduplicated", "Counted twice", "Lost"):
         table.add_column(column, justify="left" if column == "Partition" else "right")
     for item in data["items"]:
         before, after = item["before"], item["after"]
@@ -84,6 +84,6 @@ def _show(console: Console, data: dict[str, Any]) -> None:
     for item in data["items"]:
         console.print(escape(item["detail"]))
     if data["executed"]:
-        console.print(f"Done. Take it back with: reset_offsets --undo {data['change_id']}")
+        console.print(f"Done. Undo with: reset_offsets --undo {data['change_id']}")
     else:
         console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")

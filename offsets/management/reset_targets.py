@@ -1,4 +1,4 @@
-"""Where a reset leads: the options of kafka-consumer-groups, and its CSV. Reading is pure; asking Kafka is not."""
+"""Targets of a reset, as kafka-consumer-groups takes them: times, durations, and its CSV. Pure."""
 
 import csv
 import io
@@ -17,23 +17,25 @@ _HEADERS = (["topic", "partition", "offset"], ["group", "topic", "partition", "o
 
 
 def timestamp_ms(text: str, now: datetime) -> int:
-    """An ISO 8601 moment with its zone, in milliseconds. Raises RefusedError for one without zone, or yet to come."""
+    """An ISO 8601 timestamp with a zone, in milliseconds. Raises RefusedError without a zone, or in the future."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise RefusedError(f"{text!r} is no moment. Write it as 2026-11-23T14:30:00+00:00.") from None
+        raise RefusedError(
+            f"Invalid timestamp {text!r}. Use ISO 8601 with a zone, e.g. 2026-11-23T14:30:00Z."
+        ) from None
     if moment.tzinfo is None:
-        raise RefusedError(f"{text!r} has no zone: write 2026-11-23T14:30:00+00:00, or end it with Z for UTC.")
+        raise RefusedError(f"The timestamp {text!r} has no zone. Add one, e.g. 2026-11-23T14:30:00Z.")
     if moment > now:
-        raise RefusedError(f"{text!r} lies in the future; for the end of the log use --to-latest.")
+        raise RefusedError(f"The timestamp {text!r} is in the future. Use --to-latest for the end of the log.")
     return max(0, int(moment.timestamp() * 1000))
 
 
 def duration_ms(text: str, now: datetime) -> int:
-    """The moment so long ago (`P1DT2H30M10S`), in milliseconds. Raises RefusedError."""
+    """The time that long before `now` (`P1DT2H30M10S`), in milliseconds. Raises RefusedError."""
     match = _DURATION.fullmatch(text)
     if match is None or not any(match.groups()):
-        raise RefusedError(f"{text!r} is no duration. Write days, hours, minutes and seconds as in P1DT2H30M10S.")
+        raise RefusedError(f"Invalid duration {text!r}. Use days, hours, minutes and seconds, e.g. P1DT2H30M10S.")
     days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     try:
         moment = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
@@ -43,11 +45,11 @@ def duration_ms(text: str, now: datetime) -> int:
 
 
 def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
-    """`topic,partition,offset`, or the same after the group; a header line is read over.
+    """`topic,partition,offset`, or the same after the group; a header line is ignored.
 
     Raises RefusedError naming the line and what is wrong with it.
     """
-    found: dict[TopicPartition, int] = {}
+    targets: dict[TopicPartition, int] = {}
     lines = 0
     for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
         cells = [cell.strip() for cell in row]
@@ -59,12 +61,12 @@ def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
         if lines == 1 and [cell.lower() for cell in cells] in _HEADERS:
             continue
         tp, offset = _row(line, cells, group_id)
-        if tp in found:
-            raise RefusedError(f"Line {line}: {tp} is named twice.")
-        found[tp] = offset
-    if not found:
-        raise RefusedError("The file names no partition. Each line is topic,partition,offset.")
-    return found
+        if tp in targets:
+            raise RefusedError(f"Line {line}: duplicate partition {tp}.")
+        targets[tp] = offset
+    if not targets:
+        raise RefusedError("The file names no partitions. Each line is topic,partition,offset.")
+    return targets
 
 
 def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition, int]:
@@ -73,7 +75,7 @@ def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition
         if group != group_id:
             raise RefusedError(f"Line {line} is for group {group!r}, not {group_id!r}.")
     if len(cells) != 3:
-        raise RefusedError(f"Line {line} has {len(cells)} columns; it must be topic,partition,offset.")
+        raise RefusedError(f"Line {line} has {len(cells)} columns. Use topic,partition,offset.")
     topic, partition, offset = cells
     if not topic:
         raise RefusedError(f"Line {line} names no topic.")

@@ -1,4 +1,4 @@
-"""What the commands that act on partitions share: which ones, and whether to do it."""
+"""Options that the commands on partitions share: the scope, `--execute` and `--reason`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,21 +19,21 @@ def add_scope(parser: CommandParser) -> None:
         action="append",
         default=[],
         metavar="TOPIC[:0,1]",
-        help="Partitions to act on; may be given again. Without numbers: all of the topic.",
+        help="Partitions to act on; repeatable. Without numbers: all of the topic.",
     )
     parser.add_argument("--all", "--all-topics", action="store_true", help="All partitions of the group.")
 
 
 def add_execute(parser: CommandParser) -> None:
-    parser.add_argument("--execute", action="store_true", help="Do it. Without this, only say what would happen.")
-    parser.add_argument("--reason", default="", help="Why; kept with the action. Required with --execute.")
+    parser.add_argument("--execute", action="store_true", help="Apply the changes. Default: dry run.")
+    parser.add_argument("--reason", default="", help="Saved in the audit log. Required with --execute.")
 
 
 def request_of(options: Mapping[str, Any]) -> Request:
     """Who runs the command, and why. Raises RefusedError for --execute without a reason."""
     request = Request(Actor.of_operating_system(), options["reason"], Source.COMMAND)
     if options["execute"] and not options["reason"].strip():
-        raise RefusedError("--execute needs --reason: it is kept with the action.")
+        raise RefusedError("--execute needs --reason. It is saved in the audit log.")
     return request
 
 

@@ -1,4 +1,4 @@
-"""Accepting that failed offsets are not counted: they become skipped, nothing retries them, a replay still could."""
+"""Accept that failed offsets are not counted: they become skipped, without retries; a replay can still count them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ KIND = "accept_failed"
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Offsets of one partition; `failed` of them are failed ones: None where nobody looked."""
+    """Offsets of one partition. `failed` is how many of them the preview showed as failed; None without a preview."""
 
     checkpoint_id: int
     offsets: OffsetRange
@@ -78,7 +78,7 @@ def _apply(accepted: Accepted, row: PartitionCheckpoint, change: Attempt) -> Ope
     if accepted.failed is not None and accepted.failed != shown.failed:
         raise StalePreviewError(
             f"{shown.target} {accepted.offsets} held {accepted.failed:,} failed offsets when you looked, now "
-            f"{shown.failed:,}. Nothing was changed; look again."
+            f"{shown.failed:,}. Nothing was changed; refresh the preview."
         )
     action = audit.applied(
         *(KIND, row, request),

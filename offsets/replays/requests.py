@@ -1,4 +1,4 @@
-"""Replays as operators request them: preview, begin, cancel. `runner` does the work, `rows` keeps the record."""
+"""Requests for replays: preview, begin, cancel. `runner` does the work, `rows` keeps the record."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from offsets.replays.plans import MAX_RANGES, ReplayPlan, Wanted, checked_range,
 from offsets.replays.rows import ACTIVE, KIND, insert, request_cancel, waiting_of
 
 CANCEL = "cancel_replay"
-#: What the column of the throttle holds.
+#: The largest number in the column of the throttle.
 MAX_RATE = 2**31 - 1
 
 
@@ -42,9 +42,9 @@ def begin(
     automatic: bool = False,
     logs: Mapping[int, Log] | None = None,
 ) -> Replay:
-    """Queue a replay of all of it, or of nothing. An automatic one leaves out what is refused, as long as anything is
-    left: one broken partition may not hold up the others. `logs` are those of `logs_for`, where the caller has a
-    transaction already, in which nobody may wait for Kafka.
+    """Queue a replay of all ranges, or none. An automatic one leaves out refused ranges, as long as any are left: one
+    broken partition must not hold up the others. A caller that is in a transaction already passes `logs` from
+    `logs_for`: no transaction waits for Kafka.
 
     Raises RefusedError, having audited the refusal of one that is not automatic; ServiceUnavailableError while Kafka
     does not answer.
@@ -83,13 +83,13 @@ def _accepted(
         raise refused
     if not any(plan.readable for _, plan in kept):
         first = kept[0][1]
-        raise RefusedError(f"{first.name} {first.wanted}: Kafka does not have these offsets any more. They are lost.")
+        raise RefusedError(f"{first.name} {first.wanted}: Kafka no longer has these offsets. They are lost.")
     return kept
 
 
 def _check_wanted(wanted: Sequence[Wanted]) -> None:
     if not wanted:
-        raise RefusedError("Nothing is to be replayed: no range matches.")
+        raise RefusedError("Nothing to replay: no range matches.")
     if len(wanted) > MAX_RANGES:
         raise RefusedError(
             f"At most {MAX_RANGES:,} ranges at once, not {len(wanted):,}. Name fewer partitions, or less of them."
@@ -110,7 +110,7 @@ def logs_for(wanted: Sequence[Wanted]) -> dict[int, Log]:
 
 
 class _Plans:
-    """Plans of many ranges, for a few questions per partition: a live worker may wait for the lock meanwhile."""
+    """Plans of many ranges in a few queries per partition: a live worker may be waiting for the lock."""
 
     def __init__(
         self, wanted: Sequence[Wanted], rows: Mapping[int, PartitionCheckpoint], logs: Mapping[int, Log]
@@ -134,7 +134,7 @@ class _Plans:
         if span.to_count is not None and plan.counted != span.to_count:
             raise StalePreviewError(
                 f"{plan.name} has changed since you looked: {span.to_count:,} offsets were to be counted, now "
-                f"{plan.counted:,}. Nothing was changed; look again."
+                f"{plan.counted:,}. Nothing was changed; refresh the preview."
             )
         if span.checkpoint_id not in self._active:
             self._active[span.checkpoint_id] = sorted(waiting_of(span.checkpoint_id), key=lambda r: r.start)
@@ -155,7 +155,7 @@ class _Plans:
         known = _overlapping(self._known[row.pk], span.offsets)
         plan = plan_replay(row.name, span.offsets, known, row.next_offset, log.bounds)
         if plan.readable is None and not plan.expired:
-            raise RefusedError(f"{plan.name} {span.offsets}: nothing of it can be replayed. {plan.text}")
+            raise RefusedError(f"{plan.name} {span.offsets}: nothing to replay. {plan.text}")
         return plan
 
 
@@ -192,20 +192,20 @@ def preview_cancel(replay_id: int, actor: Actor) -> Preview:
         raise RefusedError(_not_cancelled(replay_id))
     left = replay.total_offsets - replay.done_offsets
     text = (
-        f"Cancel replay {replay_id}: it ends after the chunk in hand, {left:,} of {replay.total_offsets:,} offsets are "
-        "left as they are. What it has counted stays counted."
+        f"Cancel replay {replay_id}: stops after the current chunk, {left:,} of {replay.total_offsets:,} offsets are "
+        "not replayed. Counts so far stay."
     )
     return Preview(kind=CANCEL, target=f"replay {replay_id}", text=text)
 
 
 def _not_cancelled(replay_id: int) -> str:
     status = Replay.objects.filter(pk=replay_id).values_list("status", flat=True).first()
-    state = "There is no such replay" if status is None else f"It is {status} already, or told to stop"
+    state = "Unknown replay" if status is None else f"It is already {status}, or asked to stop"
     return f"Replay {replay_id} cannot be cancelled. {state}."
 
 
 def cancel(replay_id: int, request: Request) -> Replay:
-    """Stop a replay after the chunk in hand. What it has counted stays counted. Raises RefusedError, audited."""
+    """Stop a replay after the current chunk; counts so far stay. Raises RefusedError, audited."""
     with attempt(CANCEL, request, target=f"replay {replay_id}") as change, transaction.atomic():
         replay = Replay.objects.filter(pk=replay_id).first()
         if replay is None or not request_cancel(replay_id):
@@ -215,7 +215,7 @@ def cancel(replay_id: int, request: Request) -> Replay:
             target=change.target,
             before={},
             after={},
-            detail=f"Cancel replay {replay_id} after the chunk in hand.",
+            detail=f"Cancel replay {replay_id} after the current chunk.",
         )
         journal.record(
             replay.group_id, CANCEL, f"Replay {replay_id} cancelled by {request.actor.name}: {request.reason}"

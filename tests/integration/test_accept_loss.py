@@ -122,7 +122,7 @@ def test_what_a_replay_reads_now_is_not_accepted_and_a_preview_says_so(checkpoin
     ReplayRange.objects.create(replay=replay, checkpoint=checkpoint, start=100, end=200, position=150)
     wanted = Accepted(checkpoint.pk, OffsetRange(0, 1000))
     for refuses in (lambda: acceptance.preview(wanted, OPERATOR), lambda: accept(wanted)):
-        with pytest.raises(RefusedError, match=f"of replay {replay.pk}, which has not ended"):
+        with pytest.raises(RefusedError, match=f"of replay {replay.pk}, which is active"):
             refuses()
     assert failed_of(checkpoint) == [(100, 200), (300, 350)]
     Replay.objects.update(status="done")
@@ -220,7 +220,7 @@ def make_incident(subject: str, **fields: Any) -> Incident:
 
 
 def test_the_incidents_command_lists_open_ones_first() -> None:
-    assert "No incident is known." in in_words("incidents")
+    assert "No incidents." in in_words("incidents")
     long_ago = make_incident("old", closed_at=ago(3600), opened_at=ago(3700))
     lately = make_incident("new", closed_at=ago(60), opened_at=ago(70))
     goes_on = make_incident(

@@ -86,7 +86,7 @@ def test_it_refuses_and_audits_a_user_without_the_permission():
 
 
 @pytest.mark.parametrize(
-    ("reason", "detail"), [("", "reason is required"), (" \x00\n", "reason is required"), ("x" * 501, "501 characters")]
+    ("reason", "detail"), [("", "Enter a reason"), (" \x00\n", "Enter a reason"), ("x" * 501, "501 characters")]
 )
 def test_it_refuses_and_audits_a_useless_reason(reason, detail):
     action = assert_refused(make_checkpoint(), ReasonError, detail, reason=reason)
@@ -117,7 +117,7 @@ def test_it_refuses_a_retired_checkpoint():
     [
         (Seen(2, "w-1", "running"), "epoch was 2, is 3"),
         (Seen(3, "w-0", "running"), "owner was w-0, is w-1"),
-        (Seen(3, None, "running"), "owner was nobody, is w-1"),
+        (Seen(3, None, "running"), "owner was none, is w-1"),
         (Seen(3, "w-1", "paused"), "desired_state was paused, is running"),
     ],
 )
@@ -126,7 +126,7 @@ def test_it_refuses_when_the_partition_is_not_as_it_was_seen(seen, detail):
 
 
 def test_it_refuses_and_audits_an_unknown_checkpoint():
-    with pytest.raises(UnknownPartitionError, match="no checkpoint 987654"):
+    with pytest.raises(UnknownPartitionError, match="Unknown checkpoint 987654"):
         pause.set_paused(
             ActionKind.PAUSE,
             987654,
@@ -228,7 +228,7 @@ def test_it_previews_a_resume_with_what_waits():
     text = pause.preview(ActionKind.RESUME, checkpoint.pk, OPERATOR).text
 
     assert text == (
-        "Resume engagement-0 at offset 1,000: no worker owns it; it goes on when one does; 11,118 records wait."
+        "Resume engagement-0 at offset 1,000: no worker owns it; the next owner will resume it; 11,118 records behind."
     )
 
 

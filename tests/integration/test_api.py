@@ -162,7 +162,7 @@ def test_it_lets_viewers_look_but_not_act_and_audits_the_try(viewer):
     response = post(viewer, checkpoint)
 
     assert response.status_code == 403
-    assert response.json()["error"] == "victor may not pause partitions. Ask for the group 'operator'."
+    assert response.json()["error"] == "victor may not pause partitions. Ask to join the group 'operator'."
     assert desired_state(checkpoint) == "running"
     assert OperatorAction.objects.get().outcome == "refused"
     assert viewer.get(f"/api/partitions/{checkpoint.pk}/preview/pause/").status_code == 403
@@ -199,16 +199,16 @@ def test_it_answers_404_to_an_unknown_partition(operator, path):
     response = operator.post(path, json.dumps({"reason": "r", "seen": SEEN}), content_type="application/json")
 
     assert response.status_code == 404
-    assert "no checkpoint" in response.json()["error"]
+    assert "Unknown checkpoint" in response.json()["error"]
 
 
 def test_it_answers_404_in_json_to_any_other_address(operator):
     checkpoint = make_checkpoint()
 
-    assert "There is no action" in post(operator, checkpoint, "destroy").json()["error"]
+    assert "Unknown action" in post(operator, checkpoint, "destroy").json()["error"]
     assert post(operator, checkpoint, "destroy").status_code == 404
     assert operator.get("/api/").status_code == operator.get("/api/x/y").status_code == 404
-    assert operator.get("/api/").json() == {"error": "There is nothing at this address."}
+    assert operator.get("/api/").json() == {"error": "Not found."}
 
 
 @pytest.mark.parametrize("path", ["/api/snapshot/", "/api/partitions/1/preview/pause/"])

@@ -200,7 +200,7 @@ def test_targets_are_exported_and_read_back(case: MakeCase) -> None:
     ("command", "options", "says"),
     [
         ("reset_offsets", ["--all", "--to-datetime", "2026-01-01T00:00:00"], "has no zone"),
-        ("reset_offsets", ["--all", "--to-datetime", "2999-01-01T00:00:00Z"], "lies in the future"),
+        ("reset_offsets", ["--all", "--to-datetime", "2999-01-01T00:00:00Z"], "is in the future"),
         ("reset_offsets", ["--all", "--to-datetime", "yesterday"], "is no moment"),
         ("reset_offsets", ["--all", "--by-duration", "1 day"], "is no duration"),
         ("reset_offsets", ["--all", "--to-offset", "-1"], "at least 0"),
@@ -210,7 +210,7 @@ def test_targets_are_exported_and_read_back(case: MakeCase) -> None:
         ("reset_offsets", ["--all"], "one of the arguments"),
         ("reset_offsets", ["--all", "--to-earliest", "--execute"], "--execute needs --reason"),
         ("reset_offsets", ["--undo", "12345678"], "No applied action"),
-        ("reset_offsets", ["--undo", "nonsense"], "neither an action's number"),
+        ("reset_offsets", ["--undo", "nonsense"], "neither the number of an action"),
         ("skip_offsets", ["--all", "--count", "1000000"], "outside of the log"),
         ("accept_loss", ["--all"], "has lost nothing"),
         ("rebuild_partition", ["--all", "--keep-counts"], "would count it twice"),

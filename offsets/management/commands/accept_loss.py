@@ -1,4 +1,4 @@
-"""`manage.py accept_loss`: go on where Kafka's log begins now."""
+"""`manage.py accept_loss`: continue at the start of Kafka's log."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ from offsets.types import RangeKind
 
 class Command(MoveCommand):
     help = (
-        "Record as expired what Kafka deleted before it was read, and go on at the start of the log. With --failed: "
-        "record as skipped what could not be applied, so that nothing retries it."
+        "Record unread offsets that Kafka has deleted as expired, and continue at the start of the log. With --failed: "
+        "record offsets that could not be applied as skipped, so that they are not retried."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
-        parser.add_argument("--failed", action="store_true", help="The failed ranges, instead of what Kafka deleted.")
+        parser.add_argument("--failed", action="store_true", help="Accept failed ranges instead of deleted offsets.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:

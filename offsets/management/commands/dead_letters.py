@@ -18,27 +18,25 @@ from offsets.types import DeadLetterStatus
 
 class Command(OperatorCommand):
     help = (
-        "List records that could not be counted, newest first, with the reason and a preview of their value; look at "
-        "one whole; count them after all, discard them, or reopen what was discarded. A dry run unless --execute."
+        "List records that could not be counted, newest first, with the reason and a preview of the value. Show one in "
+        "full, count them after all, discard them, or reopen discarded ones. A dry run unless --execute."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
-        parser.add_argument("--topic", help="Only of this topic.")
-        parser.add_argument("--partition", type=non_negative, help="Only of this partition; needs --topic.")
-        parser.add_argument(
-            "--status", choices=[status.value for status in DeadLetterStatus], help="Only of this status."
-        )
-        parser.add_argument("--error-code", default="", help="Only those set apart for this reason.")
-        parser.add_argument("--id", type=positive, action="append", default=[], help="This one; repeatable.")
-        parser.add_argument("--show", type=positive, metavar="ID", help="One of them whole: decoded, and in base64.")
+        parser.add_argument("--topic", help="Filter by topic.")
+        parser.add_argument("--partition", type=non_negative, help="Filter by partition; needs --topic.")
+        parser.add_argument("--status", choices=[status.value for status in DeadLetterStatus], help="Filter by status.")
+        parser.add_argument("--error-code", default="", help="Filter by error code.")
+        parser.add_argument("--id", type=positive, action="append", default=[], help="Filter by id; repeatable.")
+        parser.add_argument("--show", type=positive, metavar="ID", help="Show one in full: decoded, and in base64.")
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--requeue", action="store_true", help="Count what matches and is pending, if it can be now.")
-        what.add_argument("--discard", action="store_true", help="Never count what matches and is pending.")
-        what.add_argument("--reopen", action="store_true", help="Make what matches and was discarded pending again.")
+        what.add_argument("--requeue", action="store_true", help="Count the pending ones that match, where possible.")
+        what.add_argument("--discard", action="store_true", help="Never count the pending ones that match.")
+        what.add_argument("--reopen", action="store_true", help="Make the discarded ones that match pending again.")
         add_execute(parser)
-        parser.add_argument("--limit", type=positive, default=100, help="List at most so many (%(default)s).")
+        parser.add_argument("--limit", type=positive, default=100, help="Maximum number (default: %(default)s).")
 
     def run(self, **options: Any) -> None:
         if options["partition"] is not None and not options["topic"]:
@@ -110,7 +108,7 @@ def _show_outcome(console: Console, data: Mapping[str, Any]) -> None:
     for reason in data["reasons"]:
         console.print(f"Still fails: {escape(reason)}")
     if data["executed"]:
-        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} left as they are.")
+        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} unchanged.")
     else:
         console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
 

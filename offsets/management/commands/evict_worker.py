@@ -1,4 +1,4 @@
-"""`manage.py evict_worker`: take the partitions from a worker that lives and does not work."""
+"""`manage.py evict_worker`: take the partitions from a worker that is alive but stuck."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from offsets.management.scope import add_execute, request_of
 
 class Command(OperatorCommand):
     help = (
-        "Fence a worker's partitions and tell it to drop its work and end; others go on from the committed offsets. "
+        "Fence a worker's partitions and ask it to stop; other workers continue from the committed offsets. "
         "A dry run unless --execute."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("worker", metavar="WORKER", help="Its id, as offsets_status and the page show it.")
+        parser.add_argument("worker", metavar="WORKER", help="Worker id, as shown by offsets_status.")
         add_execute(parser)
 
     def run(self, **options: Any) -> None:

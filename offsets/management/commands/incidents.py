@@ -1,4 +1,4 @@
-"""`manage.py incidents`: what went wrong, since when, and what was done about it."""
+"""`manage.py incidents`: cause, duration and timeline of incidents."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
-        parser.add_argument("--open", action="store_true", help="Only those that go on.")
-        parser.add_argument("--kind", default="", help="Only of this kind, as worker_dead.")
-        parser.add_argument("--limit", type=positive, default=50, help="At most so many (%(default)s).")
+        parser.add_argument("--open", action="store_true", help="Only open incidents.")
+        parser.add_argument("--kind", default="", help="Filter by kind, e.g. worker_dead.")
+        parser.add_argument("--limit", type=positive, default=50, help="Maximum number to list (default: %(default)s).")
 
     def run(self, **options: Any) -> None:
         rows = Incident.objects.filter(group_id=options["group"])
@@ -38,14 +38,14 @@ class Command(OperatorCommand):
 
 def _show(console: Console, data: dict[str, Any]) -> None:
     if not data["items"]:
-        console.print("No incident is known.")
+        console.print("No incidents.")
     for item in data["items"]:
         state = "open" if item["closed_at"] is None else f"recovered in {duration(item['recover_seconds'])}"
         head = f"{item['id']} {item['severity']} {item['kind']} {item['subject']}"
         console.print(f"[bold]{escape(head)}[/]: {state}, detected in {duration(item['detect_seconds'])}")
         console.print(f"  {escape(item['summary'])}")
-        for one in item["ranges"][:5]:
-            span = f"[{one['start']:,}, {one['end']:,})"
-            console.print(escape(f"  {one['topic']}-{one['partition']} {span} {one['kind']}"))
+        for span in item["ranges"][:5]:
+            offsets = f"[{span['start']:,}, {span['end']:,})"
+            console.print(escape(f"  {span['topic']}-{span['partition']} {offsets} {span['kind']}"))
         for event in item["timeline"][-5:]:
             console.print(escape(f"  {event['at']:%H:%M:%S} {event['source']}: {event['text']}"))

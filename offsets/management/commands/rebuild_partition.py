@@ -12,8 +12,8 @@ from offsets.management.scope import add_execute, add_scope, in_scope, request_o
 
 class Command(MoveCommand):
     help = (
-        "Drop what was counted of a partition and count it again from the start of its log. What retention has taken "
-        "is said beforehand, and is missing afterwards."
+        "Drop the counts of a partition and count it again from the start of its log. Offsets that retention has "
+        "deleted are reported first, and are missing afterwards."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -22,7 +22,7 @@ class Command(MoveCommand):
         parser.add_argument(
             "--keep-counts",
             action="store_true",
-            help="For a topic that was created again or truncated: keep the old counts and count the new log beside.",
+            help="For a recreated or truncated topic: keep the old counts, and count the new log in addition.",
         )
         add_execute(parser)
 

@@ -1,4 +1,4 @@
-"""`manage.py reconcile_stores`: compare the ledger with another store, and bring them together."""
+"""`manage.py reconcile_stores`: compare the ledger with another store, and reconcile them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,15 +17,20 @@ from offsets.stores.drift import Drift
 
 class Command(MoveCommand):
     help = (
-        "Show how far another store stands from the ledger. --towards postgres makes it a seek of the group; "
-        "--towards store writes the ledger's offsets there."
+        "Compare another store with the ledger. --towards postgres seeks the group to the store's offsets; "
+        "--towards store writes the ledger's offsets to the store."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
-        parser.add_argument("--store", default="kafka", choices=("kafka", "redis", "file"), help="(%(default)s)")
-        parser.add_argument("--towards", choices=("postgres", "store"), help="Who is to follow whom.")
+        parser.add_argument(
+            "--store",
+            default="kafka",
+            choices=("kafka", "redis", "file"),
+            help="Default: %(default)s.",
+        )
+        parser.add_argument("--towards", choices=("postgres", "store"), help="Which side to update.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
@@ -58,7 +63,7 @@ class Command(MoveCommand):
             request=request,
             execute=options["execute"] and bool(wanted),
             as_json=options["json"],
-            warnings=[] if wanted else ["The store holds nothing that differs; nothing is to be dseen."],
+            warnings=[] if wanted else ["The store does not differ. Nothing to do."],
         )
 
 
@@ -87,6 +92,6 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         )
     console.print(table)
     if data["executed"]:
-        console.print("Done: the store is told. While the group is active its owners write to Kafka, within a second.")
+        console.print("Done: the store is updated. In an active group, the owners write to Kafka within a second.")
     else:
         console.print("Nothing was changed. Add --towards postgres or --towards store, --execute and --reason 'why'.")

@@ -1,4 +1,4 @@
-"""`manage.py replay_offsets`: count what was not counted, beside the running workers."""
+"""`manage.py replay_offsets`: count uncounted offsets, while the workers keep running."""
 
 import signal
 import threading
@@ -29,8 +29,8 @@ from offsets.types import RangeKind
 
 class Command(OperatorCommand):
     help = (
-        "Read offsets again beside the running workers, and count those that were not counted: failed, skipped, or "
-        "claimed and lost. What is counted already is left out; live offsets do not move. A dry run unless --execute."
+        "Read offsets again while the workers keep running, and count the uncounted ones: failed, skipped, or claimed "
+        "and lost. Counted offsets are not counted again; live offsets do not move. A dry run unless --execute."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -39,28 +39,27 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--offsets", action="append", default=[], metavar="START-END", help="A range of one partition; repeatable."
         )
-        parser.add_argument("--since", metavar="MOMENT", help="Records since then: ISO 8601 with its zone.")
-        parser.add_argument("--until", metavar="MOMENT", help="Records before then.")
+        parser.add_argument("--since", metavar="MOMENT", help="Records from this time on: ISO 8601 with a zone.")
+        parser.add_argument("--until", metavar="MOMENT", help="Records before this time.")
         parser.add_argument(
             "--status",
             action="append",
             choices=[kind.value for kind in selection.UNCOUNTED],
-            help="Only offsets that became this; repeatable. Default: failed, where nothing else is named.",
+            help="Filter by outcome; repeatable. Default: failed, unless offsets or times are given.",
         )
         parser.add_argument(
             "--dead-letters",
             nargs="?",
             const="",
             metavar="ERROR_CODE",
-            help="Instead of ranges: the pending dead letters there, all or those of one error code, from the bytes "
-            "that were kept.",
+            help="Instead of ranges: pending dead letters in scope, all or by error code, from their stored bytes.",
         )
-        parser.add_argument("--rate", type=positive, metavar="N", help="At most so many records a second.")
-        parser.add_argument("--background", action="store_true", help="Let the workers run it; do not wait.")
+        parser.add_argument("--rate", type=positive, metavar="N", help="Maximum records per second.")
+        parser.add_argument("--background", action="store_true", help="Let the Celery workers run it; do not wait.")
         instead = parser.add_mutually_exclusive_group()
-        instead.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that nobody runs now.")
-        instead.add_argument("--cancel", type=non_negative, metavar="ID", help="End a replay after the chunk in hand.")
-        instead.add_argument("--list", action="store_true", help="The replays of the group, newest first.")
+        instead.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that has no process.")
+        instead.add_argument("--cancel", type=non_negative, metavar="ID", help="Stop a replay after the current chunk.")
+        instead.add_argument("--list", action="store_true", help="List the replays of the group, newest first.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
@@ -103,7 +102,7 @@ class Command(OperatorCommand):
         )
 
     def _requeue(self, options: Mapping[str, Any], request: Request) -> None:
-        """Each partition in scope by itself: those of one that fails stay as they are."""
+        """Each partition in scope separately: a partition that fails changes nothing in the others."""
         _refuse_beside_dead_letters(options)
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
@@ -148,7 +147,7 @@ class Command(OperatorCommand):
         self.emit(data, show, as_json=options["json"])
 
     def _follow(self, replay_id: int, options: Mapping[str, Any]) -> int | None:
-        """Run it here, with a bar; Ctrl-C leaves it where it is, to be resumed."""
+        """Run it here, with a progress bar; after Ctrl-C it can be resumed."""
         stop = threading.Event()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
@@ -165,9 +164,7 @@ class Command(OperatorCommand):
             raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See --list.")
         self._show(replay, options)
         if replay.status == Replay.Status.RUNNING:
-            self.stderr.write(
-                f"Stopped. It goes on where it was with --resume {replay_id}, or by the recovery manager."
-            )
+            self.stderr.write(f"Stopped. Resume it with --resume {replay_id}; the recovery manager resumes it, too.")
         return None if replay.status == Replay.Status.DONE else EXIT_AIM_NOT_MET
 
     def _show(self, replay: Replay, options: Mapping[str, Any]) -> None:
@@ -187,7 +184,7 @@ class Command(OperatorCommand):
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """INT and TERM set `stop`; whoever called the command has its own answers to them back afterwards."""
+    """INT and TERM set `stop`; the former handlers are restored afterwards."""
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -198,19 +195,19 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 def _show(console: Console, item: Mapping[str, Any]) -> None:
     share = f"{item['done_offsets']:,} of {item['total_offsets']:,} offsets"
-    rate = f", {item['offsets_per_second']:,.0f} a second" if item["offsets_per_second"] else ""
+    rate = f", {item['offsets_per_second']:,.0f} per second" if item["offsets_per_second"] else ""
     eta = f", {item['eta_seconds']:,.0f} s left" if item["eta_seconds"] else ""
     console.print(escape(f"Replay {item['id']} {item['status']}: {share}{rate}{eta}. {item['detail']}"))
 
 
 def _refuse_beside_dead_letters(options: Mapping[str, Any]) -> None:
-    """What chooses offsets chooses no letters: left unsaid, more would be counted than was named."""
+    """Options that select offsets do not select dead letters: ignored, they would count more than was asked for."""
     names = ("offsets", "since", "until", "status", "rate", "background")
     beside = [f"--{name}" for name in names if options[name]]
     if beside:
         raise RefusedError(
-            f"--dead-letters takes no {', '.join(beside)}: it requeues all pending ones in scope, or those of one "
-            "error code. For single ones use `dead_letters --requeue --id ID`."
+            f"--dead-letters cannot be combined with {', '.join(beside)}: it requeues all pending ones in scope, "
+            "or those of one error code. For single ones use `dead_letters --requeue --id ID`."
         )
 
 
@@ -220,7 +217,7 @@ def _moment(option: str, text: str | None) -> int | None:
         return None
     moment = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
     if moment > datetime.now(UTC).timestamp() * 1000:
-        raise RefusedError(f"--{option} {text!r} lies in the future. Name a moment that has passed, or leave it out.")
+        raise RefusedError(f"--{option} {text!r} is in the future. Use a time in the past, or omit it.")
     return moment
 
 
@@ -229,20 +226,20 @@ def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
     rows = in_scope(options["group"], options["topic"], everything=options["all"])
     since, until = _moment("since", options["since"]), _moment("until", options["until"])
     if since is not None and until is not None and since >= until:
-        raise RefusedError("--since must lie before --until.")
+        raise RefusedError("--since must be before --until.")
     kinds = [RangeKind(name) for name in options["status"] or ()]
     within = selection.of_window(rows, since, until) if since is not None or until is not None else None
     if options["offsets"]:
         if len(rows) > 1:
-            raise RefusedError(f"--offsets is of one partition, and {len(rows)} are named; use --topic TOPIC:0.")
+            raise RefusedError(f"--offsets needs one partition, not {len(rows)}. Use --topic TOPIC:0.")
         named = [parse_range(text) for text in options["offsets"]]
         if within is not None or kinds:
-            raise RefusedError("Name --offsets, or choose by --since, --until and --status; not both.")
-        return [Wanted(rows[0].pk, one) for one in named]
+            raise RefusedError("Use either --offsets, or --since, --until and --status; not both.")
+        return [Wanted(rows[0].pk, offsets) for offsets in named]
     if within is not None and not kinds:
-        return [Wanted(row_id, one) for row_id, ranges in within.items() for one in ranges]
+        return [Wanted(row_id, offsets) for row_id, ranges in within.items() for offsets in ranges]
     found = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
     if not found:
         words = ", ".join(kinds or [RangeKind.FAILED])
-        raise RefusedError(f"The ledger holds no {words} offsets there; nothing is to be replayed.")
+        raise RefusedError(f"The ledger holds no {words} offsets there. Nothing to replay.")
     return found

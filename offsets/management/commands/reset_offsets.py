@@ -27,8 +27,8 @@ _MAX_FILE_BYTES = 16 * 1024 * 1024
 
 class Command(MoveCommand):
     help = (
-        "Move the next offsets of a group, running or not. A dry run unless --execute. Under exactly_once what is read "
-        "again is left out where the ledger has it; what a forward move passes over is recorded as skipped."
+        "Seek the partitions of a group, running or not. A dry run unless --execute. Under exactly_once, offsets that "
+        "are read again are not counted again; a seek forward records the offsets between as skipped."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -38,12 +38,14 @@ class Command(MoveCommand):
         where.add_argument("--to-offset", type=non_negative, metavar="N")
         where.add_argument("--to-earliest", action="store_true", help="The start of the log.")
         where.add_argument("--to-latest", action="store_true", help="The end of the log.")
-        where.add_argument("--to-current", action="store_true", help="Where it stands; useful with --export.")
-        where.add_argument("--shift-by", type=int, metavar="N", help="Forward, or with a minus backward.")
-        where.add_argument("--to-datetime", metavar="MOMENT", help="The first record since then: ISO 8601 with zone.")
-        where.add_argument("--by-duration", metavar="P1DT2H", help="The first record since so long ago.")
-        where.add_argument("--from-file", metavar="CSV", help="topic,partition,offset a line; - for standard input.")
-        where.add_argument("--undo", metavar="ID", help="Take back an action, or a change of several.")
+        where.add_argument("--to-current", action="store_true", help="The current offset; useful with --export.")
+        where.add_argument("--shift-by", type=int, metavar="N", help="By N offsets; negative: backward.")
+        where.add_argument(
+            "--to-datetime", metavar="MOMENT", help="First record since this time: ISO 8601 with a zone."
+        )
+        where.add_argument("--by-duration", metavar="P1DT2H", help="First record within this duration.")
+        where.add_argument("--from-file", metavar="CSV", help="Lines of topic,partition,offset; - for standard input.")
+        where.add_argument("--undo", metavar="ID", help="Undo an action, or a change of several.")
         parser.add_argument("--export", metavar="CSV", help="Write the targets to a file; - for standard output.")
         add_execute(parser)
 
@@ -58,10 +60,10 @@ class Command(MoveCommand):
             self._export(options["export"], {_tp(row): move.target for row, move in zip(rows, wanted, strict=True)})
             if not options["execute"]:
                 return None
-        # A halt may be lifted by a seek to the very place: what does not move and does not halt has nothing to do.
+        # A seek to the current offset may end a halt; a partition that neither moves nor is halted is left out.
         wanted = [m for row, m in zip(rows, wanted, strict=True) if m.target != row.next_offset or row.halt_reason]
         if not wanted:
-            warnings = [*warnings, "Every partition is there already; nothing is to be done."]
+            warnings = [*warnings, "Every partition is already there. Nothing to do."]
         self.show_and_apply(
             MoveKind.SEEK,
             wanted,
@@ -74,7 +76,7 @@ class Command(MoveCommand):
         return None
 
     def _places(self, options: Mapping[str, Any]) -> tuple[list[PartitionCheckpoint], dict[TopicPartition, int]]:
-        """The partitions in scope, and where each is to go, not yet clamped to the log."""
+        """The partitions in scope, and the target of each, not yet clamped to the log."""
         if options["from_file"]:
             listed = reset_targets.read_csv(_read(options["from_file"]), options["group"])
             scopes = [f"{tp.topic}:{tp.partition}" for tp in listed]
@@ -132,17 +134,16 @@ def _targets(options: Mapping[str, Any], rows: Sequence[PartitionCheckpoint]) ->
 def _clamped(
     rows: Sequence[PartitionCheckpoint], places: Mapping[TopicPartition, int], logs: Mapping[int, Log]
 ) -> tuple[list[Move], list[str]]:
-    """Within each log, as kafka-consumer-groups does it; a target that was named outright is warned of."""
+    """Clamp each target to its log, as kafka-consumer-groups does; with a warning for an explicit target."""
     wanted, warnings = [], []
     for row in rows:
         if row.pk not in logs or _tp(row) not in places:
-            raise RefusedError(f"Kafka does not know {_tp(row)}, or it has no leader. Nothing was changed.")
+            raise RefusedError(f"Cannot read the log bounds of {_tp(row)}: the topic was deleted, or it has no leader.")
         asked, bounds = places[_tp(row)], logs[row.pk].bounds
         target = clamped(asked, bounds)
         if target != asked and asked not in (0, reset_targets.MAX_OFFSET):
             warnings.append(
-                f"{_tp(row)}: {asked:,} lies outside of the log ({bounds.start:,} to {bounds.end:,}); "
-                f"{target:,} is used."
+                f"{_tp(row)}: {asked:,} is outside of the log ({bounds.start:,} to {bounds.end:,}); using {target:,}."
             )
         wanted.append(Move(row.pk, target))
     return wanted, warnings

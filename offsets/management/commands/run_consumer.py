@@ -15,8 +15,8 @@ from offsets.processing.worker import WorkerOptions, WorkerSummary, run_worker
 
 class Command(OperatorCommand):
     help = (
-        "Consume, count and commit in the foreground until Ctrl-C or SIGTERM, which finish and commit the batch in "
-        "hand. A second signal ends the process at once; nothing is lost or counted twice then either."
+        "Consume, count and commit in the foreground until Ctrl-C or SIGTERM, which finish and commit the current "
+        "batch. A second signal ends the process at once; even then nothing is lost or counted twice."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,8 +28,8 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--exit-when-caught-up",
             action="store_true",
-            help="End when the log ends seen at the start are committed; exit 1 if a partition is paused or halted, or "
-            "a batch could not be applied.",
+            help="Exit once the log ends at startup are committed; exit 1 if a partition is paused or halted, or a "
+            "batch could not be applied.",
         )
 
     def run(self, **options: Any) -> int | None:
@@ -38,7 +38,7 @@ class Command(OperatorCommand):
         def on_signal(number: int, frame: FrameType | None) -> None:
             stop.set()
             signal.signal(number, signal.SIG_DFL)
-            self.stderr.write("Finishing and committing the batch in hand …")
+            self.stderr.write("Finishing and committing the current batch …")
 
         signal.signal(signal.SIGINT, on_signal)
         signal.signal(signal.SIGTERM, on_signal)
@@ -59,11 +59,11 @@ class Command(OperatorCommand):
 
 def _show(console: Console, summary: WorkerSummary) -> None:
     rate = f", {summary.events_per_second:,.0f} events/s" if summary.events_per_second else ""
-    again = f"; {summary.deduplicated:,} read again and left out" if summary.deduplicated else ""
+    again = f"; {summary.deduplicated:,} re-read, already counted" if summary.deduplicated else ""
     failed = summary.failed_batches
     console.print(
         f"{summary.worker_id} counted {summary.events:,} events in {summary.commits:,} commits "
         f"({summary.seconds:.1f} s{rate}){again}; {summary.dead_letters:,} dead letters, "
-        f"{summary.fenced_commits:,} refused commits."
+        f"{summary.fenced_commits:,} rejected commits."
         + (f" {summary.failed_batches:,} batches could not be applied: see offsets_status." if failed else "")
     )

@@ -31,8 +31,8 @@ ALERT_SECONDS = 2.0
 
 class Command(OperatorCommand):
     help = (
-        "Watch the group each second: judge every partition and worker, open and close incidents, fence dead workers, "
-        "evict stuck ones, replay failed ranges. Several may run; one leads, the others stand by. Ends on Ctrl-C."
+        "Check the group each second: assess every partition and worker, open and close incidents, fence dead workers, "
+        "evict stuck ones, replay failed ranges. Several may run: one leads, the others stand by. Stop with Ctrl-C."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -43,7 +43,7 @@ class Command(OperatorCommand):
             action="store_true",
             help="Run replays in this process, one after the other, instead of sending them to the Celery workers.",
         )
-        parser.add_argument("--once", action="store_true", help="One tick, told on standard output.")
+        parser.add_argument("--once", action="store_true", help="Run one tick and print the result.")
 
     def run(self, **options: Any) -> None:
         stop = threading.Event()
@@ -57,7 +57,7 @@ class Command(OperatorCommand):
             waiting: set[int] = set()
 
             def run_here(replay_id: int) -> None:
-                # It is sent again every few seconds, for as long as the one before it takes.
+                # The manager dispatches it again every few seconds while it runs.
                 if replay_id not in waiting:
                     waiting.add(replay_id)
                     pool.submit(_run_replay, replay_id, stop).add_done_callback(lambda _: waiting.discard(replay_id))
@@ -66,14 +66,14 @@ class Command(OperatorCommand):
             manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
             try:
                 while True:
-                    self._tell(manager.tick(), options)
+                    self._report(manager.tick(), options)
                     if options["once"] or stop.wait(TICK_SECONDS):
                         break
             finally:
                 stop.set()
                 _release(manager)
 
-    def _tell(self, tick: Tick, options: dict[str, Any]) -> None:
+    def _report(self, tick: Tick, options: dict[str, Any]) -> None:
         """With --json a line for each tick; otherwise only what changes."""
         if options["json"]:
             self.stdout.write(json.dumps(asdict(tick)))
@@ -83,31 +83,31 @@ class Command(OperatorCommand):
 
 def _in_words(tick: Tick) -> str:
     if not tick.leading:
-        return f"This one does not lead. {tick.trouble}".strip()
+        return f"Not the leader. {tick.trouble}".strip()
     lines = [f"{name}: {status}" for name, status in tick.statuses.items()]
     lines += [f"Opened: {text}" for text in tick.opened] + [f"Closed: {text}" for text in tick.closed]
-    return "\n".join(lines) or "The group has no partition yet."
+    return "\n".join(lines) or "The group has no partitions yet."
 
 
 def _run_replay(replay_id: int, stop: threading.Event) -> None:
     try:
         runner.run(replay_id, should_stop=stop.is_set)
     except (OffsetsError, *DATABASE_LOST) as error:
-        logger.warning("Replay %d waits to be run again: %s", replay_id, error)
+        logger.warning("Replay %d will be run again: %s", replay_id, error)
     except Exception:
-        # The pool would keep it to itself.
-        logger.exception("Replay %d failed; it is tried again.", replay_id)
+        # The pool would swallow it.
+        logger.exception("Replay %d failed and will be retried.", replay_id)
     finally:
         connection.close()
 
 
 def _send_alerts(stop: threading.Event) -> None:
-    """On a thread of its own: a receiver that hangs must not hold up a tick."""
+    """On its own thread: a receiver that hangs must not delay a tick."""
     while not stop.wait(ALERT_SECONDS):
         try:
             notifications.send_due()
         except DATABASE_LOST as error:
-            logger.debug("Alerts wait: %s", error)
+            logger.debug("Alerts are delayed: %s", error)
             connection.close()
 
 
@@ -115,4 +115,4 @@ def _release(manager: RecoveryManager) -> None:
     try:
         manager.release()
     except DATABASE_LOST as error:
-        logger.warning("The lease could not be given up: %s", error)
+        logger.warning("The lease was not released: %s", error)

@@ -1,4 +1,4 @@
-"""`manage.py skip_offsets`: go past records without counting them, and say so in the ledger."""
+"""`manage.py skip_offsets`: pass records without counting them, and record that in the ledger."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from offsets.management.scope import add_execute, add_scope, in_scope, request_o
 
 
 class Command(MoveCommand):
-    help = "Skip the next records of a partition: they are recorded as skipped, and can be counted by an undo."
+    help = "Skip the next records of a partition: they are recorded as skipped. An undo counts them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
         where = parser.add_mutually_exclusive_group(required=True)
-        where.add_argument("--count", type=positive, metavar="N", help="So many offsets from the next one on.")
+        where.add_argument("--count", type=positive, metavar="N", help="Number of offsets to skip.")
         where.add_argument("--to", type=non_negative, metavar="OFFSET", help="All offsets below this one.")
         add_execute(parser)
 
@@ -27,7 +27,7 @@ class Command(MoveCommand):
         request = request_of(options)
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         if len(rows) > 1 and options["to"] is not None:
-            raise RefusedError(f"--to is an offset of one partition, and {len(rows)} are named. Use --count instead.")
+            raise RefusedError(f"--to needs one partition, not {len(rows)}. Use --count instead.")
         count, to = options["count"] or 0, options["to"]
         wanted = [Move(row.pk, row.next_offset + count if to is None else to) for row in rows]
         self.show_and_apply(

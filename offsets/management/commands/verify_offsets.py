@@ -1,4 +1,4 @@
-"""`manage.py verify_offsets`: do the invariants hold?"""
+"""`manage.py verify_offsets`: check the invariants."""
 
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +15,7 @@ from offsets.monitoring import invariants
 
 
 class Command(OperatorCommand):
-    help = "Check invariants I1 to I6 of a group, beside running workers. Exit 1 if one does not hold."
+    help = "Check invariants I1 to I6 of a group, while workers run. Exit 1 if any is violated."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -27,7 +27,7 @@ class Command(OperatorCommand):
         result = invariants.check(options["group"], options["topic"])
         data = {
             "ok": result.ok,
-            "invariants": {name: asdict(one) for name, one in result.invariants.items()},
+            "invariants": {name: asdict(invariant) for name, invariant in result.invariants.items()},
             "promise": {**asdict(result.promise), "detail": result.promise.detail},
         }
         self.emit(data, lambda console: _show(console, result), as_json=options["json"])
@@ -35,7 +35,7 @@ class Command(OperatorCommand):
 
 
 def refuse_unknown(group: str, topic: str) -> None:
-    """A group or topic that the ledger has never seen is a typing error, not a clean bill of health."""
+    """An unknown group or topic is a typing error and must not pass the check."""
     known = PartitionCheckpoint.objects.filter(group_id=group)
     if not known.exists():
         raise RefusedError(f"No worker of group {group!r} has ever claimed a partition. Check --group.")
@@ -45,9 +45,9 @@ def refuse_unknown(group: str, topic: str) -> None:
 
 def _show(console: Console, result: invariants.InvariantsResult) -> None:
     table = Table(title=f"Invariants of {result.group}")
-    for column in ("", "Holds", "What was seen"):
+    for column in ("", "Holds", "Details"):
         table.add_column(column)
-    for name, one in result.invariants.items():
-        table.add_row(name, "[green]yes[/]" if one.ok else "[bold red]NO[/]", one.detail)
+    for name, invariant in result.invariants.items():
+        table.add_row(name, "[green]yes[/]" if invariant.ok else "[bold red]NO[/]", invariant.detail)
     console.print(table)
     console.print(result.promise.detail)

@@ -80,14 +80,14 @@ def test_the_admin_says_of_each_worker_what_became_of_it() -> None:
     make_worker("w-2")
     client = staff("omar", "operator")
     page = client.post(WORKERS, chosen("evict", "w-1", "w-2"))
-    assert page.content.decode().count("it owns nothing") == 2
+    assert page.content.decode().count("it owns no partitions") == 2
     Worker.objects.filter(pk="w-2").update(state="stopped")
     confirmed = chosen("evict", "w-1", "w-2", confirmed="1", reason="r")
 
     page = client.post(WORKERS, confirmed, follow=True)
 
     told = {(message.level_tag, message.message) for message in page.context["messages"]}
-    assert told == {("success", "Evicted: w-1."), ("error", "w-2 has stopped already; nothing was changed.")}
+    assert told == {("success", "Evicted: w-1."), ("error", "w-2 has already stopped; nothing was changed.")}
     assert [(outcome, source) for _, outcome, _, source in outcomes()] == [("applied", "admin"), ("refused", "admin")]
     page = client.post(WORKERS, confirmed, follow=True)
     assert {message.level_tag for message in page.context["messages"]} == {"error"}, "none of it is a success"

@@ -85,7 +85,7 @@ def test_letters_are_requeued_exactly_as_previewed(operator: Client, lettered: l
     assert statuses == {5: "counted", 6: "pending", 7: "counted", late.offset: "pending"}
     again = post(operator, "/api/dead-letters/requeue/", {"ids": shown["ids"], "reason": "again"})
     assert again.status_code == 409
-    assert "is counted already" in again.json()["error"]
+    assert "is already counted" in again.json()["error"]
     assert outcomes() == [("requeue", "applied", "olga", "api"), ("requeue", "refused", "olga", "api")]
 
 

@@ -83,9 +83,7 @@ def test_the_command_only_says_what_would_happen_unless_told_to_execute() -> Non
     assert (action.pk, action.source, action.reason) == (data["action_id"], "command", "the limit is raised")
     assert action.username.startswith("os:")
     assert_whole(share=1)
-    assert "Done: 1 changed, 0 left as they are." in in_words(
-        "--discard", "--id", str(ids[1]), "--execute", "--reason", "r"
-    )
+    assert "Done: 1 changed, 0 unchanged." in in_words("--discard", "--id", str(ids[1]), "--execute", "--reason", "r")
     assert statuses()[1] == "discarded"
     assert run("--reopen", "--execute", "--reason", "r")["changed"] == 1
     assert statuses()[1] == "pending"
@@ -101,7 +99,7 @@ def test_the_command_only_says_what_would_happen_unless_told_to_execute() -> Non
         (["--partition", "0"], "--partition needs --topic"),
         (["--show", "987654"], "has no dead letter 987654"),
         (["--requeue", "--topic", "none"], "No dead letter matches"),
-        (["--requeue", "--id", "987654"], "There is no dead letter 987654"),
+        (["--requeue", "--id", "987654"], "Unknown or replaced dead letter 987654"),
         (["--reopen"], "No dead letter matches"),
         (["--requeue", "--status", "discarded"], "--requeue acts on pending dead letters, not on discarded ones"),
         (["--reopen", "--status", "pending"], "--reopen acts on discarded dead letters, not on pending ones"),

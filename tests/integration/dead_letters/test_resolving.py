@@ -158,7 +158,7 @@ def test_what_was_requeued_is_not_requeued_again() -> None:
     act(dead_letters.REQUEUE, ids[:1])
 
     for again in (ids[:1], ids):
-        with pytest.raises(RefusedError, match=r"\(t-0 offset 0\) is counted already; nothing was changed"):
+        with pytest.raises(RefusedError, match=r"\(t-0 offset 0\) is already counted; nothing was changed"):
             act(dead_letters.REQUEUE, again)
 
     assert_whole(share=1)
@@ -228,7 +228,7 @@ def test_a_discard_is_undone_for_what_it_discarded_and_nothing_else() -> None:
     assert statuses() == {0: "pending", 1: "pending", 2: "discarded"}
     assert (action.kind, action.undoes_id) == ("reopen", mine.action.pk)
     assert action.reason == "too soon"
-    with pytest.raises(RefusedError, match="was undone already"):
+    with pytest.raises(RefusedError, match="was already undone"):
         undo.find(str(mine.action.pk))
     act(dead_letters.REOPEN, ids[2:])
     with pytest.raises(RefusedError, match="nothing is left to undo"):

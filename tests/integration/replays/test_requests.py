@@ -33,7 +33,7 @@ def test_offsets_that_are_being_replayed_are_not_replayed_beside_it(scenario: Sc
     first = scenario.begin(scenario.wanted(10, 20), scenario.wanted(30, 40))
     for start, end in ((0, 11), (19, 25), (12, 13), (5, 45)):
         assert_refused(
-            scenario, f"of replay {first.pk}, which has not ended. Wait, or cancel it", scenario.wanted(start, end)
+            scenario, f"of replay {first.pk}, which is active. Wait, or cancel it", scenario.wanted(start, end)
         )
     scenario.begin(scenario.wanted(0, 10), scenario.wanted(20, 30))
     run(first)
@@ -44,7 +44,9 @@ def test_offsets_that_are_being_replayed_are_not_replayed_beside_it(scenario: Sc
 def test_a_preview_that_is_not_true_any_more_is_refused(scenario: Scenario) -> None:
     scenario.append((50, "failed"))
     run(scenario.begin(scenario.wanted(0, 5)))
-    says = "has changed since you looked: 50 offsets were to be counted, now 45. Nothing was changed; look again"
+    says = (
+        "has changed since you looked: 50 offsets were to be counted, now 45. Nothing was changed; refresh the preview"
+    )
     assert_refused(scenario, says, scenario.wanted(0, 50, to_count=50), error=StalePreviewError)
     assert run(scenario.begin(scenario.wanted(0, 50, to_count=45))).counted == 45
 
@@ -71,14 +73,12 @@ def test_what_cannot_be_replayed_is_refused_as_it_was_asked(
     assert_refused(scenario, "At most 2 ranges at once, not 3", *(scenario.wanted(n, n + 1) for n in range(3)))
     assert_refused(scenario, "overlap; name each offset once", scenario.wanted(0, 10), scenario.wanted(9, 20))
     assert_refused(scenario, "overlap; name each offset once", scenario.wanted(0, 10), scenario.wanted(0, 10))
-    assert_refused(scenario, "nothing of it can be replayed", scenario.wanted(60, 70))
-    assert_refused(scenario, "nothing of it can be replayed", scenario.wanted(0, 10), scenario.wanted(60, 70))
-    assert_refused(scenario, "Nothing is to be replayed")
-    assert_refused(
-        scenario, "There is no checkpoint 12345", Wanted(12345, OffsetRange(0, 5)), error=UnknownPartitionError
-    )
-    assert_refused(scenario, "Say why", scenario.wanted(0, 5), reason=" \x00 ", error=ReasonError)
-    assert_refused(scenario, "at most 500 are kept", scenario.wanted(0, 5), reason="x" * 501, error=ReasonError)
+    assert_refused(scenario, "nothing to replay", scenario.wanted(60, 70))
+    assert_refused(scenario, "nothing to replay", scenario.wanted(0, 10), scenario.wanted(60, 70))
+    assert_refused(scenario, "Nothing to replay")
+    assert_refused(scenario, "Unknown checkpoint 12345", Wanted(12345, OffsetRange(0, 5)), error=UnknownPartitionError)
+    assert_refused(scenario, "Enter a reason", scenario.wanted(0, 5), reason=" \x00 ", error=ReasonError)
+    assert_refused(scenario, "the maximum is 500", scenario.wanted(0, 5), reason="x" * 501, error=ReasonError)
     stranger = Actor("eve", allowed=False)
     assert_refused(scenario, "eve may not replay", scenario.wanted(0, 5), actor=stranger, error=NotAllowedError)
     with pytest.raises(NotAllowedError):
@@ -140,7 +140,7 @@ def test_a_running_replay_ends_after_the_chunk_in_hand(scenario: Scenario) -> No
     replay = scenario.begin(scenario.wanted(0, 50))
     ended = runner.run(replay.pk, on_progress=once(lambda: cancel(replay)))
     assert ended is not None
-    assert (ended.status, ended.detail) == ("cancelled", "Cancelled; what it had counted stays counted.")
+    assert (ended.status, ended.detail) == ("cancelled", "Cancelled; counts so far stay.")
     assert (ended.counted, ended.done_offsets) == (10, 10)
     scenario.assert_counted((0, 10))
     assert OperatorAction.objects.filter(kind="cancel_replay", outcome="applied", username="ada").count() == 1
@@ -165,13 +165,13 @@ def test_a_replay_whose_process_is_gone_can_be_cancelled(scenario: Scenario) -> 
 def test_what_cannot_be_cancelled_is_refused_and_audited(scenario: Scenario) -> None:
     scenario.append((50, "failed"))
     replay = scenario.begin(scenario.wanted(0, 50))
-    for actor, reason, says in ((Actor("eve", allowed=False), "x", "eve may not"), (ADA, " ", "Say why")):
+    for actor, reason, says in ((Actor("eve", allowed=False), "x", "eve may not"), (ADA, " ", "Enter a reason")):
         with pytest.raises(RefusedError, match=says):
             cancel(replay, actor, reason)
     assert run(replay).status == "done"
     with pytest.raises(RefusedError, match=f"Replay {replay.pk} cannot be cancelled. It is done already"):
         cancel(replay)
-    with pytest.raises(RefusedError, match="There is no such replay"):
+    with pytest.raises(RefusedError, match="Unknown replay"):
         requests.cancel(replay.pk + 1, Request(ADA, "x", Source.COMMAND))
     audited = OperatorAction.objects.filter(kind="cancel_replay")
     assert set(audited.values_list("outcome", flat=True)) == {"refused"}
