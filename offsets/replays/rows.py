@@ -165,7 +165,7 @@ def finish(replay_id: int) -> Replay:
 
 
 def _outcome(replay: Replay) -> str:
-    parts = [f"{replay.counted:,} events counted", f"{replay.deduplicated:,} left out, because they were counted"]
+    parts = [f"{replay.counted:,} events counted", f"{replay.deduplicated:,} already counted"]
     if replay.dead_letters:
         parts.append(f"{replay.dead_letters:,} dead letters")
     if replay.expired_offsets:

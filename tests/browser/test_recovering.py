@@ -136,7 +136,7 @@ def test_it_replays_a_range_that_the_operator_names_and_refuses_nonsense(group, 
     dialog.get_by_label("Maximum records per second").fill("none")
     expect(dialog.get_by_role("alert")).to_contain_text("Invalid rate 'none'")
     dialog.get_by_label("Maximum records per second").fill("5000")
-    expect(dialog).to_contain_text("20 offsets are counted (10 failed, 10 skipped); 10 are left out")
+    expect(dialog).to_contain_text("20 offsets are counted (10 failed, 10 skipped); 10 are already counted")
     give_reason(page)
     expect(dialog.get_by_role("alert")).to_contain_text("It continues if you close this page")
     replay = Replay.objects.get()

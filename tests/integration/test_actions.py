@@ -8,8 +8,10 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from offsets import ledger
-from offsets.actions import pause
+from offsets.actions import moves, pause
 from offsets.actions.guards import Actor, ReasonError, Request, Seen, Source, UnknownPartitionError
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move
 from offsets.actions.pause import ActionKind
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import DatabaseTime, JournalEntry, LagSample, OperatorAction, PartitionCheckpoint
@@ -83,6 +85,18 @@ def test_it_refuses_and_audits_a_user_without_the_permission():
     action = assert_refused(make_checkpoint(), NotAllowedError, "victor may not pause", actor=VIEWER)
 
     assert action.username == "victor"
+
+
+def test_it_locks_nothing_and_asks_kafka_nothing_for_a_user_without_the_permission(monkeypatch):
+    checkpoint = make_checkpoint()
+    for module, name in ((ledger, "lock_checkpoint"), (ledger, "lock_checkpoints"), (moves, "logs_of")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+
+    assert_refused(checkpoint, NotAllowedError, "victor may not pause", actor=VIEWER)
+    with pytest.raises(NotAllowedError):
+        moves.move_partitions(MoveKind.SEEK, [Move(checkpoint.pk, 5)], Request(VIEWER, "r", Source.API))
+
+    assert list(OperatorAction.objects.values_list("kind", "outcome")) == [("pause", "refused"), ("seek", "refused")]
 
 
 @pytest.mark.parametrize(

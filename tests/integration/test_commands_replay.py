@@ -150,7 +150,9 @@ def test_it_counts_what_failed_and_tells_how_it_ended(scenario: Scenario) -> Non
     action = OperatorAction.objects.get(kind="replay")
     assert (action.source, action.outcome, action.reason) == ("command", "applied", "mended")
     told = said(scenario, "--topic", first(scenario), "--offsets", "0-80", "--execute", "--reason", "the rest")
-    assert re.search(r"Replay \d+ done: 80 of 80 offsets, [\d,]+ a second\. 20 events counted, 60 left out", told)
+    assert re.search(
+        r"Replay \d+ done: 80 of 80 offsets, [\d,]+ per second\. 20 events counted, 60 already counted", told
+    )
     scenario.assert_counted((0, 80), (0, 40, 1), (60, 80, 1))
 
 

@@ -115,7 +115,7 @@ def test_a_running_partition_is_rebuilt_and_the_rebuild_undone(case: MakeCase) -
         assert_whole(this, this.truth, more)
     again = manage(this.env, "reset_offsets", "--undo", str(action.pk), "--execute", "--reason", "again")
     assert again.returncode == 2
-    assert "undone already" in again.stderr
+    assert "already undone" in again.stderr
 
 
 def test_what_is_skipped_is_recorded_and_counted_after_an_undo(case: MakeCase) -> None:

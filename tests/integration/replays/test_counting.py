@@ -46,7 +46,7 @@ def test_it_counts_what_was_not_counted_and_nothing_twice(scenario: Scenario) ->
     ended = run(replay)
     assert (ended.status, ended.starts) == ("done", 1)
     assert numbers(ended) == {"done": 75, "total": 75, "counted": 40, "deduplicated": 35}
-    assert ended.detail == "40 events counted, 35 left out, because they were counted."
+    assert ended.detail == "40 events counted, 35 already counted."
     assert {kind for _, _, kind in scenario.ranges()} == {"processed"}
     scenario.assert_counted((0, 85))
     after = scenario.checkpoint()
