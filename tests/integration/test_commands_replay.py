@@ -285,11 +285,11 @@ NONSENSE = [
     (["--topic", "TOPIC:x"], "Invalid scope"),
     (["--all", "--execute"], "--execute needs --reason"),
     (["--all", "--execute", "--reason", "  "], "--execute needs --reason"),
-    (["--all", "--execute", "--reason", "x" * 501], "at most 500 are kept"),
+    (["--all", "--execute", "--reason", "x" * 501], "the maximum is 500"),
     (["--all", "--offsets", "1-2"], "--offsets needs one partition, not 2. Use --topic TOPIC:0"),
-    (["--topic", "TOPIC:0", "--offsets", "30"], "Write START-END"),
-    (["--topic", "TOPIC:0", "--offsets", "40-30"], "must begin at 0 or later, and not be empty"),
-    (["--topic", "TOPIC:0", "--offsets=-5-3"], "Write START-END"),
+    (["--topic", "TOPIC:0", "--offsets", "30"], "Use START-END"),
+    (["--topic", "TOPIC:0", "--offsets", "40-30"], "must start at 0 or later, and not be empty"),
+    (["--topic", "TOPIC:0", "--offsets=-5-3"], "Use START-END"),
     (["--topic", "TOPIC:0", "--offsets", "30-40", "--offsets", "35-36"], "name each offset once"),
     (["--topic", "TOPIC:0", "--offsets", "100-200"], "nothing to replay"),
     (["--topic", "TOPIC:0", "--offsets", "1-2", "--status", "failed"], "not both"),
@@ -312,9 +312,15 @@ NONSENSE = [
     (["--list", "--resume", "1"], "not allowed with"),
     (["--all", "--dead-letters"], "No pending dead letter matches"),
     (["--all", "--dead-letters", "--execute"], "--execute needs --reason"),
-    (["--all", "--dead-letters", "x", "--offsets", "1-2"], "takes no --offsets: it requeues all pending ones"),
-    (["--all", "--dead-letters", "--since", BETWEEN, "--status", "failed"], "takes no --since, --status"),
-    (["--all", "--dead-letters", "--rate", "5", "--background"], "takes no --rate, --background"),
+    (
+        ["--all", "--dead-letters", "x", "--offsets", "1-2"],
+        "cannot be combined with --offsets: it requeues all pending ones",
+    ),
+    (
+        ["--all", "--dead-letters", "--since", BETWEEN, "--status", "failed"],
+        "cannot be combined with --since, --status",
+    ),
+    (["--all", "--dead-letters", "--rate", "5", "--background"], "cannot be combined with --rate, --background"),
 ]
 
 

@@ -201,8 +201,8 @@ def test_targets_are_exported_and_read_back(case: MakeCase) -> None:
     [
         ("reset_offsets", ["--all", "--to-datetime", "2026-01-01T00:00:00"], "has no zone"),
         ("reset_offsets", ["--all", "--to-datetime", "2999-01-01T00:00:00Z"], "is in the future"),
-        ("reset_offsets", ["--all", "--to-datetime", "yesterday"], "is no moment"),
-        ("reset_offsets", ["--all", "--by-duration", "1 day"], "is no duration"),
+        ("reset_offsets", ["--all", "--to-datetime", "yesterday"], "Invalid timestamp"),
+        ("reset_offsets", ["--all", "--by-duration", "1 day"], "Invalid duration"),
         ("reset_offsets", ["--all", "--to-offset", "-1"], "at least 0"),
         ("reset_offsets", ["--all", "--to-offset", "ten"], "not a whole number"),
         ("reset_offsets", ["--topic", "t:9", "--to-earliest"], "has no t-9"),

@@ -169,7 +169,7 @@ def test_what_cannot_be_cancelled_is_refused_and_audited(scenario: Scenario) -> 
         with pytest.raises(RefusedError, match=says):
             cancel(replay, actor, reason)
     assert run(replay).status == "done"
-    with pytest.raises(RefusedError, match=f"Replay {replay.pk} cannot be cancelled. It is done already"):
+    with pytest.raises(RefusedError, match=f"Replay {replay.pk} cannot be cancelled. It is already done"):
         cancel(replay)
     with pytest.raises(RefusedError, match="Unknown replay"):
         requests.cancel(replay.pk + 1, Request(ADA, "x", Source.COMMAND))
