@@ -35,6 +35,15 @@ def postgres_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
 
 
+def whole_number(text: str, minimum: int = 0, maximum: int = 2**63 - 1) -> int | None:
+    """The number that `text` writes in decimal digits; None for any other text, and outside of the bounds."""
+    # Python itself also reads signs, spaces, underscores and the digits of other scripts, and refuses a long text.
+    if not (text.isascii() and text.isdigit() and len(text) <= 25):
+        return None
+    number = int(text)
+    return number if minimum <= number <= maximum else None
+
+
 def duration(seconds: float) -> str:
     """`0.4 s`, `38 s`, `4 min`, `2 h`, `3 d`."""
     if seconds < 9.95:

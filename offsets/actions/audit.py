@@ -1,9 +1,9 @@
-"""The audit of what people do: the only writer of OperatorAction rows."""
+"""The audit log of actions: the only writer of OperatorAction rows."""
 
 import uuid
 from collections.abc import Mapping
 
-from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Source
+from offsets.actions.guards import MAX_REASON_LENGTH, Request, Source
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
 
@@ -11,10 +11,8 @@ from offsets.monitoring import incidents
 def applied(
     kind: str,
     checkpoint: PartitionCheckpoint | None,
+    request: Request,
     *,
-    actor: Actor,
-    reason: str,
-    source: Source,
     before: Mapping[str, object],
     after: Mapping[str, object],
     detail: str,
@@ -22,25 +20,25 @@ def applied(
     undoes: OperatorAction | None = None,
     target: str = "",
 ) -> OperatorAction:
-    """In the transaction of the action itself: neither is without the other. `target` names what is no partition.
+    """Record a change in the transaction that makes it. `target` names anything other than a partition.
 
-    Open incidents of the partition tell of it, too.
+    Open incidents of the partition get an event, too.
     """
     if checkpoint is not None:
         incidents.note_action(
-            *(checkpoint.group_id, f"{kind.replace('_', ' ').capitalize()} by {actor.name}: {reason}"),
+            *(checkpoint.group_id, f"{kind.replace('_', ' ').capitalize()} by {request.actor.name}: {request.reason}"),
             checkpoint_ids=[checkpoint.pk],
-            automatic=source is Source.AUTOMATIC,
+            automatic=request.source is Source.AUTOMATIC,
         )
     return OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,
-        username=actor.name,
+        username=request.actor.name,
         target=(target or str(checkpoint))[:600],
-        source=source,
+        source=request.source,
         change_id=change_id,
         undoes=undoes,
-        reason=reason,
+        reason=request.reason,
         before=dict(before),
         after=dict(after),
         outcome=OperatorAction.Outcome.APPLIED,
@@ -49,7 +47,7 @@ def applied(
 
 
 def complete(action: OperatorAction, after: Mapping[str, object], *, detail: str = "") -> None:
-    """What only the move itself could tell: the new epoch, the new checkpoint, how much of it was possible."""
+    """Add what is known only after the change: the new epoch, the new checkpoint, how much was possible."""
     action.after, action.detail = dict(after), detail or action.detail
     OperatorAction.objects.filter(pk=action.pk).update(after=action.after, detail=action.detail)
 
@@ -57,23 +55,21 @@ def complete(action: OperatorAction, after: Mapping[str, object], *, detail: str
 def refused(
     kind: str,
     checkpoint_id: int | None,
+    request: Request,
     *,
-    actor: Actor,
-    reason: str,
-    source: Source,
     detail: str,
     target: str = "",
 ) -> None:
-    """Outside the transaction that was rolled back; before and after are the same."""
+    """Record a refusal, outside of the transaction that was rolled back; before and after are the same."""
     checkpoint = PartitionCheckpoint.objects.filter(pk=checkpoint_id or 0).first()
     state = state_of(checkpoint) if checkpoint else {}
     OperatorAction.objects.create(
         kind=kind,
         checkpoint=checkpoint,
-        username=actor.name,
+        username=request.actor.name,
         target=(target or (str(checkpoint) if checkpoint else f"checkpoint {checkpoint_id}"))[:600],
-        source=source,
-        reason=reason[:MAX_REASON_LENGTH],
+        source=request.source,
+        reason=request.reason[:MAX_REASON_LENGTH],
         before=state,
         after=state,
         outcome=OperatorAction.Outcome.REFUSED,

@@ -1,10 +1,11 @@
-"""What every action asks first: who acts, why, and whether the partition is as it was seen."""
+"""What every action checks: who acts, why, and whether the partition is still as it was seen."""
 
 import enum
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db import OperationalError, connection
@@ -24,7 +25,7 @@ class UnknownPartitionError(RefusedError):
 
 
 class ReasonError(RefusedError):
-    """The reason is missing or too long; the audit row would say nothing."""
+    """The reason is missing or too long."""
 
     http_status = 400
 
@@ -52,7 +53,7 @@ class Actor:
 
     @classmethod
     def of_operating_system(cls) -> "Actor":
-        """Whoever can run commands beside the settings can do anything; the audit still wants a name."""
+        """A user with a shell on the host can do anything; the audit still needs a name."""
         try:
             name = getpass.getuser()
         except (KeyError, OSError):
@@ -61,13 +62,38 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for an action, why, and through which door. The reason is cleaned here, once for all actions."""
+
+    actor: Actor
+    reason: str
+    source: Source
+
+    def __post_init__(self) -> None:
+        # PostgreSQL text refuses NUL.
+        object.__setattr__(self, "reason", self.reason.replace("\x00", "").strip())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What an action would do, in words. Subclasses add the numbers, and the token to apply exactly that."""
+
+    kind: str
+    target: str
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "target": self.target, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """What an operator saw of a partition: the compare half of every action's compare-and-set."""
+    """What an operator saw of a partition: actions compare it with the locked row."""
 
     epoch: int
     owner: str | None
     desired_state: str
-    #: Compared only where an action moves it, and then with sense: a running partition does not stand still.
+    #: Compared by moves alone, and with tolerance: a running partition keeps advancing.
     next_offset: int | None = None
 
     @classmethod
@@ -82,33 +108,34 @@ def check_allowed(kind: str, actor: Actor) -> None:
     if not actor.allowed:
         raise NotAllowedError(
             f"{actor.name or 'An anonymous user'} may not {kind.replace('_', ' ')} partitions. "
-            "Ask for the group 'operator'."
+            "Ask to join the group 'operator'."
         )
 
 
 def check_reason(reason: str) -> None:
     if not reason:
-        raise ReasonError("Say why: a reason is required, and kept with the action.")
+        raise ReasonError("Enter a reason. It is saved in the audit log.")
     if len(reason) > MAX_REASON_LENGTH:
-        raise ReasonError(f"The reason has {len(reason)} characters; at most {MAX_REASON_LENGTH} are kept.")
+        raise ReasonError(f"The reason has {len(reason)} characters; the maximum is {MAX_REASON_LENGTH}.")
 
 
 def check_unchanged(checkpoint: PartitionCheckpoint, seen: Seen) -> None:
     now = Seen.of(checkpoint)
     moved = [
-        f"{name} was {was if was is not None else 'nobody'}, is {value if value is not None else 'nobody'}"
+        f"{name} was {was if was is not None else 'none'}, is {value if value is not None else 'none'}"
         for (name, was), value in zip(asdict(seen).items(), asdict(now).values(), strict=True)
         if was != value and name != "next_offset"
     ]
     if moved:
         raise StalePreviewError(
-            f"{name_of(checkpoint)} has changed since you looked: {'; '.join(moved)}. Nothing was changed; look again."
+            f"{checkpoint.name} has changed since you looked: {'; '.join(moved)}. Nothing was changed; refresh the "
+            "preview."
         )
 
 
 @contextmanager
 def bounded_wait() -> Iterator[None]:
-    """Wait briefly for a row that a commit holds; a stopped worker may hold it for many seconds."""
+    """Bound the wait for locked rows: a stopped worker may hold a lock for many seconds."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(settings.CLAIM_LOCK_TIMEOUT_MS)])
     try:
@@ -117,12 +144,8 @@ def bounded_wait() -> Iterator[None]:
         if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
         raise ServiceUnavailableError(
-            "The partition's worker holds it in a transaction that does not end. Nothing was changed; try again."
+            "Another transaction has locked this row and does not end. Nothing was changed; try again."
         ) from error
-
-
-def name_of(checkpoint: PartitionCheckpoint) -> str:
-    return f"{checkpoint.topic}-{checkpoint.partition}"
 
 
 def require_live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> PartitionCheckpoint:
@@ -131,7 +154,7 @@ def require_live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> 
         raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
     if checkpoint.retired_at is not None:
         raise RefusedError(
-            f"{name_of(checkpoint)}: this checkpoint was retired ({checkpoint.retired_reason or 'no reason kept'}); "
-            "act on the live one."
+            f"{checkpoint.name}: this checkpoint was retired ({checkpoint.retired_reason or 'unknown reason'}); "
+            "use the live one."
         )
     return checkpoint

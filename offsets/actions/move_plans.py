@@ -1,7 +1,7 @@
-"""What moving a partition's offset would do, before anybody does it. Pure.
+"""The effect of moving a partition's offset, computed for the preview. Pure.
 
-Everything is counted in offsets, which is exact: how many records lie in them Kafka tells only to who reads them
-(transaction markers and compacted records occupy offsets too), so numbers of events are at most these.
+Everything is counted in offsets, which is exact. Transaction markers and compacted records occupy offsets, too, so
+there are at most as many events.
 """
 
 import enum
@@ -24,12 +24,12 @@ class MoveKind(enum.StrEnum):
 
     @property
     def begins_again(self) -> bool:
-        """Whether a new ledger takes the place of the old one."""
+        """Whether a new ledger replaces the old one."""
         return self in (MoveKind.REBUILD, MoveKind.RESTART)
 
     @property
     def done(self) -> str:
-        """How the journal names it."""
+        """Past tense, for the journal."""
         return {"seek": "moved", "skip": "skipped", "accept_loss": "loss accepted"}.get(self.value, "rebuilt")
 
 
@@ -43,7 +43,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class MoveContext:
-    """Where a partition stands, as far as a move cares."""
+    """What a plan needs to know of a partition."""
 
     name: str
     next_offset: int
@@ -51,24 +51,24 @@ class MoveContext:
     ledger_end: int
     halt_reason: HaltReason
     semantics: Semantics
-    #: Whether the topic is still the one that was read.
+    #: Whether the topic has not been recreated.
     same_topic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class MovePlan:
-    """Before → after, and what becomes of the offsets between, each of them in one of the four numbers or none."""
+    """Before → after, and the outcome of the offsets between: each is in at most one of the four numbers."""
 
     kind: MoveKind
     target: int
     baseline: int
     #: Read (again) and counted.
     to_count: int = 0
-    #: Read again and left out, because the ledger has them.
+    #: Read again and not counted: the ledger has them.
     deduplicated: int = 0
     #: Read again and counted again: at least once.
     duplicated: int = 0
-    #: Passed over without being counted.
+    #: Passed without being counted.
     lost: int = 0
     passed_as: RangeKind = RangeKind.SKIPPED
 
@@ -95,9 +95,7 @@ def plan_seek(
     """
     _check_same_log(at, bounds)
     if not bounds.start <= target <= bounds.end:
-        raise RefusedError(
-            f"{at.name}: offset {target:,} lies outside of the log, which holds {bounds.start:,} to {bounds.end:,}."
-        )
+        raise RefusedError(f"{at.name}: offset {target:,} is outside of the log ({bounds.start:,} to {bounds.end:,}).")
     if kind is MoveKind.ACCEPT_LOSS and at.next_offset >= bounds.start:
         raise RefusedError(f"{at.name} has lost nothing: the log still holds its next offset {at.next_offset:,}.")
     if target == at.next_offset and at.halt_reason is HaltReason.NONE:
@@ -131,19 +129,20 @@ def _size(start: int, end: int, known: Sequence[KnownRange], *, processed: bool)
 def _check_same_log(at: MoveContext, bounds: Bounds) -> None:
     if not at.same_topic:
         raise RefusedError(
-            f"{at.name}: the topic was deleted and created again, so its offsets mean other records now. Begin again "
+            f"{at.name}: the topic was deleted and created again, so its offsets mean other records now. Restart it "
             "with rebuild_partition --keep-counts."
         )
     if at.ledger_end > bounds.end:
         raise RefusedError(
             f"{at.name}: the log ends at {bounds.end:,}, but was counted up to {at.ledger_end:,}: it was truncated, "
-            "and new records at these offsets would look counted. Begin again with rebuild_partition --keep-counts."
+            "and new records at these offsets would look counted. Restart it with rebuild_partition --keep-counts."
         )
 
 
 def plan_rebuild(at: MoveContext, known: Sequence[KnownRange], bounds: Bounds) -> MovePlan:
-    """Forget what was counted and count again from the log start. `lost` is what retention has taken: counted once,
-    and not to be counted again. Raises RefusedError where the old counts are of another log.
+    """Drop the counts and count again from the log start. `lost` are counted offsets that retention has deleted.
+
+    Raises RefusedError where the old counts are of another log.
     """
     if not at.same_topic:
         raise RefusedError(
@@ -155,24 +154,25 @@ def plan_rebuild(at: MoveContext, known: Sequence[KnownRange], bounds: Bounds) -
 
 
 def plan_restart(at: MoveContext, bounds: Bounds) -> MovePlan:
-    """Keep what was counted and begin a new ledger beside it: at the log start of another topic, at the log end of a
-    truncated one. Raises RefusedError for a log that is whole: everything in it would be counted twice.
+    """Keep the counts and start a new ledger: at the log start of a recreated topic, at the log end of a truncated one.
+
+    Raises RefusedError for a log that is neither: everything in it would be counted twice.
     """
     if not at.same_topic:
         return MovePlan(MoveKind.RESTART, bounds.start, bounds.start, to_count=bounds.end - bounds.start)
     if at.ledger_end > bounds.end:
         return MovePlan(MoveKind.RESTART, bounds.end, bounds.end)
     raise RefusedError(
-        f"{at.name}: the log is the one that was counted; keeping the counts would count it twice. Rebuild without "
-        "--keep-counts."
+        f"{at.name}: this log is already counted; a restart that keeps the counts would count it twice. Rebuild it "
+        "without --keep-counts."
     )
 
 
 def moved_too_far(seen: int, now: int, target: int, semantics: Semantics) -> bool:
-    """Whether a running partition has left what its operator was shown (docs/adr/0005).
+    """Whether a running partition has advanced beyond what the preview still describes (docs/adr/0005).
 
-    Within one epoch it only goes forward. Towards a target ahead that loses less than shown; away from a target behind
-    it re-reads more, which costs nothing unless it counts again.
+    Within one epoch it only advances. Towards a target ahead, the seek then loses less than shown; away from a target
+    behind, it re-reads more, which matters only where that counts again.
     """
     if now == seen:
         return False

@@ -1,30 +1,19 @@
-"""Actions that move a partition's offset, on a running group: preview, then all of them in one transaction.
+"""Actions that move a partition's offset, on a running group: preview, then all moves in one transaction.
 
-What Kafka must be asked is asked first, outside of any lock. The plan is made again under the checkpoint's lock, from
-the row as it is then; what an operator was shown is compared with it (docs/adr/0005).
+Kafka is asked first, outside of any lock. The plan is made again from the locked checkpoint and compared with what the
+operator was shown (docs/adr/0005).
 """
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from offsets import journal, ledger
 from offsets.actions import audit, move_plans
-from offsets.actions.guards import (
-    Actor,
-    Seen,
-    Source,
-    bounded_wait,
-    check_allowed,
-    check_reason,
-    check_unchanged,
-    name_of,
-    require_live,
-)
+from offsets.actions.attempt import Attempt, attempt
+from offsets.actions.guards import Actor, Preview, Request, Seen, check_allowed, check_unchanged, require_live
 from offsets.actions.move_plans import Bounds, MoveContext, MoveKind, MovePlan
 from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
@@ -38,42 +27,56 @@ MAX_PARTITIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One partition and where to. `target` is not used by what begins again; `seen` is what the preview gave."""
+    """One partition and where to. Rebuilds and restarts do not use `target`; `seen` comes from the preview."""
 
     checkpoint_id: int
     target: int = 0
     seen: Seen | None = None
-    #: Put back by an undo; None leaves it where the seek puts it.
+    #: Restored by an undo; None leaves the baseline to the seek.
     baseline: int | None = None
     undoes: OperatorAction | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MovePreview:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovePreview(Preview):
     """What a move will do, in words and numbers, and the token to apply exactly that."""
 
-    kind: MoveKind
     checkpoint_id: int
     topic: str
     partition: int
-    text: str
     before: Mapping[str, object]
     after: Mapping[str, object]
     plan: MovePlan
     bounds: Bounds
     seen: Seen
 
-    @property
-    def target(self) -> str:
-        return f"{self.topic}-{self.partition}"
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **Preview.as_json(self),
+            "checkpoint_id": self.checkpoint_id,
+            "before": self.before,
+            "after": self.after,
+            "to": self.plan.target,
+            "log_start_offset": self.bounds.start,
+            "log_end_offset": self.bounds.end,
+            "seen": asdict(self.seen),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What Kafka says of a partition now."""
+    """What Kafka said of a partition's log."""
 
     bounds: Bounds
     topic_id: str
+    #: Whether it reached as far as the ledger did then. A log that did not was truncated.
+    complete: bool
+
+    def grown_to(self, ledger_end: int) -> "Log":
+        """The log as it must be by now: what the ledger has come to since, a complete log has, too."""
+        if not self.complete:
+            return self
+        return replace(self, bounds=Bounds(self.bounds.start, max(self.bounds.end, ledger_end)))
 
 
 def logs_of(checkpoints: Iterable[PartitionCheckpoint]) -> dict[int, Log]:
@@ -82,32 +85,41 @@ def logs_of(checkpoints: Iterable[PartitionCheckpoint]) -> dict[int, Log]:
     admin = KafkaAdmin()
     described = admin.describe_topics({row.topic for row in rows})
     bounds = admin.log_bounds(TopicPartition(row.topic, row.partition) for row in rows)
-    found = {}
+    logs = {}
     for row in rows:
         bound = bounds.get(TopicPartition(row.topic, row.partition))
         if bound is not None and row.topic in described:
-            found[row.pk] = Log(Bounds(bound.start, bound.end), described[row.topic].topic_id)
-    return found
+            topic_id = described[row.topic].topic_id
+            logs[row.pk] = Log(Bounds(bound.start, bound.end), topic_id, complete=bound.end >= row.ledger_end)
+    return logs
 
 
-def preview(
-    kind: MoveKind, moves: Sequence[Move], actor: Actor, logs: Mapping[int, Log] | None = None
-) -> list[MovePreview]:
-    """Say what `apply` would do now. Raises RefusedError where it would refuse; audits nothing, changes nothing."""
+def log_of(row: PartitionCheckpoint, logs: Mapping[int, Log]) -> Log:
+    """The row's log, as of now. Raises ServiceUnavailableError where Kafka said nothing of it."""
+    if row.pk not in logs:
+        raise ServiceUnavailableError(
+            f"Cannot read the log bounds of {row.name}: the topic was deleted, or the partition has no leader."
+        )
+    return logs[row.pk].grown_to(row.ledger_end)
+
+
+def preview(kind: MoveKind, moves: Sequence[Move], actor: Actor) -> list[MovePreview]:
+    """Say what `move_partitions` would do now; changes and audits nothing. Raises RefusedError where it would."""
     check_allowed(kind, actor)
     rows = {row.pk: row for row in PartitionCheckpoint.objects.filter(pk__in=[m.checkpoint_id for m in moves])}
-    known = logs if logs is not None else logs_of(rows.values())
+    logs = logs_of(rows.values())
     return [
-        _preview(kind, move, require_live(move.checkpoint_id, rows.get(move.checkpoint_id)), known) for move in moves
+        _preview(kind, move, require_live(move.checkpoint_id, rows.get(move.checkpoint_id)), logs) for move in moves
     ]
 
 
 def _preview(kind: MoveKind, move: Move, row: PartitionCheckpoint, logs: Mapping[int, Log]) -> MovePreview:
-    log = _log(row, logs)
+    log = log_of(row, logs)
     plan = _plan(kind, move, row, log)
     return MovePreview(
         kind=kind,
         checkpoint_id=row.pk,
+        target=row.name,
         topic=row.topic,
         partition=row.partition,
         text=in_words(row, plan, log.bounds),
@@ -120,47 +132,26 @@ def _preview(kind: MoveKind, move: Move, row: PartitionCheckpoint, logs: Mapping
 
 
 def move_partitions(
-    kind: MoveKind, moves: Sequence[Move], *, actor: Actor, reason: str, source: Source, strict: bool = False
+    kind: MoveKind, moves: Sequence[Move], request: Request, *, strict: bool = False
 ) -> list[OperatorAction]:
     """Do all of it or nothing. Raises RefusedError, having audited the refusal of the partition that caused it.
 
     `strict` wants every partition to stand exactly where it was seen.
     """
-    reason = reason.replace("\x00", "").strip()
-    if len(moves) > MAX_PARTITIONS:
-        raise RefusedError(f"At most {MAX_PARTITIONS:,} partitions at once, not {len(moves):,}.")
-    rows = list(PartitionCheckpoint.objects.filter(pk__in=[move.checkpoint_id for move in moves]))
-    logs = logs_of(rows)
-    asked_at = {row.pk: row.ledger_end for row in rows}
-    at = moves[0].checkpoint_id if moves else 0
-    try:
-        check_allowed(kind, actor)
-        check_reason(reason)
-        with transaction.atomic(), bounded_wait():
-            locked = ledger.lock_checkpoints([move.checkpoint_id for move in moves])
-            change_id = uuid.uuid4()
+    checkpoint_ids = [move.checkpoint_id for move in moves]
+    with attempt(kind, request, checkpoint_ids[0] if moves else 0) as change:
+        if len(moves) > MAX_PARTITIONS:
+            raise RefusedError(f"At most {MAX_PARTITIONS:,} partitions at once, not {len(moves):,}.")
+        logs = logs_of(PartitionCheckpoint.objects.filter(pk__in=checkpoint_ids))
+        with change.transaction():
+            locked = ledger.lock_checkpoints(checkpoint_ids)
             actions = []
             for move in moves:
-                at = move.checkpoint_id
-                row = require_live(at, locked.get(at))
-                if at in logs:
-                    logs[at] = _grown(logs[at], asked_at[at], row.ledger_end)
+                change.checkpoint_id = move.checkpoint_id
+                row = require_live(move.checkpoint_id, locked.get(move.checkpoint_id))
                 plan = _checked(kind, move, row, logs, strict=strict)
-                actions.append(_apply(plan, move, row, logs[at], actor, reason, source, change_id))
+                actions.append(_apply(change, plan, move, row, log_of(row, logs)))
             return actions
-    except RefusedError as error:
-        audit.refused(kind, at, actor=actor, reason=reason, source=source, detail=str(error))
-        raise
-
-
-def _grown(log: Log, asked_at: int, ledger_end: int) -> Log:
-    """The log, which had all that the ledger knew when it was asked, and so has what the ledger has come to since.
-
-    A log that ended before the ledger even then was truncated, and stays as it was seen.
-    """
-    if log.bounds.end < asked_at:
-        return log
-    return replace(log, bounds=Bounds(log.bounds.start, max(log.bounds.end, ledger_end)))
 
 
 def _checked(
@@ -178,26 +169,18 @@ def _checked(
         )
         if strayed:
             raise StalePreviewError(
-                f"{name_of(row)} has moved since you looked: it was at {seen:,}, it is at {row.next_offset:,}. "
-                "Nothing was changed; look again, or pause it first."
+                f"{row.name} has moved since you looked: it was at {seen:,}, it is at {row.next_offset:,}. "
+                "Nothing was changed; refresh the preview, or pause the partition first."
             )
     if move.baseline is not None and ledger.anything_below(row.pk, move.baseline):
-        # Counted since it was looked at: the baseline must stay below it (I1).
+        # Offsets were counted since the preview: the baseline must stay below them (I1).
         move = replace(move, baseline=None)
-    return _plan(kind, move, row, _log(row, logs))
-
-
-def _log(row: PartitionCheckpoint, logs: Mapping[int, Log]) -> Log:
-    if row.pk not in logs:
-        raise ServiceUnavailableError(
-            f"Kafka does not tell what the log of {name_of(row)} holds: the topic is gone, or it has no leader."
-        )
-    return logs[row.pk]
+    return _plan(kind, move, row, log_of(row, logs))
 
 
 def _plan(kind: MoveKind, move: Move, row: PartitionCheckpoint, log: Log) -> MovePlan:
     at = MoveContext(
-        name_of(row),
+        row.name,
         row.next_offset,
         row.baseline_offset,
         row.ledger_end,
@@ -216,27 +199,16 @@ def _plan(kind: MoveKind, move: Move, row: PartitionCheckpoint, log: Log) -> Mov
     return move_plans.plan_seek(at, target, known, log.bounds, kind=kind, baseline=move.baseline)
 
 
-def _apply(
-    plan: MovePlan,
-    move: Move,
-    row: PartitionCheckpoint,
-    log: Log,
-    actor: Actor,
-    reason: str,
-    source: Source,
-    change_id: uuid.UUID,
-) -> OperatorAction:
-    before, text = audit.state_of(row), in_words(row, plan, log.bounds)
+def _apply(change: Attempt, plan: MovePlan, move: Move, row: PartitionCheckpoint, log: Log) -> OperatorAction:
+    before, request = audit.state_of(row), change.request
     action = audit.applied(
         plan.kind,
         row,
-        actor=actor,
-        reason=reason,
-        source=source,
+        request,
         before=before,
         after=_after(row, plan),
-        detail=text,
-        change_id=change_id,
+        detail=in_words(row, plan, log.bounds),
+        change_id=change.change_id,
         undoes=move.undoes,
     )
     if plan.kind.begins_again:
@@ -245,10 +217,11 @@ def _apply(
     else:
         moved = ledger.seek(row, plan.target, action=action, passed_as=plan.passed_as, baseline=plan.baseline)
     audit.complete(action, {**audit.state_of(moved), **plan.as_json()})
+    done = f"{row.name} {plan.kind.done} from {before['next_offset']:,} to {plan.target:,}"
     journal.record(
         row.group_id,
         plan.kind.value,
-        f"{name_of(row)} {plan.kind.done} from {before['next_offset']:,} to {plan.target:,} by {actor.name}: {reason}",
+        f"{done} by {request.actor.name}: {request.reason}",
         topic=row.topic,
         partition=row.partition,
     )
@@ -260,7 +233,7 @@ def _why_restarted(row: PartitionCheckpoint, log: Log) -> str:
 
 
 def _after(row: PartitionCheckpoint, plan: MovePlan) -> dict[str, Any]:
-    """The row as it will be, and what becomes of the offsets between."""
+    """The row as it will be, and the outcome of the offsets between."""
     state = audit.state_of(row)
     state |= {"next_offset": plan.target, "baseline_offset": plan.baseline, "epoch": row.epoch + 1}
     state["ledger_end"] = plan.target if plan.kind.begins_again else max(row.ledger_end, plan.target)
@@ -271,33 +244,32 @@ def _after(row: PartitionCheckpoint, plan: MovePlan) -> dict[str, Any]:
 
 
 def in_words(row: PartitionCheckpoint, plan: MovePlan, bounds: Bounds) -> str:
-    """One sentence an operator can decide by."""
-    name = name_of(row)
+    """The preview in one sentence."""
+    name = row.name
     within = duration(settings.HEARTBEAT_INTERVAL_MS / 1000)
-    who = f"its worker {row.owner_id} goes on there within {within}" if row.owner_id else "no worker owns it now"
+    who = f"its worker {row.owner_id} continues there within {within}" if row.owner_id else "no worker owns it now"
     if plan.kind is MoveKind.REBUILD:
-        gone = f"; {plan.lost:,} counted offsets are gone from Kafka and will be missing" if plan.lost else ""
+        gone = f"; {plan.lost:,} counted offsets are no longer in Kafka and will be missing" if plan.lost else ""
         return (
-            f"Rebuild {name}: what was counted of it is dropped, and {plan.to_count:,} offsets from {plan.target:,} on "
-            f"are counted again{gone}. Totals are too low until it has caught up; {who}."
+            f"Rebuild {name}: drops its counts, and counts {plan.to_count:,} offsets again from {plan.target:,}{gone}. "
+            f"Totals are too low until it has caught up; {who}."
         )
     if plan.kind is MoveKind.RESTART:
         return (
-            f"Begin {name} again at {plan.target:,}, keeping what was counted: {plan.to_count:,} offsets are counted "
-            f"beside it; {who}."
+            f"Restart {name} at {plan.target:,} and keep its counts: {plan.to_count:,} more offsets are counted; {who}."
         )
-    verb = {"skip": "Skip", "accept_loss": "Accept the loss on"}.get(plan.kind.value, "Move")
+    verb = {"skip": "Skip", "accept_loss": "Accept the loss on"}.get(plan.kind.value, "Seek")
     outcome = _outcome(row, plan)
     return f"{verb} {name} from offset {row.next_offset:,} to {plan.target:,}: {outcome}; {who}."
 
 
 def _outcome(row: PartitionCheckpoint, plan: MovePlan) -> str:
     if plan.target >= row.next_offset:
-        passed = f"{plan.lost:,} offsets are passed over and recorded as {plan.passed_as}"
-        return passed if plan.lost else "nothing uncounted is passed over"
+        passed = f"{plan.lost:,} offsets are not counted and are recorded as {plan.passed_as}"
+        return passed if plan.lost else "no uncounted offset is passed"
     parts = [f"{plan.to_count:,} offsets are counted"]
     if plan.deduplicated:
-        parts.append(f"{plan.deduplicated:,} are read again and left out, because they are counted")
+        parts.append(f"{plan.deduplicated:,} are re-read but already counted")
     if plan.duplicated:
         parts.append(f"{plan.duplicated:,} are counted again (at_least_once)")
     return ", ".join(parts) + "; nothing is lost"

@@ -1,16 +1,17 @@
-"""Bringing the ledger and another store back together, in the direction an operator chooses."""
+"""Reconcile the ledger with another store, in the direction that the operator chooses."""
 
-import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from offsets import journal, ledger
 from offsets.actions import audit
-from offsets.actions.guards import Actor, Source, bounded_wait, check_allowed, check_reason, name_of, require_live
+from offsets.actions.attempt import Attempt, attempt
+from offsets.actions.guards import Actor, Preview, Request, UnknownPartitionError, check_allowed, require_live
 from offsets.actions.moves import Move
-from offsets.errors import RefusedError
+from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.stores import drift, open_store
 from offsets.stores.base import OffsetStore
@@ -20,65 +21,99 @@ from offsets.types import StoredOffset, TopicPartition
 KIND = "reconcile"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcilePreview(Preview):
+    #: What the store holds; to be given back, so that nothing newer is overwritten.
+    stored: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {**Preview.as_json(self), "stored": self.stored}
+
+
 def compare(group_id: str, store_name: str, checkpoint_ids: Sequence[int]) -> list[Drift]:
-    """How far the store stands from the ledger, and kept for the page. Raises RefusedError, ServiceUnavailableError."""
+    """How far the store differs from the ledger; stored for the page. Raises RefusedError, ServiceUnavailableError."""
     if store_name == "postgres":
-        raise RefusedError("The postgres store is the ledger itself; name another one: kafka, redis or file.")
+        raise RefusedError("The postgres store is the ledger itself. Name another store: kafka, redis or file.")
     wanted = set(checkpoint_ids)
-    return [one for one in drift.sample(group_id, open_store(store_name)) if one.checkpoint_id in wanted]
+    return [seen for seen in drift.sample(group_id, open_store(store_name)) if seen.checkpoint_id in wanted]
 
 
-def seeks(found: Sequence[Drift]) -> list[Move]:
-    """Towards PostgreSQL every difference is an operator's seek, with all that belongs to one."""
-    return [Move(one.checkpoint_id, one.stored) for one in found if one.stored is not None and one.offsets]
+def preview(group_id: str, store_name: str, checkpoint_id: int, actor: Actor) -> ReconcilePreview:
+    """Say what `write_to_store` would do to one partition. Raises as `difference` does; changes nothing."""
+    check_allowed(KIND, actor)
+    seen = difference(group_id, store_name, checkpoint_id)
+    return ReconcilePreview(kind=KIND, target=str(seen.topic_partition), text=_in_words(seen), stored=seen.stored)
 
 
-def write_to_store(
-    store_name: str, found: Sequence[Drift], *, actor: Actor, reason: str, source: Source
-) -> list[OperatorAction]:
-    """Make the store say what the ledger says. To Kafka, while the group is active, its owners do it: they are asked.
+def difference(group_id: str, store_name: str, checkpoint_id: int) -> Drift:
+    """How far the store differs from the ledger. Raises UnknownPartitionError, RefusedError where the two agree."""
+    drifts = compare(group_id, store_name, [checkpoint_id])
+    if not drifts:
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
+    if drifts[0].offsets == 0:
+        raise RefusedError(f"The {store_name} store of {drifts[0].topic_partition} agrees with the ledger.")
+    return drifts[0]
+
+
+def check_stored(seen: Drift, stored: int | None) -> None:
+    """Raises StalePreviewError where the store does not hold what the preview showed."""
+    if seen.stored != stored:
+        raise StalePreviewError(
+            f"The {seen.store} store of {seen.topic_partition} held {_offset(stored)} when you looked, now "
+            f"{_offset(seen.stored)}. Nothing was changed; refresh the preview."
+        )
+
+
+def _in_words(seen: Drift) -> str:
+    follow = "" if seen.stored is None else f" To update the ledger instead, seek the partition to {seen.stored:,}."
+    return (
+        f"The {seen.store} store of {seen.topic_partition} holds {_offset(seen.stored)}, the ledger "
+        f"{seen.ledger_next_offset:,}. Writes the ledger's offset to the store; nothing is counted or lost.{follow}"
+    )
+
+
+def _offset(offset: int | None) -> str:
+    return "nothing" if offset is None else f"{offset:,}"
+
+
+def seeks(drifts: Sequence[Drift]) -> list[Move]:
+    """Towards PostgreSQL, every difference is a seek by the operator."""
+    return [Move(seen.checkpoint_id, seen.stored) for seen in drifts if seen.stored is not None and seen.offsets]
+
+
+def write_to_store(store_name: str, drifts: Sequence[Drift], request: Request) -> list[OperatorAction]:
+    """Write the ledger's offsets to the store. While the group is active, its owners are asked to write to Kafka.
 
     Raises RefusedError, audited; ServiceUnavailableError when the store does not answer.
     """
-    reason = reason.replace("\x00", "").strip()
-    at = found[0].checkpoint_id if found else 0
-    try:
-        check_allowed(KIND, actor)
-        check_reason(reason)
-        with transaction.atomic(), bounded_wait():
-            locked = ledger.lock_checkpoints([one.checkpoint_id for one in found])
-            rows = [require_live(one.checkpoint_id, locked.get(one.checkpoint_id)) for one in found]
-            change_id = uuid.uuid4()
-            done = [_audited(row, one, actor, reason, source, change_id) for row, one in zip(rows, found, strict=True)]
-            _write(open_store(store_name), rows)
-            return done
-    except RefusedError as error:
-        audit.refused(KIND, at, actor=actor, reason=reason, source=source, detail=str(error))
-        raise
+    checkpoint_ids = [seen.checkpoint_id for seen in drifts]
+    with attempt(KIND, request, checkpoint_ids[0] if drifts else 0) as change, change.transaction():
+        locked = ledger.lock_checkpoints(checkpoint_ids)
+        rows = [require_live(checkpoint_id, locked.get(checkpoint_id)) for checkpoint_id in checkpoint_ids]
+        done = [_audited(row, seen, change) for row, seen in zip(rows, drifts, strict=True)]
+        _write(open_store(store_name), rows)
+        return done
 
 
-def _audited(
-    row: PartitionCheckpoint, seen: Drift, actor: Actor, reason: str, source: Source, change_id: uuid.UUID
-) -> OperatorAction:
-    detail = f"The {seen.store} store of {name_of(row)} held {seen.stored}; it is told {row.next_offset:,}."
+def _audited(row: PartitionCheckpoint, seen: Drift, change: Attempt) -> OperatorAction:
+    request = change.request
+    detail = f"The {seen.store} store of {row.name} held {seen.stored}; it is set to {row.next_offset:,}."
     journal.record(
-        *(row.group_id, KIND, f"{detail} By {actor.name}: {reason}"), topic=row.topic, partition=row.partition
+        *(row.group_id, KIND, f"{detail} By {request.actor.name}: {request.reason}"),
+        topic=row.topic,
+        partition=row.partition,
     )
     return audit.applied(
-        KIND,
-        row,
-        actor=actor,
-        reason=reason,
-        source=source,
+        *(KIND, row, request),
         before={"store": seen.store, "next_offset": seen.stored, "epoch": seen.stored_epoch},
         after={"store": seen.store, "next_offset": row.next_offset, "epoch": row.epoch},
         detail=detail,
-        change_id=change_id,
+        change_id=change.change_id,
     )
 
 
 def _write(store: OffsetStore, rows: Sequence[PartitionCheckpoint]) -> None:
-    """Last in the transaction: a store that refuses takes the audit rows with it."""
+    """Last in the transaction: a store that refuses rolls back the audit rows."""
     owned = [row for row in rows if row.owner_id and store.name == "kafka"]
     if owned and "kafka" not in settings.OFFSET_MIRRORS and settings.OFFSET_STORE != "kafka":
         raise RefusedError("The group is active and does not mirror to Kafka. Add kafka to OFFSET_MIRRORS, or stop it.")

@@ -1,133 +1,113 @@
-"""Taking back what an operator did, where it can be taken back; itself an action, with preview and audit."""
+"""Undo an operator's action, where that is possible; itself an action, with preview and audit."""
 
 import uuid
 from collections.abc import Sequence
 
-from django.db import transaction
-
 from offsets import journal, ledger
 from offsets.actions import audit, dead_letters, moves, pause
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Seen, Source, bounded_wait, check_allowed, check_reason, name_of, require_live
+from offsets.actions.attempt import Attempt, attempt
+from offsets.actions.dead_letter_listing import DeadLetterFilter
+from offsets.actions.guards import Actor, Request, Seen, check_allowed, require_live
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.actions.pause import ActionKind
 from offsets.errors import RefusedError
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
+from offsets.text import whole_number
 
 UNDO = "undo"
 _INVERSE = {ActionKind.PAUSE: ActionKind.RESUME, ActionKind.RESUME: ActionKind.PAUSE}
 _SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
-#: Kinds that can be taken back; whether one still can is asked when it is.
+#: Kinds that can be undone; whether an action still can is checked in its preview.
 UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, dead_letters.DISCARD})
 
 
 def find(reference: str) -> list[OperatorAction]:
     """The applied actions that `reference` names: one by its number, or all of one change by its id.
 
-    Raises RefusedError when there is none, or when one of them was undone already.
+    Raises RefusedError when there are none, or when one of them was already undone.
     """
-    found = OperatorAction.objects.filter(outcome=OperatorAction.Outcome.APPLIED).select_related("checkpoint")
-    if reference.isascii() and reference.isdigit() and len(reference) < 19:
-        rows = list(found.filter(pk=int(reference)))
+    applied = OperatorAction.objects.filter(outcome=OperatorAction.Outcome.APPLIED).select_related("checkpoint")
+    number = whole_number(reference)
+    if number is not None:
+        rows = list(applied.filter(pk=number))
     else:
         try:
-            rows = list(found.filter(change_id=uuid.UUID(reference)).order_by("pk"))
+            rows = list(applied.filter(change_id=uuid.UUID(reference)).order_by("pk"))
         except ValueError:
-            raise RefusedError(f"{reference!r} is neither an action's number nor a change's id.") from None
+            raise RefusedError(f"{reference!r} is neither the number of an action nor the id of a change.") from None
     if not rows:
-        raise RefusedError(f"No applied action is known as {reference}; look at the action log.")
+        raise RefusedError(f"No applied action {reference}. See the action log.")
     for row in rows:
         if OperatorAction.objects.filter(undoes=row).exists():
-            raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was undone already.")
+            raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was already undone.")
     return rows
 
 
 def preview(undone: Sequence[OperatorAction], actor: Actor) -> list[MovePreview]:
-    """What undoing these seeks would do. Raises RefusedError for what cannot be undone any more."""
+    """What undoing these seeks would do. Raises RefusedError where that is no longer possible."""
     return moves.preview(MoveKind.SEEK, [_seek_back(action) for action in undone], actor)
 
 
 def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
     """What undoing these would do, in words; of any kind."""
     check_allowed(UNDO, actor)
-    found = []
+    described = []
     for action in undone:
         if action.kind in _SEEKS:
-            found += [one.text for one in preview([action], actor)]
+            described += [shown.text for shown in preview([action], actor)]
         elif action.kind == MoveKind.REBUILD:
             old, new = _both(action)
-            found.append(
-                f"Undo the rebuild of {name_of(new)}: what was counted before it is back, what was counted since is "
-                f"dropped, and it goes on at {old.next_offset:,}."
+            described.append(
+                f"Undo the rebuild of {new.name}: restores the counts from before, drops the counts since, and resumes "
+                f"at {old.next_offset:,}."
             )
         elif action.kind == dead_letters.DISCARD:
-            found.append(dead_letters.preview(dead_letters.REOPEN, _discarded(action), actor).text)
+            described.append(dead_letters.preview(dead_letters.REOPEN, _discarded(action), actor).text)
         elif action.kind in _INVERSE and action.checkpoint_id is not None:
-            found.append(pause.preview(_INVERSE[ActionKind(action.kind)], action.checkpoint_id, actor).text)
+            described.append(pause.preview(_INVERSE[ActionKind(action.kind)], action.checkpoint_id, actor).text)
         else:
             raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}) cannot be undone.")
-    return found
+    return described
 
 
-def undo(
-    undone: Sequence[OperatorAction], *, actor: Actor, reason: str, source: Source, seen: Seen | None = None
-) -> list[OperatorAction]:
+def undo(undone: Sequence[OperatorAction], request: Request, *, seen: Seen | None = None) -> list[OperatorAction]:
     """Undo all of them or nothing. Raises RefusedError, audited."""
     first = undone[0]
-    try:
-        check_allowed(UNDO, actor)
+    with attempt(UNDO, request, first.checkpoint_id, target=f"{first.kind} {first.target}"):
         seeks = all(action.kind in _SEEKS for action in undone)
         back = [_seek_back(action, seen) for action in undone] if seeks else []
         inverse = _INVERSE.get(first.kind) if len(undone) == 1 else None  # type: ignore[call-overload]
-        now = pause.preview(inverse, first.checkpoint_id or 0, actor).seen if inverse else None
-    except RefusedError as error:
-        # What is refused further on is audited there.
-        audit.refused(
-            *(UNDO, first.checkpoint_id),
-            target=f"{first.kind} {first.target}",
-            actor=actor,
-            reason=reason,
-            source=source,
-            detail=str(error),
-        )
-        raise
+        now = pause.preview(inverse, first.checkpoint_id or 0, request.actor).seen if inverse else None
+    # From here on a refusal is audited by the action that undoes.
     if seeks:
-        return moves.move_partitions(MoveKind.SEEK, back, actor=actor, reason=reason, source=source)
+        return moves.move_partitions(MoveKind.SEEK, back, request)
     if inverse and now:
-        at = first.checkpoint_id or 0
-        return [
-            pause.set_paused(inverse, at, actor=actor, reason=reason, source=source, seen=seen or now, undoes=first)
-        ]
-    if len(undone) == 1 and undone[0].kind == dead_letters.DISCARD:
-        ids = _discarded(undone[0]).ids
-        done = dead_letters.resolve(
-            dead_letters.REOPEN, ids, actor=actor, reason=reason, source=source, undoes=undone[0]
-        )
+        return [pause.set_paused(inverse, first.checkpoint_id or 0, request, seen=seen or now, undoes=first)]
+    if len(undone) == 1 and first.kind == dead_letters.DISCARD:
+        done = dead_letters.resolve(dead_letters.REOPEN, _discarded(first).ids, request, undoes=first)
         return [done.action]
     if all(action.kind == MoveKind.REBUILD for action in undone):
-        return _swap_back(undone, actor, reason, source)
-    raise RefusedError("These actions cannot be undone together; undo them one by one, the last one first.")
+        return _swap_back(undone, request)
+    raise RefusedError("These actions cannot be undone together. Undo them one by one, the last one first.")
 
 
 def _discarded(action: OperatorAction) -> DeadLetterFilter:
-    """The letters that an action discarded. Raises RefusedError where it names none of them any more."""
+    """The dead letters that an action discarded. Raises RefusedError where none are left."""
     ids = tuple(DeadLetter.objects.filter(action=action).order_by("pk").values_list("pk", flat=True))
     if not ids:
-        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): nothing is left to undo.")
+        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): nothing left to undo.")
     group_id = DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
     return DeadLetterFilter(group_id, ids=ids)
 
 
 def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:
-    """The seek that takes a seek back: to where it was, with the baseline where nothing was counted below it."""
+    """The seek that undoes a seek: to the offset before, with the baseline where nothing was counted below it."""
     row = require_live(action.checkpoint_id or 0, action.checkpoint)
     row.refresh_from_db()
     was, went = int(action.before["next_offset"]), int(action.after["next_offset"])
     if went < was <= row.next_offset:
-        raise RefusedError(
-            f"{name_of(row)} has read past {was:,} again since action {action.pk}: nothing is left to undo."
-        )
+        raise RefusedError(f"{row.name} has passed {was:,} again since action {action.pk}: nothing left to undo.")
     baseline = int(action.before["baseline_offset"])
     lowered = int(action.after["baseline_offset"]) < baseline
     restores = lowered and not ledger.anything_below(row.pk, baseline)
@@ -135,50 +115,39 @@ def _seek_back(action: OperatorAction, seen: Seen | None = None) -> Move:
 
 
 def _both(action: OperatorAction) -> tuple[PartitionCheckpoint, PartitionCheckpoint]:
-    """The checkpoint that a rebuild retired, and the one that it began, which must be the live one."""
+    """The checkpoint that a rebuild retired, and the one that it started, which must be live."""
     old = action.checkpoint
     new = PartitionCheckpoint.objects.filter(pk=action.after.get("checkpoint_id"), retired_at__isnull=True).first()
     if old is None or new is None or old.retired_reason != "rebuilt":
-        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was begun again since.")
+        raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was rebuilt since.")
     return old, new
 
 
-def _swap_back(undone: Sequence[OperatorAction], actor: Actor, reason: str, source: Source) -> list[OperatorAction]:
-    reason = reason.replace("\x00", "").strip()
-    at = undone[0]
-    try:
-        check_allowed(UNDO, actor)
-        check_reason(reason)
-        with transaction.atomic(), bounded_wait():
-            change_id = uuid.uuid4()
-            return [_swap_one(at := action, actor, reason, source, change_id) for action in undone]
-    except RefusedError as error:
-        audit.refused(UNDO, at.checkpoint_id or 0, actor=actor, reason=reason, source=source, detail=str(error))
-        raise
+def _swap_back(undone: Sequence[OperatorAction], request: Request) -> list[OperatorAction]:
+    with attempt(UNDO, request, undone[0].checkpoint_id or 0) as change, change.transaction():
+        done = []
+        for action in undone:
+            change.checkpoint_id = action.checkpoint_id or 0
+            done.append(_swap(action, change))
+        return done
 
 
-def _swap_one(
-    action: OperatorAction, actor: Actor, reason: str, source: Source, change_id: uuid.UUID
-) -> OperatorAction:
+def _swap(action: OperatorAction, change: Attempt) -> OperatorAction:
     pair = _both(action)
-    locked = ledger.lock_checkpoints([one.pk for one in pair])
-    old, new = (locked[one.pk] for one in pair)
+    locked = ledger.lock_checkpoints([row.pk for row in pair])
+    old, new = (locked[row.pk] for row in pair)
     done = audit.applied(
-        UNDO,
-        new,
-        actor=actor,
-        reason=reason,
-        source=source,
+        *(UNDO, new, change.request),
         before=audit.state_of(new),
         after={},
-        detail=f"Undid the rebuild of {name_of(new)}.",
-        change_id=change_id,
+        detail=f"Undid the rebuild of {new.name}.",
+        change_id=change.change_id,
         undoes=action,
     )
     back = ledger.swap_back(old, new, action=done)
     audit.complete(done, audit.state_of(back))
     journal.record(
-        *(new.group_id, UNDO, f"{name_of(new)}: rebuild undone by {actor.name}: {reason}"),
+        *(new.group_id, UNDO, f"{new.name}: rebuild undone by {change.request.actor.name}: {change.request.reason}"),
         topic=new.topic,
         partition=new.partition,
     )

@@ -1,28 +1,27 @@
-"""The ledger in the admin: everything can be read and followed; pause, resume and seek can be done."""
+"""The ledger in the admin: read-only, with the actions pause, resume and seek."""
+
+from collections.abc import Sequence
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from offsets import models
-from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
-from offsets.actions.pause import ActionKind, preview, set_paused
-from offsets.admin.base import ReadOnlyAdmin, link, link_to_list
+from offsets.actions import pause
+from offsets.actions.guards import Actor, Request, Seen
+from offsets.actions.pause import ActionKind
+from offsets.admin.base import MAX_SELECTED, Confirmation, ConfirmingAdmin, ReadOnlyAdmin, link, link_to_list
 from offsets.admin.seek import SeekAdmin
 from offsets.errors import OffsetsError, RefusedError
 from offsets.models import PartitionCheckpoint
-from offsets.permissions import can_operate
-
-#: Partitions in one admin action; more belong to `manage.py pause_partitions`.
-MAX_SELECTED = 500
+from offsets.text import whole_number
 
 Checkpoints = QuerySet[PartitionCheckpoint]
 
 
 @admin.register(models.PartitionCheckpoint)
-class PartitionCheckpointAdmin(SeekAdmin):
+class PartitionCheckpointAdmin(SeekAdmin, ConfirmingAdmin):
     list_display = (
         "__str__",
         "owner_link",
@@ -40,9 +39,8 @@ class PartitionCheckpointAdmin(SeekAdmin):
     readonly_fields = ("owner_link", "ranges_link", "dead_letters_link", "actions_link", "samples_link")
     ordering = ("group_id", "topic", "partition", "-id")
     actions = ("pause", "resume")
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        return can_operate(request.user)
+    row_noun = "partitions"
+    row_order = ("group_id", "topic", "partition")
 
     @admin.display(description="owner", ordering="owner")
     def owner_link(self, checkpoint: PartitionCheckpoint) -> str | SafeString:
@@ -50,80 +48,66 @@ class PartitionCheckpointAdmin(SeekAdmin):
 
     @admin.display(description="ranges")
     def ranges_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.LedgerRange, "What became of its offsets", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.LedgerRange, "Outcome of its offsets", checkpoint__id__exact=checkpoint.pk)
 
     @admin.display(description="dead letters")
     def dead_letters_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.DeadLetter, "Records not counted", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.DeadLetter, "Uncounted records", checkpoint__id__exact=checkpoint.pk)
 
     @admin.display(description="actions")
     def actions_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.OperatorAction, "What operators did", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.OperatorAction, "Operator actions", checkpoint__id__exact=checkpoint.pk)
 
     @admin.display(description="lag samples")
     def samples_link(self, checkpoint: PartitionCheckpoint) -> SafeString:
-        return link_to_list(models.LagSample, "Lag of the last day", checkpoint__id__exact=checkpoint.pk)
+        return link_to_list(models.LagSample, "Lag in the last day", checkpoint__id__exact=checkpoint.pk)
 
     @admin.action(description="Pause the selected partitions", permissions=["operate"])
     def pause(self, request: HttpRequest, queryset: Checkpoints) -> HttpResponse | None:
-        return self._confirm_or_apply(request, queryset, ActionKind.PAUSE)
+        return self.confirm(request, queryset, ActionKind.PAUSE)
 
     @admin.action(description="Resume the selected partitions", permissions=["operate"])
     def resume(self, request: HttpRequest, queryset: Checkpoints) -> HttpResponse | None:
-        return self._confirm_or_apply(request, queryset, ActionKind.RESUME)
+        return self.confirm(request, queryset, ActionKind.RESUME)
 
-    def _confirm_or_apply(self, request: HttpRequest, queryset: Checkpoints, kind: ActionKind) -> HttpResponse | None:
-        """First the page that shows what will happen and asks why; then, from that page, the action."""
-        if "confirmed" in request.POST and request.POST.get("reason", "").strip():
-            self._apply(request, kind)
-            return HttpResponseRedirect(request.get_full_path())
-        selected = list(queryset.order_by("group_id", "topic", "partition")[: MAX_SELECTED + 1])
-        if len(selected) > MAX_SELECTED:
-            self.message_user(request, f"At most {MAX_SELECTED} partitions at once.", messages.ERROR)
-            return None
+    def preview(self, kind: str, ids: Sequence[int], actor: Actor) -> Confirmation:
         previews, refused = [], []
-        for checkpoint in selected:
+        for checkpoint_id in ids:
             try:
-                previews.append(preview(kind, checkpoint.pk, Actor.of_user(request.user)))
+                previews.append(pause.preview(ActionKind(kind), checkpoint_id, actor))
             except RefusedError as error:
                 refused.append(str(error))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"{kind.value.capitalize()} partitions",
-            "opts": self.model._meta,
-            "action_name": kind.value,
-            "previews": previews,
-            "refused": refused,
-            "asked_without_reason": "confirmed" in request.POST,
-            "max_reason_length": MAX_REASON_LENGTH,
-        }
-        return TemplateResponse(request, "admin/offsets/partitioncheckpoint/confirm_action.html", context)
+        return Confirmation(
+            [shown.checkpoint_id for shown in previews],
+            [shown.text for shown in previews],
+            [_token(shown.checkpoint_id, shown.seen) for shown in previews],
+            refused,
+        )
 
-    def _apply(self, request: HttpRequest, kind: ActionKind) -> None:
-        """Act on exactly those rows, as they were shown on the page; each succeeds or is refused by itself."""
-        for checkpoint_id, seen in _shown_rows(request):
+    def apply(self, http_request: HttpRequest, kind: str, ids: Sequence[int], request: Request) -> None:
+        """Act on the rows as they were shown on the page; each succeeds or is refused by itself."""
+        action_kind = ActionKind(kind)
+        for checkpoint_id, seen in _shown_rows(http_request):
             try:
-                action = set_paused(
-                    kind,
-                    checkpoint_id,
-                    actor=Actor.of_user(request.user),
-                    reason=request.POST.get("reason", ""),
-                    source=Source.ADMIN,
-                    seen=seen,
-                )
+                action = pause.set_paused(action_kind, checkpoint_id, request, seen=seen)
             except OffsetsError as error:
-                self.message_user(request, str(error), messages.ERROR)
+                self.message_user(http_request, str(error), messages.ERROR)
             else:
-                self.message_user(request, f"{action.target}: {kind.done}.", messages.SUCCESS)
+                self.message_user(http_request, f"{action.target}: {action_kind.done}.", messages.SUCCESS)
+
+
+def _token(checkpoint_id: int, seen: Seen) -> str:
+    return f"{checkpoint_id}:{seen.epoch}:{seen.desired_state}:{seen.owner or ''}"
 
 
 def _shown_rows(request: HttpRequest) -> list[tuple[int, Seen]]:
-    """The tokens that the confirmation page carried: `id:epoch:desired_state:owner`. Malformed ones are left out."""
+    """The tokens that the confirmation page carried. Malformed ones are left out."""
     rows = []
     for token in request.POST.getlist("seen")[:MAX_SELECTED]:
         checkpoint_id, epoch, state, owner = [*token.split(":", 3), "", "", ""][:4]
-        if all(part.isascii() and part.isdigit() and len(part) < 19 for part in (checkpoint_id, epoch)):
-            rows.append((int(checkpoint_id), Seen(int(epoch), owner or None, state)))
+        numbers = whole_number(checkpoint_id), whole_number(epoch)
+        if numbers[0] is not None and numbers[1] is not None:
+            rows.append((numbers[0], Seen(numbers[1], owner or None, state)))
     return rows
 
 

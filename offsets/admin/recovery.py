@@ -1,69 +1,21 @@
-"""What recovery writes, in the admin: health, replays, incidents; dead letters and workers, which can be acted on."""
+"""Recovery in the admin: health, replays, incidents; dead letters and workers, with their actions."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from offsets import models
 from offsets.actions import dead_letters, eviction
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Source
-from offsets.admin.base import ReadOnlyAdmin, decoded, link, link_to_list
+from offsets.actions.dead_letter_listing import DeadLetterFilter
+from offsets.actions.guards import Actor, Request
+from offsets.admin.base import Confirmation, ConfirmingAdmin, ReadOnlyAdmin, decoded, link, link_to_list
 from offsets.errors import OffsetsError, RefusedError
-from offsets.permissions import can_operate
+from offsets.text import whole_number
 
-#: Rows in one admin action; more belong to the commands.
-MAX_SELECTED = 500
-
-Letters = QuerySet[models.DeadLetter]
-Id = TypeVar("Id", int, str)
-
-
-class ConfirmingAdmin(ReadOnlyAdmin):
-    """Actions on selected rows: first a page that says what will happen and asks why, then, from there, the deed."""
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        return can_operate(request.user)
-
-    def confirm_or_apply(
-        self,
-        request: HttpRequest,
-        name: str,
-        ids: tuple[Id, ...],
-        preview: Callable[[tuple[Id, ...]], list[str]],
-        apply: Callable[[tuple[Id, ...], str], str],
-        seen: Callable[[tuple[Id, ...]], list[str]] = lambda ids: [],
-    ) -> HttpResponse | None:
-        """`seen` gives tokens of what is shown, which come back as `seen` with the confirmation."""
-        if len(ids) > MAX_SELECTED:
-            self.message_user(request, f"At most {MAX_SELECTED} at once.", messages.ERROR)
-            return None
-        reason = request.POST.get("reason", "").strip()
-        try:
-            if "confirmed" in request.POST and reason:
-                self.message_user(request, apply(ids, reason), messages.SUCCESS)
-                return HttpResponseRedirect(request.get_full_path())
-            texts, tokens = preview(ids), seen(ids)
-        except OffsetsError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return None
-        context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
-            "title": f"{name.capitalize()} {self.model._meta.verbose_name_plural}",
-            "opts": self.model._meta,
-            "action_name": name,
-            "texts": texts,
-            "ids": ids,
-            "tokens": tokens,
-            "asked_without_reason": "confirmed" in request.POST,
-            "max_reason_length": MAX_REASON_LENGTH,
-        }
-        return TemplateResponse(request, "admin/offsets/confirm.html", context)
+DeadLetters = QuerySet[models.DeadLetter]
 
 
 @admin.register(models.DeadLetter)
@@ -77,65 +29,62 @@ class DeadLetterAdmin(ConfirmingAdmin):
     readonly_fields = ("checkpoint_link", "key_decoded", "value_decoded", "headers_decoded")
     ordering = ("-id",)
     actions = ("requeue", "discard", "reopen")
+    row_noun = "dead letters"
+    row_order = ("checkpoint_id", "offset")
 
     @admin.action(description="Requeue the selected dead letters", permissions=["operate"])
-    def requeue(self, request: HttpRequest, queryset: Letters) -> HttpResponse | None:
-        return self._act(request, queryset, dead_letters.REQUEUE)
+    def requeue(self, request: HttpRequest, queryset: DeadLetters) -> HttpResponse | None:
+        return self.confirm(request, queryset, dead_letters.REQUEUE)
 
     @admin.action(description="Discard the selected dead letters", permissions=["operate"])
-    def discard(self, request: HttpRequest, queryset: Letters) -> HttpResponse | None:
-        return self._act(request, queryset, dead_letters.DISCARD)
+    def discard(self, request: HttpRequest, queryset: DeadLetters) -> HttpResponse | None:
+        return self.confirm(request, queryset, dead_letters.DISCARD)
 
     @admin.action(description="Reopen the selected dead letters", permissions=["operate"])
-    def reopen(self, request: HttpRequest, queryset: Letters) -> HttpResponse | None:
-        return self._act(request, queryset, dead_letters.REOPEN)
+    def reopen(self, request: HttpRequest, queryset: DeadLetters) -> HttpResponse | None:
+        return self.confirm(request, queryset, dead_letters.REOPEN)
 
-    def _act(self, request: HttpRequest, queryset: Letters, kind: str) -> HttpResponse | None:
-        actor = Actor.of_user(request.user)
+    def preview(self, kind: str, ids: Sequence[int], actor: Actor) -> Confirmation:
+        # An action is of one group.
+        group = models.DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
+        shown = dead_letters.preview(kind, DeadLetterFilter(group, ids=tuple(ids)), actor)
+        return Confirmation(ids, [shown.text, *(f"Fails again: {reason}" for reason in shown.reasons)])
 
-        def preview(ids: tuple[int, ...]) -> list[str]:
-            # An action is of one group, as everything is that an operator does.
-            group = models.DeadLetter.objects.values_list("checkpoint__group_id", flat=True).get(pk=ids[0])
-            shown = dead_letters.preview(kind, DeadLetterFilter(group, ids=ids), actor)
-            return [shown.text, *(f"Fails again: {reason}" for reason in shown.reasons)]
-
-        def apply(ids: tuple[int, ...], reason: str) -> str:
-            done = dead_letters.resolve(kind, ids, actor=actor, reason=reason, source=Source.ADMIN)
-            return f"{done.changed:,} changed, {done.still_fail:,} left as they are."
-
-        ids = tuple(queryset.order_by("checkpoint_id", "offset").values_list("pk", flat=True)[: MAX_SELECTED + 1])
-        return self.confirm_or_apply(request, kind, ids, preview, apply)
+    def apply(self, http_request: HttpRequest, kind: str, ids: Sequence[int], request: Request) -> None:
+        done = dead_letters.resolve(kind, ids, request)
+        text = f"{done.changed:,} changed, {done.still_fail:,} unchanged."
+        self.message_user(http_request, text, messages.SUCCESS)
 
     @admin.display(description="checkpoint")
-    def checkpoint_link(self, letter: models.DeadLetter) -> str | SafeString:
-        return link(letter.checkpoint)
+    def checkpoint_link(self, dead_letter: models.DeadLetter) -> str | SafeString:
+        return link(dead_letter.checkpoint)
 
     @admin.display(description="value")
-    def value_preview(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.value, limit=80)
+    def value_preview(self, dead_letter: models.DeadLetter) -> str:
+        return decoded(dead_letter.value, limit=80)
 
     @admin.display(description="key")
-    def key_decoded(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.key)
+    def key_decoded(self, dead_letter: models.DeadLetter) -> str:
+        return decoded(dead_letter.key)
 
     @admin.display(description="value")
-    def value_decoded(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.value)
+    def value_decoded(self, dead_letter: models.DeadLetter) -> str:
+        return decoded(dead_letter.value)
 
     @admin.display(description="headers")
-    def headers_decoded(self, letter: models.DeadLetter) -> str:
-        return decoded(letter.headers)
+    def headers_decoded(self, dead_letter: models.DeadLetter) -> str:
+        return decoded(dead_letter.headers)
 
 
 def _owned_when_shown(tokens: list[str]) -> dict[str, tuple[int, ...]]:
-    """Worker → checkpoints, of the tokens that the confirmation page carried; what is no token is left out."""
-    found = {}
+    """Worker → checkpoints, by the tokens that the confirmation page carried. Malformed ones are left out."""
+    owned = {}
     for token in tokens:
-        worker_id, _, owned = token.partition(":")
-        numbers = [part for part in owned.split(",") if part]
-        if all(part.isascii() and part.isdigit() and len(part) < 19 for part in numbers):
-            found[worker_id] = tuple(map(int, numbers))
-    return found
+        worker_id, _, numbers = token.partition(":")
+        checkpoint_ids = [whole_number(number) for number in numbers.split(",") if number]
+        if None not in checkpoint_ids:
+            owned[worker_id] = tuple(number for number in checkpoint_ids if number is not None)
+    return owned
 
 
 @admin.register(models.Worker)
@@ -146,45 +95,35 @@ class WorkerAdmin(ConfirmingAdmin):
     readonly_fields = ("checkpoints_link",)
     ordering = ("-started_at",)
     actions = ("evict",)
+    row_noun = "workers"
 
     @admin.action(description="Evict the selected workers", permissions=["operate"])
     def evict(self, request: HttpRequest, queryset: "QuerySet[models.Worker]") -> HttpResponse | None:
-        actor = Actor.of_user(request.user)
+        return self.confirm(request, queryset, eviction.KIND)
 
-        def preview(ids: tuple[str, ...]) -> list[str]:
-            return [eviction.preview(worker_id, actor).text for worker_id in ids]
+    def preview(self, kind: str, ids: Sequence[str], actor: Actor) -> Confirmation:
+        """With the partitions of each: an assignment that was not shown is not evicted."""
+        previews = [eviction.preview(worker_id, actor) for worker_id in ids]
+        tokens = [f"{shown.target}:{','.join(map(str, shown.owned))}" for shown in previews]
+        return Confirmation(ids, [shown.text for shown in previews], tokens)
 
-        def seen(ids: tuple[str, ...]) -> list[str]:
-            """What each owns: another assignment than the one that was shown is not evicted."""
-            shown = (eviction.preview(worker_id, actor) for worker_id in ids)
-            return [f"{one.worker_id}:{','.join(map(str, one.owned))}" for one in shown]
-
-        def apply(ids: tuple[str, ...], reason: str) -> str:
-            evicted = []
-            owned = _owned_when_shown(request.POST.getlist("seen"))
-            for worker_id in ids:
-                try:
-                    eviction.evict(
-                        worker_id,
-                        actor=actor,
-                        reason=reason,
-                        source=Source.ADMIN,
-                        # Without a token nothing was shown: only a worker that owns nothing is as it was seen then.
-                        owned=owned.get(worker_id, ()),
-                    )
-                    evicted.append(worker_id)
-                except OffsetsError as error:
-                    self.message_user(request, str(error), messages.ERROR)
-            if not evicted:
-                raise RefusedError("No worker was evicted.")
-            return f"Evicted: {', '.join(evicted)}."
-
-        ids = tuple(queryset.order_by("pk").values_list("pk", flat=True)[: MAX_SELECTED + 1])
-        return self.confirm_or_apply(request, eviction.KIND, ids, preview, apply, seen)
+    def apply(self, http_request: HttpRequest, kind: str, ids: Sequence[str], request: Request) -> None:
+        evicted = []
+        owned = _owned_when_shown(http_request.POST.getlist("seen"))
+        for worker_id in ids:
+            try:
+                # Without a token nothing was shown: only a worker without partitions still matches that.
+                eviction.evict(worker_id, request, owned=owned.get(worker_id, ()))
+                evicted.append(worker_id)
+            except OffsetsError as error:
+                self.message_user(http_request, str(error), messages.ERROR)
+        if not evicted:
+            raise RefusedError("No worker was evicted.")
+        self.message_user(http_request, f"Evicted: {', '.join(evicted)}.", messages.SUCCESS)
 
     @admin.display(description="partitions")
     def checkpoints_link(self, worker: models.Worker) -> SafeString:
-        return link_to_list(models.PartitionCheckpoint, "What it owns", q=worker.worker_id)
+        return link_to_list(models.PartitionCheckpoint, "Its partitions", q=worker.worker_id)
 
 
 @admin.register(models.PartitionHealth)
@@ -197,7 +136,7 @@ class PartitionHealthAdmin(ReadOnlyAdmin):
 
 
 class ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
-    """Rows that belong to the one that is looked at."""
+    """Rows that belong to the one on the page."""
 
     extra = 0
     can_delete = False

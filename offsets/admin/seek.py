@@ -9,7 +9,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from offsets.actions import moves
-from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Seen, Source
+from offsets.actions.guards import MAX_REASON_LENGTH, Actor, Request, Seen, Source
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.admin.base import ReadOnlyAdmin
@@ -21,7 +21,7 @@ _MAX_OFFSET = 2**63 - 1
 
 
 class SeekForm(forms.Form):
-    """First where to; then, with what was seen, why."""
+    """First the target; then, with what was seen, the reason."""
 
     next_offset = forms.IntegerField(min_value=0, max_value=_MAX_OFFSET, help_text="The next offset to read.")
     reason = forms.CharField(
@@ -32,11 +32,11 @@ class SeekForm(forms.Form):
     seen_offset = forms.IntegerField(required=False, widget=forms.HiddenInput)
     seen_state = forms.CharField(required=False, widget=forms.HiddenInput)
     seen_owner = forms.CharField(required=False, widget=forms.HiddenInput)
-    # What the reason was given for: another target asks for another look.
+    # The target that the reason was given for: another target needs another preview.
     seen_target = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def seen(self) -> Seen | None:
-        """What the page showed; None before it has shown anything, or where the target was changed since."""
+        """What the page showed; None before the first preview, or where the target was changed since."""
         data = self.cleaned_data
         if data["seen_epoch"] is None or data["seen_offset"] is None or data["seen_target"] != data["next_offset"]:
             return None
@@ -44,7 +44,7 @@ class SeekForm(forms.Form):
 
 
 class SeekAdmin(ReadOnlyAdmin):
-    """Adds `<id>/seek/`. The service behind it is that of page, API and `reset_offsets`."""
+    """Adds `<id>/seek/`, which calls the same action as the page, the API and `reset_offsets`."""
 
     change_form_template = "admin/offsets/partitioncheckpoint/change_form.html"
 
@@ -61,9 +61,9 @@ class SeekAdmin(ReadOnlyAdmin):
     def seek(self, request: HttpRequest, checkpoint_id: int) -> HttpResponseBase:
         checkpoint = PartitionCheckpoint.objects.filter(pk=min(checkpoint_id, _MAX_OFFSET)).first()
         if checkpoint is None:
-            raise Http404("There is no such checkpoint.")
+            raise Http404("This checkpoint does not exist.")
         if not can_operate(request.user):
-            return HttpResponse("You may not move partitions. Ask for the group 'operator'.", status=403)
+            return HttpResponse("You may not seek partitions. Ask to join the group 'operator'.", status=403)
         form = SeekForm(request.POST or None, initial={"next_offset": checkpoint.next_offset})
         preview = None
         if form.is_bound and form.is_valid():
@@ -72,10 +72,10 @@ class SeekAdmin(ReadOnlyAdmin):
                 done = self._move(request, checkpoint, form, seen)
                 if done is not None:
                     return done
-            preview = self._look(request, checkpoint, form)
+            preview = self._preview(request, checkpoint, form)
         return self._page(request, checkpoint, form, preview)
 
-    def _look(self, request: HttpRequest, checkpoint: PartitionCheckpoint, form: SeekForm) -> MovePreview | None:
+    def _preview(self, request: HttpRequest, checkpoint: PartitionCheckpoint, form: SeekForm) -> MovePreview | None:
         move = Move(checkpoint.pk, form.cleaned_data["next_offset"])
         try:
             return moves.preview(MoveKind.SEEK, [move], Actor.of_user(request.user))[0]
@@ -86,14 +86,12 @@ class SeekAdmin(ReadOnlyAdmin):
     def _move(
         self, request: HttpRequest, checkpoint: PartitionCheckpoint, form: SeekForm, seen: Seen
     ) -> HttpResponse | None:
-        """Strict: exactly what the form showed, or nothing. None leads to another look."""
+        """Strict: exactly what the form showed, or nothing. None leads to another preview."""
         try:
             [action] = moves.move_partitions(
                 MoveKind.SEEK,
                 [Move(checkpoint.pk, form.cleaned_data["next_offset"], seen)],
-                actor=Actor.of_user(request.user),
-                reason=form.cleaned_data["reason"],
-                source=Source.ADMIN,
+                Request(Actor.of_user(request.user), form.cleaned_data["reason"], Source.ADMIN),
                 strict=True,
             )
         except OffsetsError as error:
@@ -107,7 +105,7 @@ class SeekAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
-            "title": f"Move {checkpoint.topic}-{checkpoint.partition}",
+            "title": f"Seek {checkpoint.name}",
             "opts": self.model._meta,
             "checkpoint": checkpoint,
             "form": form,

@@ -7,8 +7,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter, as_json, listed
+from offsets.actions.guards import Actor
 from offsets.api.http import (
     MAX_INTEGER,
     MAX_LISTED,
@@ -17,7 +17,7 @@ from offsets.api.http import (
     body_of,
     error_response,
     number_of,
-    reason_of,
+    request_of,
     word_of,
 )
 from offsets.models import DeadLetter
@@ -28,12 +28,12 @@ _KINDS = (dead_letters.REQUEUE, dead_letters.DISCARD, dead_letters.REOPEN)
 
 @api_view("GET", "HEAD")
 def dead_letter_list(request: HttpRequest) -> HttpResponse:
-    """Newest first, filtered by status, topic, partition and error_code. `before` is the previous page's last id."""
-    selected = _filter(request.GET.get)
-    rows = selected.rows().order_by("-pk")
+    """Newest first, filtered by status, topic, partition and error_code; `before` is the last id of the page before."""
+    chosen = _filter(request.GET.get)
+    rows = chosen.rows().order_by("-pk")
     if before := request.GET.get("before"):
         rows = rows.filter(pk__lt=number_of("before", before))
-    return JsonResponse({"count": selected.rows().count(), "items": dead_letters.listed(rows, MAX_LISTED)})
+    return JsonResponse({"count": chosen.rows().count(), "items": listed(rows, MAX_LISTED)})
 
 
 @api_view("GET", "HEAD")
@@ -41,38 +41,25 @@ def dead_letter_detail(request: HttpRequest, dead_letter_id: int) -> HttpRespons
     row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(dead_letter_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"Unknown dead letter {dead_letter_id}.")
-    return JsonResponse(dead_letters.as_json(row))
+    return JsonResponse(as_json(row))
 
 
 @api_view("GET", "HEAD", "POST")
 def dead_letters_act(request: HttpRequest, kind: str) -> HttpResponse:
-    """Requeue, discard or reopen. GET previews it for `ids` or for what a filter matches; POST applies it to exactly
-    the `ids` of the preview.
+    """Requeue, discard or reopen: GET says what it would do to `ids` or to what a filter matches; POST does it to
+    exactly the `ids` that the preview gave.
     """
     if kind not in _KINDS:
         return error_response(404, f"Unknown action {kind[:40]!r} on dead letters. Use one of: {', '.join(_KINDS)}.")
-    actor = Actor.of_user(request.user)
     if request.method != "POST":
-        shown = dead_letters.preview(kind, _filter(request.GET.get, reopen=kind == dead_letters.REOPEN), actor)
-        return JsonResponse(
-            {
-                "kind": kind,
-                "text": shown.text,
-                "ids": shown.ids,
-                "will_change": shown.will_change,
-                "still_fail": shown.still_fail,
-                "reasons": shown.reasons,
-            }
-        )
+        chosen = _filter(request.GET.get, reopen=kind == dead_letters.REOPEN)
+        shown = dead_letters.preview(kind, chosen, Actor.of_user(request.user))
+        return JsonResponse(shown.as_json())
     body = body_of(request)
     ids = body.get("ids")
-    if (
-        not isinstance(ids, list)
-        or not ids
-        or not all(type(number) is int and 0 < number <= MAX_INTEGER for number in ids)
-    ):
-        raise BadInputError("`ids` must be a list of dead letter ids. Use those of the preview.")
-    done = dead_letters.resolve(kind, tuple(ids), actor=actor, reason=reason_of(body), source=Source.API)
+    if not isinstance(ids, list) or not ids or not all(type(pk) is int and 0 < pk <= MAX_INTEGER for pk in ids):
+        raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
+    done = dead_letters.resolve(kind, tuple(ids), request_of(request, body))
     return JsonResponse(
         {
             "outcome": "applied",

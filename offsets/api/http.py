@@ -1,6 +1,6 @@
-"""Shared by the API views: access checks, errors as JSON, and parsing of input.
+"""What the views of the API share: checks, errors as JSON, and parsers of input.
 
-All answers are JSON. If there is an `error`, it says what to do, and nothing was changed.
+Responses are always JSON. One with an `error` has changed nothing, and says what to do.
 """
 
 import json
@@ -14,20 +14,21 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from offsets.actions.guards import Actor, Request, Source
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError
 from offsets.models import OperatorAction
 from offsets.permissions import can_view
 from offsets.ranges import OffsetRange
 from offsets.replays.plans import checked_range
-from offsets.text import postgres_text
+from offsets.text import postgres_text, whole_number
 
 View = Callable[..., HttpResponseBase]
 MAX_INTEGER = 2**63 - 1
 
 
 class BadInputError(OffsetsError):
-    """The request is invalid."""
+    """The request cannot be understood."""
 
     http_status = 400
 
@@ -37,7 +38,7 @@ def error_response(status: int, message: str) -> JsonResponse:
 
 
 class _CsrfCheck(CsrfViewMiddleware):
-    """Django's CSRF check with a JSON answer instead of HTML."""
+    """Django's own check, answering in JSON instead of HTML."""
 
     def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
         return error_response(403, f"{reason} Reload the page and try again.")
@@ -50,22 +51,20 @@ def _checked_for_csrf(request: HttpRequest) -> HttpResponseBase | None:
 
 
 def api_view(*methods: str) -> Callable[[View], View]:
-    """Wrap a view: check method, CSRF token, login and view permission, in this order, and answer errors as JSON."""
+    """Check method, CSRF token, login and view permission, in this order; report errors as JSON."""
 
     def decorate(view: View) -> View:
-        # Exempt from the middleware because the same check is made here, with a JSON answer.
+        # Exempt from the middleware only because the same check is made here, with an answer the page can read.
         @csrf_exempt
         @never_cache
         @wraps(view)
         def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.method not in methods:
-                return error_response(405, f"Method not allowed. Use {' or '.join(methods)}.")
+                return error_response(405, f"Use {' or '.join(methods)} here.")
             try:
                 return _checked_for_csrf(request) or _refused_reader(request) or view(request, *args, **kwargs)
             except DATABASE_LOST:
-                return error_response(
-                    503, "The database is unavailable, and the outcome is unknown. Refresh, then try again."
-                )
+                return error_response(503, "The database does not answer. Nothing is known to have changed; try again.")
             except (BadInputError, RefusedError, ServiceUnavailableError) as error:
                 return error_response(error.http_status, str(error))
 
@@ -78,21 +77,20 @@ def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     if not request.user.is_authenticated:
         return error_response(403, "Log in first.")
     if not can_view(request.user):
-        return error_response(
-            403, f"{request.user.get_username()} has no view permission. Ask to join the group 'viewer'."
-        )
+        return error_response(403, f"{request.user.get_username()} may not see this. Ask to join the group 'viewer'.")
     return None
 
 
-def reason_of(body: dict[str, Any]) -> str:
+def request_of(request: HttpRequest, body: dict[str, Any]) -> Request:
+    """Who asks for the action, and why."""
     reason = body.get("reason", "")
     if not isinstance(reason, str) or postgres_text(reason) != reason.replace("\x00", "\\0"):
         raise BadInputError("`reason` must be text.")
-    return reason
+    return Request(Actor.of_user(request.user), reason, Source.API)
 
 
 def body_of(request: HttpRequest) -> dict[str, Any]:
-    """The JSON object of the request, or the same from a form, which has the fields of `seen` at top level."""
+    """The request's JSON object, or its form with the fields of `seen` beside the reason."""
     if request.content_type == "application/json":
         try:
             body = json.loads(request.body)
@@ -101,12 +99,11 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise BadInputError("The body is not valid JSON.") from None
         if not isinstance(body, dict):
-            raise BadInputError("The body must be a JSON object, e.g. {reason, seen: {epoch, owner, desired_state}}.")
+            raise BadInputError("The body must be a JSON object: {reason, seen: {epoch, owner, desired_state}}.")
         return body
     form = request.POST
-    epoch = form.get("epoch", "")
     seen = {
-        "epoch": int(epoch) if epoch.isascii() and epoch.isdigit() and len(epoch) < 20 else None,
+        "epoch": whole_number(form.get("epoch", "")),
         "owner": form.get("owner") or None,
         "desired_state": form.get("desired_state"),
     }
@@ -116,15 +113,15 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
 def number_of(name: str, value: Any) -> int:
     if type(value) is int and 0 <= value <= MAX_INTEGER:
         return value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return min(int(value), MAX_INTEGER)
+    if isinstance(value, str) and (number := whole_number(value, maximum=10**19 - 1)) is not None:
+        return min(number, MAX_INTEGER)
     raise BadInputError(f"`{name}` must be a whole number from 0.")
 
 
 def word_of(name: str, value: str | None) -> str:
-    """The text of a filter. A query can contain NUL characters, which the database rejects."""
+    """A filter's text. The path and the query may hold NUL; the database refuses it."""
     if "\x00" in (value or ""):
-        raise BadInputError(f"`{name}` must not contain NUL characters.")
+        raise BadInputError(f"`{name}` must not hold NUL.")
     return value or ""
 
 

@@ -1,4 +1,4 @@
-"""Incidents: inspect one."""
+"""Incidents in full."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
@@ -9,7 +9,7 @@ from offsets.monitoring import incidents
 
 @api_view("GET", "HEAD")
 def incident_detail(request: HttpRequest, incident_id: int) -> HttpResponse:
-    """One incident: ranges, evidence, timeline and notifications."""
+    """An incident in full: ranges, observations, timeline and notifications."""
     row = Incident.objects.filter(pk=min(incident_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"Unknown incident {incident_id}.")

@@ -1,35 +1,34 @@
-"""Undo, health, and the answer for unknown paths."""
+"""Undo, health, and the answer at unknown addresses."""
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 
 from offsets.actions import undo
-from offsets.actions.guards import Actor, Source
-from offsets.api.http import api_view, body_of, error_response, outcome_of, reason_of
+from offsets.actions.guards import Actor
+from offsets.api.http import api_view, body_of, error_response, outcome_of, request_of
 from offsets.database import DATABASE_LOST
 
 
 @api_view("GET", "HEAD", "POST")
 def undo_action(request: HttpRequest, action_id: int) -> HttpResponse:
-    """GET previews the undo of an action; POST with a reason applies it."""
-    actor = Actor.of_user(request.user)
+    """What undoing an action would do; with POST and a reason, undo it."""
     undone = undo.find(str(action_id))
     if request.method != "POST":
-        return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, actor)})
-    done = undo.undo(undone, actor=actor, reason=reason_of(body_of(request)), source=Source.API)
+        return JsonResponse({"action_id": action_id, "texts": undo.texts(undone, Actor.of_user(request.user))})
+    done = undo.undo(undone, request_of(request, body_of(request)))
     return JsonResponse(outcome_of(done[0]))
 
 
 @api_view("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 def not_found(request: HttpRequest) -> HttpResponse:
-    """Answer any other path below /api/ in JSON too."""
-    return error_response(404, "Unknown path.")
+    """Any other path below /api/: an answer in JSON there too."""
+    return error_response(404, "Not found.")
 
 
 @never_cache
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Whether this process can reach its database. It says nothing else, because it needs no login."""
+    """Whether this process answers and reaches its database. Needs no login, so it says nothing else."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")

@@ -4,25 +4,21 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import eviction
 from offsets.actions.eviction import UnknownWorkerError
-from offsets.actions.guards import Actor, Source
-from offsets.api.http import BadInputError, api_view, body_of, reason_of
+from offsets.actions.guards import Actor
+from offsets.api.http import BadInputError, api_view, body_of, request_of
 
 
 @api_view("GET", "HEAD", "POST")
 def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
-    """GET previews the eviction and what the worker owns; POST `{reason, seen: {owned}}` applies it."""
+    """What evicting a worker would do, and what it owns; with POST `{reason, owned}` do it."""
     if "\x00" in worker_id:
         raise UnknownWorkerError("Unknown worker.")
-    actor = Actor.of_user(request.user)
     if request.method != "POST":
-        shown = eviction.preview(worker_id, actor)
-        return JsonResponse(
-            {"kind": eviction.KIND, "target": worker_id, "text": shown.text, "seen": {"owned": shown.owned}}
-        )
+        return JsonResponse(eviction.preview(worker_id, Actor.of_user(request.user)).as_json())
     body = body_of(request)
     seen = body.get("seen")
     owned = seen.get("owned") if isinstance(seen, dict) else None
-    if not isinstance(owned, list) or not all(type(checkpoint_id) is int for checkpoint_id in owned):
-        raise BadInputError("`seen` must contain owned. Use that of the preview.")
-    action = eviction.evict(worker_id, actor=actor, reason=reason_of(body), source=Source.API, owned=owned)
+    if not isinstance(owned, list) or not all(type(pk) is int for pk in owned):
+        raise BadInputError("`seen` must hold owned, as the preview gave it.")
+    action = eviction.evict(worker_id, request_of(request, body), owned=owned)
     return JsonResponse({"outcome": "applied", "action_id": action.pk, "detail": action.detail})

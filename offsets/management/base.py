@@ -1,4 +1,4 @@
-"""Shared by all management commands: exit statuses, `--json`, and errors as one sentence."""
+"""What every management command shares: exit statuses, `--json`, errors in one sentence."""
 
 import argparse
 import json
@@ -14,24 +14,23 @@ from rich.console import Console
 
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
+from offsets.text import whole_number
 
 EXIT_AIM_NOT_MET = 1
 EXIT_REFUSED = 2
 EXIT_UNAVAILABLE = 3
 PIPED_WIDTH = 180
-#: Printed after a preview that was not applied.
-DRY_RUN = "Dry run: nothing was changed. To apply, add --execute --reason '…'."
 
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime | date):
         return value.isoformat()
-    raise TypeError(f"Cannot write {type(value).__name__} as JSON.")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 @contextmanager
 def errors_as_exit_status() -> Iterator[None]:
-    """Report an error as one sentence on stderr, with its documented exit status."""
+    """Turn errors and unavailable services into one sentence on stderr and the documented exit status."""
     try:
         yield
     except OffsetsError as error:
@@ -50,11 +49,11 @@ def errors_as_exit_status() -> Iterator[None]:
 
 
 class OperatorCommand(BaseCommand):
-    """Base class of the commands. Subclasses implement `run(**options)`, which may return an exit status."""
+    """Base of the commands. Subclasses implement `run(**options)` and may return an exit status."""
 
-    #: Whether to add `--json`.
+    #: Adds `--json`.
     json_option = True
-    # Database checks would report an unavailable PostgreSQL as a stack trace.
+    # System checks of the database would turn "PostgreSQL is down" into a stack trace.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -71,30 +70,27 @@ class OperatorCommand(BaseCommand):
         raise NotImplementedError
 
     def emit(self, data: object, show: Callable[[Console], None], *, as_json: bool) -> None:
-        """Print `data` as JSON, or let `show` print it as text."""
+        """Print `data` as JSON, or let `show` draw it for a person."""
         if as_json:
             self.stdout.write(json.dumps(data, default=_plain))
         else:
-            # A pipe or file gets a fixed, large width: a truncated offset would be a wrong offset.
+            # Never cut a column in a pipe or a file: a cut-off offset is a wrong offset.
             width = None if self.stdout.isatty() else PIPED_WIDTH
             show(Console(file=cast("IO[str]", self.stdout), highlight=False, width=width))
 
 
 def positive(text: str) -> int:
-    """Argparse type: a whole number from 1 to 2^62."""
+    """An argparse type: a whole number above zero."""
     return _whole(text, 1)
 
 
 def non_negative(text: str) -> int:
-    """Argparse type: a whole number from 0 to 2^62."""
+    """An argparse type: a whole number from zero, at most 2^62."""
     return _whole(text, 0)
 
 
 def _whole(text: str, minimum: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not minimum <= number <= 2**62:
-        raise argparse.ArgumentTypeError(f"{number} is out of range; use a number from {minimum} to 2^62")
+    number = whole_number(text.strip(), minimum, 2**62)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum} and at most 2^62")
     return number

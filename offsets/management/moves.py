@@ -1,4 +1,4 @@
-"""Shared by the commands that move offsets: preview, table, execution."""
+"""What `reset_offsets`, `skip_offsets`, `accept_loss` and `rebuild_partition` share: preview, table, execution."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from offsets.actions import moves
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
-from offsets.management.base import DRY_RUN, OperatorCommand
+from offsets.management.base import OperatorCommand
 from offsets.models import OperatorAction
 
 
 class MoveCommand(OperatorCommand):
-    """Dry run unless `--execute`. All partitions move or none; one that changed since its preview is refused."""
+    """Dry run unless `--execute`; then moves all partitions or none, each only if it is as it was just previewed."""
 
     def show_and_apply(
         self,
@@ -24,35 +24,34 @@ class MoveCommand(OperatorCommand):
         wanted: Sequence[Move],
         *,
         group: str,
-        reason: str,
+        request: Request,
         execute: bool,
         as_json: bool,
         warnings: Sequence[str] = (),
     ) -> list[MovePreview]:
-        """Show the moves and, with `execute`, apply them. Raises RefusedError if nothing was changed."""
-        actor = Actor.of_operating_system()
-        previews = moves.preview(kind, wanted, actor)
+        """Raises RefusedError, having changed nothing."""
+        previews = moves.preview(kind, wanted, request.actor)
         done: Sequence[OperatorAction] = ()
         if execute:
             seen = [
                 Move(m.checkpoint_id, m.target, p.seen, m.baseline, m.undoes)
                 for m, p in zip(wanted, previews, strict=True)
             ]
-            done = moves.move_partitions(kind, seen, actor=actor, reason=reason, source=Source.COMMAND)
+            done = moves.move_partitions(kind, seen, request)
         data = {
             "action": kind.value,
             "group": group,
             "executed": execute,
             "change_id": str(done[0].change_id) if done else None,
             "warnings": list(warnings),
-            "items": [_item(preview, done[index] if done else None) for index, preview in enumerate(previews)],
+            "items": [_item(p, done[at] if done else None) for at, p in enumerate(previews)],
         }
         self.emit(data, lambda console: _show(console, data), as_json=as_json)
         return previews
 
 
 def _item(preview: MovePreview, action: OperatorAction | None) -> dict[str, Any]:
-    """After an action, its own figures: a running partition may have advanced since the preview."""
+    """With `action`, as it was when it was applied: a running partition may have advanced since the preview."""
     return {
         "checkpoint_id": preview.checkpoint_id,
         "topic": preview.topic,
@@ -87,4 +86,4 @@ def _show(console: Console, data: dict[str, Any]) -> None:
     if data["executed"]:
         console.print(f"Done. Undo with: reset_offsets --undo {data['change_id']}")
     else:
-        console.print(DRY_RUN)
+        console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")

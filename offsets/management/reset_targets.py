@@ -1,4 +1,4 @@
-"""Targets of a seek: timestamps, durations and the CSV of kafka-consumer-groups. Pure."""
+"""Targets of a reset, as kafka-consumer-groups takes them: times, durations, and its CSV. Pure."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from offsets.errors import RefusedError
+from offsets.text import whole_number
 from offsets.types import TopicPartition
 
 MAX_OFFSET = 2**63 - 1
@@ -16,37 +17,37 @@ _HEADERS = (["topic", "partition", "offset"], ["group", "topic", "partition", "o
 
 
 def timestamp_ms(text: str, now: datetime) -> int:
-    """Parse an ISO 8601 timestamp into milliseconds. Raises RefusedError if it has no zone or is in the future."""
+    """An ISO 8601 timestamp with a zone, in milliseconds. Raises RefusedError without a zone, or in the future."""
     try:
-        timestamp = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise RefusedError(
             f"Invalid timestamp {text!r}. Use ISO 8601 with a zone, e.g. 2026-11-23T14:30:00Z."
         ) from None
-    if timestamp.tzinfo is None:
-        raise RefusedError(f"Timestamp {text!r} has no zone. Append Z for UTC, or an offset such as +01:00.")
-    if timestamp > now:
-        raise RefusedError(f"Timestamp {text!r} is in the future. For the log end use --to-latest.")
-    return max(0, int(timestamp.timestamp() * 1000))
+    if moment.tzinfo is None:
+        raise RefusedError(f"The timestamp {text!r} has no zone. Add one, e.g. 2026-11-23T14:30:00Z.")
+    if moment > now:
+        raise RefusedError(f"The timestamp {text!r} is in the future. Use --to-latest for the end of the log.")
+    return max(0, int(moment.timestamp() * 1000))
 
 
 def duration_ms(text: str, now: datetime) -> int:
-    """The time a duration (`P1DT2H30M10S`) before now, in milliseconds. Raises RefusedError."""
+    """The time that long before `now` (`P1DT2H30M10S`), in milliseconds. Raises RefusedError."""
     match = _DURATION.fullmatch(text)
     if match is None or not any(match.groups()):
         raise RefusedError(f"Invalid duration {text!r}. Use days, hours, minutes and seconds, e.g. P1DT2H30M10S.")
     days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
     try:
-        timestamp = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        moment = now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     except OverflowError:
-        timestamp = datetime.fromtimestamp(0, UTC)
-    return max(0, int(timestamp.timestamp() * 1000))
+        moment = datetime.fromtimestamp(0, UTC)
+    return max(0, int(moment.timestamp() * 1000))
 
 
 def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
-    """Parse lines of `topic,partition,offset` or `group,topic,partition,offset`, with or without a header.
+    """`topic,partition,offset`, or the same after the group; a header line is ignored.
 
-    Raises RefusedError with the line number.
+    Raises RefusedError naming the line and what is wrong with it.
     """
     targets: dict[TopicPartition, int] = {}
     lines = 0
@@ -61,10 +62,10 @@ def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
             continue
         tp, offset = _row(line, cells, group_id)
         if tp in targets:
-            raise RefusedError(f"Line {line}: {tp} is listed twice.")
+            raise RefusedError(f"Line {line}: duplicate partition {tp}.")
         targets[tp] = offset
     if not targets:
-        raise RefusedError("The file lists no partitions. Each line must be topic,partition,offset.")
+        raise RefusedError("The file names no partitions. Each line is topic,partition,offset.")
     return targets
 
 
@@ -74,21 +75,22 @@ def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition
         if group != group_id:
             raise RefusedError(f"Line {line} is for group {group!r}, not {group_id!r}.")
     if len(cells) != 3:
-        raise RefusedError(f"Line {line} has {len(cells)} columns. Each line must be topic,partition,offset.")
+        raise RefusedError(f"Line {line} has {len(cells)} columns. Use topic,partition,offset.")
     topic, partition, offset = cells
     if not topic:
-        raise RefusedError(f"Line {line} has no topic.")
+        raise RefusedError(f"Line {line} names no topic.")
     return TopicPartition(topic, _number(line, "partition", partition)), _number(line, "offset", offset)
 
 
 def _number(line: int, what: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:25]) <= MAX_OFFSET):
+    number = whole_number(text, maximum=MAX_OFFSET)
+    if number is None:
         raise RefusedError(f"Line {line}: invalid {what} {text!r}. Use a whole number from 0.")
-    return int(text)
+    return number
 
 
 def write_csv(targets: Mapping[TopicPartition, int]) -> str:
-    """The format that `read_csv` and kafka-consumer-groups read: no header, one partition per line."""
+    """What `read_csv` and kafka-consumer-groups read: no header, one partition a line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerows((tp.topic, tp.partition, offset) for tp, offset in sorted(targets.items()))
@@ -96,5 +98,5 @@ def write_csv(targets: Mapping[TopicPartition, int]) -> str:
 
 
 def unknown(wanted: Iterable[TopicPartition], known: Iterable[TopicPartition]) -> list[TopicPartition]:
-    """The partitions of `wanted` that are not in `known`."""
+    """Those of `wanted` that the group does not have."""
     return sorted(set(wanted) - set(known))

@@ -9,8 +9,7 @@ from django.conf import settings
 from django.db import connection
 
 from offsets import journal, leases, ledger, workers
-from offsets.actions import audit, automatic, dead_letters, eviction
-from offsets.actions.guards import Source
+from offsets.actions import automatic, dead_letters, eviction
 from offsets.errors import OffsetsError, RefusedError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
@@ -89,7 +88,7 @@ class Repairs:
         try:
             with self._writing(token):
                 places = self._too_often_stuck_at(worker)
-                eviction.evict(worker.worker_id, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC)
+                eviction.evict(worker.worker_id, automatic.request(reason))
                 # Only now: the evicted worker no longer holds their rows.
                 for checkpoint_id, times in places.items():
                     automatic.pause_automatically(
@@ -149,24 +148,19 @@ class Repairs:
         ids = dead_letters.counted_before_rebuild(self.group_id)
         if not ids:
             return
-        reason = "it was counted before the partition was rebuilt"
+        checkpoint_id = DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])
+        request = automatic.request("it was counted before the partition was rebuilt")
         try:
             with self._writing(token):
-                dead_letters.resolve(
-                    dead_letters.REQUEUE, ids, actor=automatic.MANAGER, reason=reason, source=Source.AUTOMATIC
-                )
+                try:
+                    dead_letters.resolve(dead_letters.REQUEUE, ids, request, checkpoint_id=checkpoint_id)
+                except StalePreviewError:
+                    raise
+                except RefusedError as error:
+                    # The transaction keeps the audit row of the refusal, which ends these attempts.
+                    logger.info("Dead letters are not counted again: %s", error)
         except StalePreviewError as error:
             logger.info("These dead letters were just changed by another action: %s", error)
-        except RefusedError as error:
-            # Its own audit row was rolled back; without one it would be retried at each tick.
-            with self._writing(token):
-                audit.refused(
-                    *(dead_letters.REQUEUE, DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])),
-                    actor=automatic.MANAGER,
-                    reason=reason,
-                    source=Source.AUTOMATIC,
-                    detail=str(error),
-                )
 
     def _replay_failed(self, token: LeaseToken, state: GroupState) -> None:
         """Replay the failed ranges that are due. Ranges of a replay that is active are left out."""
@@ -188,12 +182,7 @@ class Repairs:
         logs = requests.logs_for(wanted[:MAX_RANGES])
         with self._writing(token):
             replay = requests.begin(
-                wanted[:MAX_RANGES],
-                logs=logs,
-                actor=automatic.MANAGER,
-                reason="failed ranges are due",
-                source=Source.AUTOMATIC,
-                automatic=True,
+                wanted[:MAX_RANGES], automatic.request("failed ranges are due"), automatic=True, logs=logs
             )
             text = f"Started replay {replay.pk} of {replay.total_offsets:,} failed offsets."
             ids = replay.ranges.values_list("checkpoint_id", flat=True)

@@ -1,7 +1,7 @@
-"""What replaying offsets would do, before anybody does it. Pure.
+"""The effect of a replay, computed for the preview. Pure.
 
-A replay never moves the live offset, and counts only what was not counted: `processed` offsets are read and left out,
-offsets that the live worker has not come to yet are its own, and what Kafka deleted is gone.
+A replay never moves the live offset, and counts only uncounted offsets: `processed` ones are read but not counted,
+offsets ahead of the live worker are left to it, and deleted ones are expired.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from offsets.actions.move_plans import Bounds
 from offsets.errors import RefusedError
 from offsets.ranges import KnownRange, OffsetRange, cut
+from offsets.text import whole_number
 from offsets.types import RangeKind
 
 MAX_RANGES = 10_000
@@ -17,7 +18,7 @@ MAX_RANGES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Offsets of one live checkpoint. `to_count` is what the preview promised: None where nobody looked."""
+    """Offsets of one live checkpoint. `to_count` is what the preview showed; None without a preview."""
 
     checkpoint_id: int
     offsets: OffsetRange
@@ -26,21 +27,21 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """One partition's share: the range that will be read, and every offset of the wanted one in one of the numbers."""
+    """The plan of one range: what will be read, and the outcome of every offset, each in one of the numbers."""
 
     name: str
     wanted: OffsetRange
-    #: Read from Kafka, from the first to the last of which the ledger knows; None where nothing is left to read.
+    #: Read from Kafka: from the first to the last offset that the ledger knows; None where nothing is left to read.
     readable: OffsetRange | None
-    #: By the kind that the ledger holds now: they become processed.
+    #: By their outcome so far: they become processed.
     to_count: dict[str, int] = field(default_factory=dict)
-    #: Counted before, whether Kafka still has them or not.
+    #: Already counted, whether Kafka still has them or not.
     deduplicated: int = 0
-    #: Gone from Kafka, and never counted.
+    #: Deleted by Kafka, and never counted.
     expired: int = 0
-    #: At or past the live offset: its worker counts them.
+    #: At or past the live offset: the live worker counts them.
     not_read_yet: int = 0
-    #: Before the group's baseline: they were never its own.
+    #: Before the group's baseline.
     outside: int = 0
 
     @property
@@ -61,17 +62,17 @@ class ReplayPlan:
 
     @property
     def text(self) -> str:
-        """One sentence an operator can decide by."""
+        """The preview in one sentence."""
         kinds = ", ".join(f"{offsets:,} {kind}" for kind, offsets in sorted(self.to_count.items()))
-        parts = [f"{self.counted:,} offsets are counted ({kinds})" if kinds else "no offset is left to count"]
+        parts = [f"{self.counted:,} offsets are counted ({kinds})" if kinds else "no offsets left to count"]
         if self.deduplicated:
-            parts.append(f"{self.deduplicated:,} are left out, because they are counted")
+            parts.append(f"{self.deduplicated:,} are already counted")
         if self.expired:
-            parts.append(f"{self.expired:,} are gone from Kafka, and cannot be replayed")
+            parts.append(f"{self.expired:,} are no longer in Kafka and cannot be replayed")
         if self.not_read_yet:
-            parts.append(f"{self.not_read_yet:,} are left to the live worker, which has not read them yet")
+            parts.append(f"{self.not_read_yet:,} are ahead of the live worker, which will count them")
         if self.outside:
-            parts.append(f"{self.outside:,} lie before the group's baseline, and are not its own")
+            parts.append(f"{self.outside:,} are before the group's baseline")
         span = f"[{self.wanted.start:,}, {self.wanted.end:,})"
         return f"Replay {self.name} {span}: {'; '.join(parts)}. The live offset does not move."
 
@@ -91,45 +92,45 @@ def plan_replay(
         elif kind is RangeKind.PROCESSED:
             deduplicated += end - start
         else:
-            gone = max(0, min(end, bounds.start) - start)
-            expired += gone
-            if gone < end - start:
-                to_count[kind.value] = to_count.get(kind.value, 0) + end - start - gone
-    told = [piece for piece in pieces if piece.kind is not None and piece.end > bounds.start]
+            deleted = max(0, min(end, bounds.start) - start)
+            expired += deleted
+            if deleted < end - start:
+                to_count[kind.value] = to_count.get(kind.value, 0) + end - start - deleted
+    recorded = [piece for piece in pieces if piece.kind is not None and piece.end > bounds.start]
     readable = None
-    if told:
-        first, last = max(told[0].start, bounds.start), min(told[-1].end, bounds.end)
+    if recorded:
+        first, last = max(recorded[0].start, bounds.start), min(recorded[-1].end, bounds.end)
         readable = OffsetRange(first, last) if first < last else None
     return ReplayPlan(name, wanted, readable, to_count, deduplicated, expired, not_read_yet, outside)
 
 
 def refuse_overlap(name: str, wanted: OffsetRange, active: Sequence[tuple[int, OffsetRange]]) -> None:
-    """Raises RefusedError where a replay that has not ended, `(id, range)`, covers some of these offsets."""
+    """Raises RefusedError where an active replay, `(id, range)`, covers some of these offsets."""
     for replay_id, other in active:
         if other.start < wanted.end and wanted.start < other.end:
             raise RefusedError(
-                f"{name} {wanted} overlaps {other} of replay {replay_id}, which has not ended. Wait, or cancel it."
+                f"{name} {wanted} overlaps {other} of replay {replay_id}, which is active. Wait, or cancel it."
             )
 
 
 def parse_range(text: str) -> OffsetRange:
     """`START-END`, the end exclusive. Raises RefusedError."""
     start, dash, end = text.partition("-")
-    numbers = [part for part in (start, end) if part.isascii() and part.isdigit() and len(part) < 19]
-    if not dash or len(numbers) != 2:
-        raise RefusedError(f"{text!r} is no range. Write START-END, the end exclusive, as in 1000-2000.")
-    return checked_range(int(start), int(end))
+    first, last = whole_number(start), whole_number(end)
+    if not dash or first is None or last is None:
+        raise RefusedError(f"Invalid range {text!r}. Use START-END with an exclusive end, e.g. 1000-2000.")
+    return checked_range(first, last)
 
 
 def checked_range(start: int, end: int) -> OffsetRange:
-    """Raises RefusedError for a range that is empty, reversed, negative or beyond what an offset can be."""
+    """Raises RefusedError for a range that is empty, reversed, negative or larger than any offset."""
     if not 0 <= start < end <= 2**62:
-        raise RefusedError(f"[{start}, {end}) is no range of offsets: it must begin at 0 or later, and not be empty.")
+        raise RefusedError(f"Invalid range [{start}, {end}). It must start at 0 or later, and not be empty.")
     return OffsetRange(start, end)
 
 
 def retry_seconds(attempts: int, first_seconds: float, limit: int, jitter: float) -> float | None:
-    """When a failed range may be tried again after so many attempts: doubling, at most an hour; None: never by itself.
+    """The delay before the next automatic retry: doubles with each attempt, up to an hour; None at the limit.
 
     `jitter` in [0, 1) spreads ranges that failed together by up to a quarter.
     """

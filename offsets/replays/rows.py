@@ -1,4 +1,4 @@
-"""The rows of replays: inserted, advanced and finished here; their only writer."""
+"""The rows of replays: inserts, advances and finishes them; their only writer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,12 +48,12 @@ def insert(
     ReplayRange.objects.bulk_create(
         ReplayRange(
             replay=replay,
-            checkpoint_id=one.checkpoint_id,
+            checkpoint_id=span.checkpoint_id,
             start=plan.readable.start,
             end=plan.readable.end,
             position=plan.readable.start,
         )
-        for one, plan in kept
+        for span, plan in kept
         if plan.readable
     )
     journal.record(group_id, KIND, f"Replay {replay.pk} of {replay.total_offsets:,} offsets by {username}: {reason}")
@@ -61,7 +61,7 @@ def insert(
 
 
 def request_cancel(replay_id: int) -> bool:
-    """Ask a replay to stop; one that has not started ends at once. False where it has ended or was asked before."""
+    """Ask a replay to stop; a queued one ends at once. False where it has ended or was asked before."""
     waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE, cancel_requested=False)
     if not waiting.update(cancel_requested=True):
         return False
@@ -82,9 +82,7 @@ class Progress:
 
 
 def start(replay_id: int) -> Replay | None:
-    """Mark it as running; None when it has ended. One that was told to stop starts, too, to be ended: the process that
-    ran it may be gone.
-    """
+    """Mark it as running; None when it has ended. A cancelled one starts, too, to be ended: its process may be dead."""
     waiting = Replay.objects.filter(pk=replay_id, status__in=ACTIVE)
     begun = waiting.update(
         status=Replay.Status.RUNNING, starts=F("starts") + 1, started_at=Coalesce("started_at", DatabaseTime())
@@ -97,35 +95,35 @@ def waiting_ranges(replay: Replay) -> list[ReplayRange]:
     return list(ranges.order_by("checkpoint_id", "start"))
 
 
-def advance(one: ReplayRange, step: Progress, token: LeaseToken) -> None:
+def advance(span: ReplayRange, step: Progress, token: LeaseToken) -> None:
     """Move a range forward, in the transaction that counted it. Raises TakenOverError."""
-    state = ReplayRange.State.DONE if step.position >= one.end else ReplayRange.State.WAITING
-    _change(one, token, position=step.position, state=state)
-    Replay.objects.filter(pk=one.replay_id).update(
-        done_offsets=F("done_offsets") + (step.position - one.position),
+    state = ReplayRange.State.DONE if step.position >= span.end else ReplayRange.State.WAITING
+    _change(span, token, position=step.position, state=state)
+    Replay.objects.filter(pk=span.replay_id).update(
+        done_offsets=F("done_offsets") + (step.position - span.position),
         counted=F("counted") + step.counted,
         deduplicated=F("deduplicated") + step.deduplicated,
         dead_letters=F("dead_letters") + step.dead_letters,
     )
 
 
-def pass_over(one: ReplayRange, position: int, detail: str, token: LeaseToken, *, expired: int) -> None:
-    """Move a range over what Kafka has deleted; `expired` of it was never counted. Raises TakenOverError."""
-    state = ReplayRange.State.EXPIRED if position >= one.end else ReplayRange.State.WAITING
-    _change(one, token, position=position, state=state, detail=detail)
-    Replay.objects.filter(pk=one.replay_id).update(
-        done_offsets=F("done_offsets") + (position - one.position), expired_offsets=F("expired_offsets") + expired
+def pass_over(span: ReplayRange, position: int, detail: str, token: LeaseToken, *, expired: int) -> None:
+    """Advance a range past offsets that Kafka has deleted, `expired` of them uncounted. Raises TakenOverError."""
+    state = ReplayRange.State.EXPIRED if position >= span.end else ReplayRange.State.WAITING
+    _change(span, token, position=position, state=state, detail=detail)
+    Replay.objects.filter(pk=span.replay_id).update(
+        done_offsets=F("done_offsets") + (position - span.position), expired_offsets=F("expired_offsets") + expired
     )
 
 
-def give_up(one: ReplayRange, detail: str, token: LeaseToken) -> None:
-    """What is left of a range is not replayed, for a reason that the row keeps. Raises TakenOverError."""
-    _change(one, token, state=ReplayRange.State.REFUSED, detail=detail)
-    Replay.objects.filter(pk=one.replay_id).update(done_offsets=F("done_offsets") + (one.end - one.position))
+def give_up(span: ReplayRange, detail: str, token: LeaseToken) -> None:
+    """Leave the rest of a range unreplayed, for the reason in `detail`. Raises TakenOverError."""
+    _change(span, token, state=ReplayRange.State.REFUSED, detail=detail)
+    Replay.objects.filter(pk=span.replay_id).update(done_offsets=F("done_offsets") + (span.end - span.position))
 
 
-def _change(one: ReplayRange, token: LeaseToken, **values: Any) -> None:
-    """By compare-and-set, while the lease is held: a process that was stopped and goes on changes nothing."""
+def _change(span: ReplayRange, token: LeaseToken, **values: Any) -> None:
+    """Compare-and-set, while the lease is held: a process that was suspended and resumes changes nothing."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT 1 FROM offsets_lease WHERE name = %s AND holder = %s AND epoch = %s FOR SHARE",
@@ -133,7 +131,7 @@ def _change(one: ReplayRange, token: LeaseToken, **values: Any) -> None:
         )
         if cursor.fetchone() is None:
             raise TakenOverError
-    waiting = ReplayRange.objects.filter(pk=one.pk, position=one.position, state=ReplayRange.State.WAITING)
+    waiting = ReplayRange.objects.filter(pk=span.pk, position=span.position, state=ReplayRange.State.WAITING)
     if not waiting.update(**values):
         raise TakenOverError
 
@@ -143,12 +141,12 @@ def is_cancelled(replay_id: int) -> bool:
 
 
 def finish(replay_id: int) -> Replay:
-    """Say how it ended: done, failed where a range was refused, cancelled where it was told to stop."""
+    """Set its final status: done, failed where a range was refused, cancelled where it was asked to stop."""
     replay = Replay.objects.get(pk=replay_id)
     left = replay.ranges.filter(state=ReplayRange.State.WAITING).exists()
     refused = list(replay.ranges.filter(state=ReplayRange.State.REFUSED).values_list("detail", flat=True)[:3])
     if left:
-        status, detail = Replay.Status.CANCELLED, "Cancelled; what it had counted stays counted."
+        status, detail = Replay.Status.CANCELLED, "Cancelled; counts so far stay."
     elif refused:
         status, detail = Replay.Status.FAILED, "; ".join(refused)
     else:
@@ -167,16 +165,16 @@ def finish(replay_id: int) -> Replay:
 
 
 def _outcome(replay: Replay) -> str:
-    parts = [f"{replay.counted:,} events counted", f"{replay.deduplicated:,} left out, because they were counted"]
+    parts = [f"{replay.counted:,} events counted", f"{replay.deduplicated:,} already counted"]
     if replay.dead_letters:
         parts.append(f"{replay.dead_letters:,} dead letters")
     if replay.expired_offsets:
-        parts.append(f"{replay.expired_offsets:,} offsets gone from Kafka")
+        parts.append(f"{replay.expired_offsets:,} offsets no longer in Kafka")
     return ", ".join(parts) + "."
 
 
 def without_runner(group_id: str) -> list[int]:
-    """Replays that have not ended and that no process runs now: their turn, or a dead one's work, has come."""
+    """Active replays without a process: queued ones, and those whose process died."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT r.id FROM offsets_replay r WHERE r.group_id = %s AND r.status IN ('queued', 'running')"
@@ -188,12 +186,12 @@ def without_runner(group_id: str) -> list[int]:
 
 
 def lease_seconds() -> float:
-    """How long a process that runs a replay may be silent: as long as a worker may."""
+    """The heartbeat timeout of a process that runs a replay: the same as a worker's."""
     return float(settings.HEARTBEAT_TIMEOUT_SECONDS)
 
 
 def orphaned(group_id: str) -> list[tuple[int, datetime]]:
-    """Replays that run by their row, and whose process is gone; with when it was last known to live."""
+    """Running replays whose process is dead, with the time it was last alive."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT r.id, coalesce(l.expires_at - make_interval(secs => %s), r.started_at) FROM offsets_replay r"
@@ -205,20 +203,20 @@ def orphaned(group_id: str) -> list[tuple[int, datetime]]:
 
 
 def not_taken(group_id: str, seconds: float) -> list[tuple[int, datetime]]:
-    """Replays that have waited for a process for longer than `seconds`; with since when."""
+    """Replays that have been queued for longer than `seconds`, with the time since when."""
     queued = Replay.objects.filter(group_id=group_id, status=Replay.Status.QUEUED)
     old = queued.filter(created_at__lt=DatabaseTime() - Value(timedelta(seconds=seconds)))
     return list(old.order_by("pk").values_list("pk", "created_at"))
 
 
 def waiting_of(checkpoint_id: int) -> list[ReplayRange]:
-    """What replays that have not ended still have to read of a partition."""
+    """The ranges of a partition that active replays still have to read."""
     waiting = ReplayRange.objects.filter(replay__status__in=ACTIVE, state=ReplayRange.State.WAITING)
     return list(waiting.filter(checkpoint_id=checkpoint_id))
 
 
 def active_ranges(group_id: str) -> list[tuple[int, int, int]]:
-    """What replays that have not ended still have to read: (checkpoint id, start, end)."""
+    """The ranges that active replays still have to read: (checkpoint id, start, end)."""
     waiting = ReplayRange.objects.filter(
         replay__group_id=group_id, replay__status__in=ACTIVE, state=ReplayRange.State.WAITING
     )
@@ -226,13 +224,13 @@ def active_ranges(group_id: str) -> list[tuple[int, int, int]]:
 
 
 def purge(days: int) -> int:
-    """Forget replays that ended more than `days` ago; the ledger and the audit keep what they did."""
+    """Delete replays that ended more than `days` ago; the ledger and the audit log keep their effects."""
     old = Replay.objects.filter(finished_at__lt=DatabaseTime() - Value(timedelta(days=days)))
     return int(old.delete()[1].get("offsets.Replay", 0))
 
 
 def progress(replay: Replay) -> dict[str, Any]:
-    """Done of total, rate and what is left, as every reader shows it."""
+    """Progress, rate and time left, as every reader shows it."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float8"
@@ -263,7 +261,7 @@ def progress(replay: Replay) -> dict[str, Any]:
 
 
 def rates(done: int, total: int, seconds: float | None, *, ended: bool) -> dict[str, float | None]:
-    """Offsets a second since the start, and the seconds that the rest will take at that rate."""
+    """Offsets per second since the start, and the seconds left at that rate."""
     rate = done / seconds if seconds and done else None
     eta = (total - done) / rate if rate and not ended else None
     return {

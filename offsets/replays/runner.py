@@ -1,7 +1,7 @@
-"""The work of a replay: read a range again, and count in it what was not counted, chunk by chunk.
+"""Run a replay: read its ranges again and count what was not counted, chunk by chunk.
 
-Each chunk is one transaction that writes metrics, ledger, dead letters and the replay's own progress, so a replay that
-is killed goes on where it was. Nothing here touches a live offset, and no live worker waits for it.
+Each chunk is one transaction that writes metrics, ledger, dead letters and the replay's progress, so a killed replay
+resumes where it was. Nothing here touches a live offset, and no live worker waits for it.
 """
 
 import logging
@@ -42,23 +42,23 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHUNK_RECORDS = 5_000
-#: How often a chunk is decoded again because the ledger changed beneath it, before its range is given up for now.
+#: How often a chunk is decoded again because the ledger has changed, before its range is given up for now.
 MAX_REDOS = 20
-#: So many records in a row that the database refuses are no matter of data any more.
+#: More rejected records in a row than this are not the fault of the data.
 MAX_REFUSED_IN_A_ROW = 200
-#: How long a replay waits for a database or a broker that is away; then it ends, and is begun again by the manager.
+#: How long a replay waits for an unavailable service; then it stops, and the recovery manager restarts it.
 PATIENCE_SECONDS = 60.0
-#: How often it is made sure that the topic is still the one whose offsets are replayed, as live workers do (R16).
+#: How often the topic id is checked, as live workers do (R16).
 TOPIC_SECONDS = 1.0
 
 
 class RangeRefusedError(OffsetsError):
-    """A range cannot be applied now, whatever is left out of it."""
+    """A range cannot be applied now, even without its rejected records."""
 
 
 @dataclass(slots=True)
 class _Pace:
-    """Not more than so many records a second, over the whole replay."""
+    """The throttle of a whole replay, in records per second."""
 
     per_second: int | None
     sleep: Callable[[float], None]
@@ -66,7 +66,7 @@ class _Pace:
     _records: int = 0
 
     def wait(self) -> None:
-        """Before a chunk is read, until the ones before it have taken as long as they may."""
+        """Wait before a chunk is read, until the chunks before it have taken their time."""
         if not self.per_second:
             return
         now = monotonic()
@@ -85,9 +85,9 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Replay], None] = lambda replay: None,
 ) -> Replay | None:
-    """Run a replay to its end, or until told to stop; None when another process runs it, or it has ended.
+    """Run a replay to its end, or until it is stopped; None when another process runs it, or it has ended.
 
-    Raises ServiceUnavailableError, OperationalError when a service stays away: it goes on when it is run again.
+    Raises ServiceUnavailableError, OperationalError when a service stays unavailable: the next run resumes it.
     """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     token = leases.acquire(f"replay:{replay_id}", holder, lease_seconds())
@@ -104,7 +104,7 @@ def run(
             return Replay.objects.get(pk=replay_id)
         return replay_rows.finish(replay_id)
     except TakenOverError:
-        logger.warning("Replay %d is run by another process now; this one ends.", replay_id)
+        logger.warning("Replay %d: another process has taken over; this one stops.", replay_id)
         return None
     finally:
         if reader is not None:
@@ -132,7 +132,7 @@ class _Replayer:
         self._handler: BatchHandler = import_string(settings.BATCH_HANDLER)()
         self._session = WorkerSession(f"replay-{replay.pk}")
         self._pace = _Pace(replay.records_per_second, self._sleep)
-        # A slow replay reads about a second's worth at once: a burst is what its throttle is to prevent.
+        # A slow replay reads about one second's worth at once, so that its throttle allows no bursts.
         self._chunk = min(CHUNK_RECORDS, replay.records_per_second or CHUNK_RECORDS)
         self._refused_in_a_row = 0
         self._admin = KafkaAdmin()
@@ -140,52 +140,52 @@ class _Replayer:
 
     def run(self) -> bool:
         """Work through the ranges; False when stopped before the end."""
-        for one in replay_rows.waiting_ranges(self._replay):
+        for span in replay_rows.waiting_ranges(self._replay):
             try:
-                if not self._range(one):
+                if not self._range(span):
                     return self._cancelled()
             except RangeRefusedError as error:
-                self._refused(one, str(error))
+                self._refused(span, str(error))
             except (OffsetsError, TakenOverError, *DATABASE_LOST):
                 raise
             except Exception as error:
-                # Left to itself it would be begun again and again; a range that is refused is tried ever less often.
-                logger.exception("Replay %d: %s failed.", self._replay.pk, _place(one))
-                self._refused(one, describe_error(error))
+                # Otherwise the replay would be restarted at once; a refused range is retried at growing intervals.
+                logger.exception("Replay %d: %s failed.", self._replay.pk, _place(span))
+                self._refused(span, describe_error(error))
         return True
 
     def _cancelled(self) -> bool:
-        return self._patiently(lambda: replay_rows.is_cancelled(self._replay.pk))
+        return self._with_retries(lambda: replay_rows.is_cancelled(self._replay.pk))
 
-    def _check_topic(self, one: ReplayRange, *, now: bool = False) -> None:
+    def _check_topic(self, span: ReplayRange, *, now: bool = False) -> None:
         """Raises RangeRefusedError for another topic of the same name; unless `now`, asks once in TOPIC_SECONDS."""
         checkpoint_id, at = self._topic_checked or (None, 0.0)
-        if not now and checkpoint_id == one.checkpoint_id and monotonic() - at < TOPIC_SECONDS:
+        if not now and checkpoint_id == span.checkpoint_id and monotonic() - at < TOPIC_SECONDS:
             return
-        described = self._patiently(lambda: self._admin.describe_topics([one.checkpoint.topic]))
-        topic = described.get(one.checkpoint.topic)
-        if topic is None or topic.topic_id != one.checkpoint.topic_id:
-            raise RangeRefusedError(f"{_place(one)}: the topic was deleted, so its offsets mean other records now.")
-        self._topic_checked = (one.checkpoint_id, monotonic())
+        described = self._with_retries(lambda: self._admin.describe_topics([span.checkpoint.topic]))
+        topic = described.get(span.checkpoint.topic)
+        if topic is None or topic.topic_id != span.checkpoint.topic_id:
+            raise RangeRefusedError(f"{_place(span)}: the topic was deleted, so its offsets mean other records now.")
+        self._topic_checked = (span.checkpoint_id, monotonic())
 
-    def _range(self, one: ReplayRange) -> bool:
-        """Chunk by chunk, from where it stands; False when told to stop."""
-        while one.position < one.end:
+    def _range(self, span: ReplayRange) -> bool:
+        """Replay a range chunk by chunk; False when stopped."""
+        while span.position < span.end:
             self._pace.wait()
             if self._should_stop() or self._cancelled():
                 return False
-            self._check_topic(one)
+            self._check_topic(span)
             try:
-                records, upto = self._patiently(
-                    lambda: self._reader.read(_place(one), one.position, one.end, self._chunk)
+                records, upto = self._with_retries(
+                    lambda: self._reader.read(_place(span), span.position, span.end, self._chunk)
                 )
             except OutOfRangeError as error:
-                self._expired(one, str(error))
+                self._expired(span, str(error))
                 continue
-            # After the fetch (docs/adr/0004): what was read before it may be of a topic that has ended since.
-            self._check_topic(one, now=True)
-            batch = RecordBatch(_claim(one), one.position, upto, records, sum(map(len, records)))
-            self._apply(one, batch)
+            # After the fetch (docs/adr/0004): the records may be of a topic that was deleted since.
+            self._check_topic(span, now=True)
+            batch = RecordBatch(_claim(span), span.position, upto, records, sum(map(len, records)))
+            self._apply(span, batch)
             failpoint("replay_chunk")
             self._pace.took(len(records))
             self._on_progress(self._replay)
@@ -193,32 +193,32 @@ class _Replayer:
 
     # --- One chunk -----------------------------------------------------------------------------
 
-    def _apply(self, one: ReplayRange, batch: RecordBatch) -> None:
-        """Count a chunk; where its data is refused, halve it, down to the records that become dead letters (R11)."""
+    def _apply(self, span: ReplayRange, batch: RecordBatch) -> None:
+        """Count a chunk; where its data is rejected, halve it, down to the records that become dead letters (R11)."""
         for _ in range(MAX_REDOS):
             pieces = self._pieces(batch)
             try:
-                # Only the records that a halving has isolated are set apart without being tried.
+                # Only records that the halving has isolated become dead letters without another attempt.
                 commit, dropped = self._decoded(pieces)
-                done = self._commit(one, commit, dropped)
+                done = self._commit(span, commit, dropped)
             except DATA_ERRORS as error:
-                done = self._isolate(one, batch, pieces, error)
+                done = self._isolate(span, batch, pieces, error)
             else:
                 self._refused_in_a_row = 0
             if done:
                 return
-        raise RangeRefusedError(f"{_place(one)} [{batch.start}, {batch.end}): the ledger keeps changing there.")
+        raise RangeRefusedError(f"{_place(span)} [{batch.start}, {batch.end}): the ledger keeps changing there.")
 
-    def _isolate(self, one: ReplayRange, batch: RecordBatch, pieces: list[BatchPiece], error: Exception) -> bool:
-        """Halve a refused chunk, or set its only record apart. False when the ledger has changed meanwhile."""
+    def _isolate(self, span: ReplayRange, batch: RecordBatch, pieces: list[BatchPiece], error: Exception) -> bool:
+        """Halve a rejected chunk, or dead-letter its only record. False when the ledger has changed meanwhile."""
         if sum(len(piece.batch.records) for piece in pieces) > 1 and len(batch.records) > 1:
             for half in halves(batch):
-                self._apply(one, half)
+                self._apply(span, half)
             return True
         self._refused_in_a_row += 1
         if self._refused_in_a_row > MAX_REFUSED_IN_A_ROW:
             raise RangeRefusedError(
-                f"{self._refused_in_a_row} records in a row were refused: {describe_error(error)}"
+                f"{self._refused_in_a_row} records in a row were rejected: {describe_error(error)}"
             ) from error
         apart = [
             (set_apart(self._handler.decode, piece.batch, REFUSED_BY_DATABASE, describe_error(error)), piece.found)
@@ -226,12 +226,12 @@ class _Replayer:
         ]
         try:
             dropped = sum(piece.dropped for piece in pieces)
-            return self._commit(one, self._combined(_claim(one), batch, apart), dropped)
+            return self._commit(span, self._combined(_claim(span), batch, apart), dropped)
         except DATA_ERRORS as again:
-            raise RangeRefusedError(f"it is refused without any record, too: {describe_error(again)}") from again
+            raise RangeRefusedError(f"rejected even without records: {describe_error(again)}") from again
 
     def _pieces(self, batch: RecordBatch) -> list[BatchPiece]:
-        """What the ledger has as processed is read and left out, and so is what it has never heard of."""
+        """The batch in pieces, without the records that are processed or unknown to the ledger."""
 
         def ask() -> list[BatchPiece]:
             within = OffsetRange(batch.start, batch.end)
@@ -241,7 +241,7 @@ class _Replayer:
 
         return [
             piece if piece.found is not None else replace(piece, batch=replace(piece.batch, records=[], size_bytes=0))
-            for piece in self._patiently(ask)
+            for piece in self._with_retries(ask)
         ]
 
     def _decoded(self, pieces: list[BatchPiece]) -> tuple[PartitionCommit, int]:
@@ -255,7 +255,7 @@ class _Replayer:
         except never:
             raise
         except Exception as error:
-            raise RangeRefusedError(f"the handler failed without any data: {describe_error(error)}") from error
+            raise RangeRefusedError(f"the handler failed: {describe_error(error)}") from error
         batch = pieces[0].batch
         whole = RecordBatch(batch.claim, batch.start, pieces[-1].batch.end, [], 0)
         return self._combined(batch.claim, whole, decoded), sum(piece.dropped for piece in pieces)
@@ -266,15 +266,15 @@ class _Replayer:
         commit = self._handler.combine(held.batches)
         return replace(commit, segments=tuple(held.segments))
 
-    def _commit(self, one: ReplayRange, commit: PartitionCommit, dropped: int) -> bool:
-        """One transaction; repeated while the database is away. False when the ledger has changed meanwhile."""
+    def _commit(self, span: ReplayRange, commit: PartitionCommit, dropped: int) -> bool:
+        """One transaction, repeated while the database is unavailable. False when the ledger has changed meanwhile."""
         counted = _without_live(commit)
         step = Progress(commit.end, counted, dropped, commit.stats.failed_records)
-        before = one.position
+        before = span.position
 
         def apply() -> bool:
             # After a COMMIT of unknown outcome the row itself says whether it was applied.
-            now = ReplayRange.objects.values_list("position", flat=True).get(pk=one.pk)
+            now = ReplayRange.objects.values_list("position", flat=True).get(pk=span.pk)
             if now == commit.end and now != before:
                 return True
             with self._session.transaction():
@@ -284,50 +284,50 @@ class _Replayer:
                     raise _MissedError(miss)
                 self._handler.update([commit], connection)
                 ledger.record_replayed(commit, uuid.uuid4())
-                replay_rows.advance(one, step, self._token)
+                replay_rows.advance(span, step, self._token)
                 failpoint("before_replay_commit")
             return True
 
         try:
-            self._patiently(apply)
+            self._with_retries(apply)
         except _MissedError as error:
-            if not PartitionCheckpoint.objects.filter(pk=one.checkpoint_id, retired_at__isnull=True).exists():
+            if not PartitionCheckpoint.objects.filter(pk=span.checkpoint_id, retired_at__isnull=True).exists():
                 raise RangeRefusedError(str(error)) from error
             return False
-        one.position = commit.end
-        if one.position >= one.end:
-            one.state = ReplayRange.State.DONE
-        self._patiently(self._replay.refresh_from_db)
+        span.position = commit.end
+        if span.position >= span.end:
+            span.state = ReplayRange.State.DONE
+        self._with_retries(self._replay.refresh_from_db)
         return True
 
     # --- Ends and waits ------------------------------------------------------------------------
 
-    def _expired(self, one: ReplayRange, detail: str) -> None:
-        """Kafka has deleted what comes next: where the ledger calls it failed, it is lost, and said to be."""
-        start = self._patiently(lambda: _log_start(_place(one)))
-        if start <= one.position:
+    def _expired(self, span: ReplayRange, detail: str) -> None:
+        """Kafka has deleted the next offsets: failed ones among them become expired."""
+        start = self._with_retries(lambda: _log_start(_place(span)))
+        if start <= span.position:
             raise RangeRefusedError(f"{detail} The log was truncated before it.")
-        gone = OffsetRange(one.position, min(start, one.end))
+        expired = OffsetRange(span.position, min(start, span.end))
         with self._session.transaction():
-            known = cut(gone, ledger.known_ranges(one.checkpoint_id, gone))
+            known = cut(expired, ledger.known_ranges(span.checkpoint_id, expired))
             uncounted = sum(p.end - p.start for p in known if p.kind not in (None, RangeKind.PROCESSED))
-            ledger.pass_failed(one.checkpoint_id, gone, RangeKind.EXPIRED, detail)
-            replay_rows.pass_over(one, gone.end, detail, self._token, expired=uncounted)
-        one.position = gone.end
+            ledger.pass_failed(span.checkpoint_id, expired, RangeKind.EXPIRED, detail)
+            replay_rows.pass_over(span, expired.end, detail, self._token, expired=uncounted)
+        span.position = expired.end
 
-    def _refused(self, one: ReplayRange, detail: str) -> None:
-        """Tried and failed: the ledger counts the attempt, and says when the next one may be."""
-        left = OffsetRange(one.position, one.end)
-        row = one.checkpoint.ranges.filter(kind=RangeKind.FAILED, offsets__overlap=(left.start, left.end)).first()
+    def _refused(self, span: ReplayRange, detail: str) -> None:
+        """A failed attempt: the ledger counts it and schedules the next one."""
+        left = OffsetRange(span.position, span.end)
+        row = span.checkpoint.ranges.filter(kind=RangeKind.FAILED, offsets__overlap=(left.start, left.end)).first()
         attempts = (row.attempts if row else 0) + 1
         spread = random()  # noqa: S311 - no secret
         seconds = retry_seconds(attempts, settings.REPLAY_FIRST_SECONDS, settings.REPLAY_ATTEMPTS, spread)
         with self._session.transaction():
-            ledger.retry_failed_later(one.checkpoint_id, left, seconds, detail)
-            replay_rows.give_up(one, detail, self._token)
+            ledger.retry_failed_later(span.checkpoint_id, left, seconds, detail)
+            replay_rows.give_up(span, detail, self._token)
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """Ask again while a service is away, renewing the lease in between, up to PATIENCE_SECONDS."""
+    def _with_retries(self, ask: Callable[[], T]) -> T:
+        """Retry while a service is unavailable, renewing the lease in between, for up to PATIENCE_SECONDS."""
         backoff, until = Backoff(), monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -351,11 +351,11 @@ class _Replayer:
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0 and not self._should_stop():
             time.sleep(min(left, lease_seconds() / 4))
-            self._patiently(lambda: None)  # which renews the lease
+            self._with_retries(lambda: None)  # which renews the lease
 
 
 class _MissedError(Exception):
-    """The ledger is not what the chunk was decoded against."""
+    """The ledger has changed since the chunk was decoded."""
 
 
 def _without_live(commit: PartitionCommit) -> int:
@@ -364,16 +364,16 @@ def _without_live(commit: PartitionCommit) -> int:
 
 def _log_start(tp: TopicPartition) -> int:
     bounds = KafkaAdmin().log_bounds([tp]).get(tp)
-    if bounds is None:  # without a leader nobody knows; what is called lost is lost for ever
-        raise ServiceUnavailableError(f"Kafka does not tell where the log of {tp} begins.")
+    if bounds is None:  # offsets that are recorded as expired cannot be replayed: do not guess
+        raise ServiceUnavailableError(f"Cannot read the log start of {tp}: the partition has no leader.")
     return bounds.start
 
 
-def _place(one: ReplayRange) -> TopicPartition:
-    return TopicPartition(one.checkpoint.topic, one.checkpoint.partition)
+def _place(span: ReplayRange) -> TopicPartition:
+    return TopicPartition(span.checkpoint.topic, span.checkpoint.partition)
 
 
-def _claim(one: ReplayRange) -> Claim:
-    """A replay owns nothing; the handler wants to know whose counts these are, and which dimensions are kept."""
-    row = one.checkpoint
+def _claim(span: ReplayRange) -> Claim:
+    """A replay owns no partition; the handler needs its identity and dimensions."""
+    row = span.checkpoint
     return Claim(row.pk, row.topic, row.partition, row.epoch, row.next_offset, tuple(row.dimensions), row.topic_id)

@@ -44,10 +44,10 @@ def test_it_moves_a_partition_from_preview_to_outcome(kafka_group, operator, vis
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Next offset to read")).to_be_focused()
     dialog.get_by_label("Next offset to read").fill("900")
-    expect(dialog.get_by_role("alert")).to_contain_text("offset 900 lies outside of the log, which holds 0 to 50")
+    expect(dialog.get_by_role("alert")).to_contain_text("offset 900 is outside of the log (0 to 50)")
     expect(dialog.get_by_role("button", name=f"Seek {name}")).to_be_disabled()
     dialog.get_by_label("Next offset to read").fill("10")
-    expect(dialog).to_contain_text("30 are read again and left out, because they are counted; nothing is lost")
+    expect(dialog).to_contain_text("30 are re-read but already counted; nothing is lost")
     dialog.get_by_label("Reason").fill("Look at them again")
     dialog.get_by_role("button", name=f"Seek {name}").click()
 
@@ -68,7 +68,7 @@ def test_it_tells_that_the_partition_moved_since_the_preview(kafka_group, operat
     page.get_by_role("button", name=f"Seek {name}").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Next offset to read").fill("45")
-    expect(dialog).to_contain_text("5 offsets are passed over and recorded as skipped")
+    expect(dialog).to_contain_text("5 offsets are not counted and are recorded as skipped")
     PartitionCheckpoint.objects.filter(pk=kafka_group.pk).update(next_offset=48, ledger_end=48)
     make_range(kafka_group, 40, 48)
 

@@ -128,16 +128,16 @@ def test_it_replays_a_range_that_the_operator_names_and_refuses_nonsense(group, 
     dialog.get_by_label("From offset").fill("45")
     expect(dialog).to_contain_text("Enter the first offset")
     dialog.get_by_label("To offset (exclusive)").fill("50")
-    expect(dialog.get_by_role("alert")).to_contain_text("nothing of it can be replayed")
+    expect(dialog.get_by_role("alert")).to_contain_text("nothing to replay")
     dialog.get_by_label("From offset").fill("35")
     dialog.get_by_label("To offset (exclusive)").fill("20")
-    expect(dialog.get_by_role("alert")).to_contain_text("is no range of offsets")
+    expect(dialog.get_by_role("alert")).to_contain_text("Invalid range")
     dialog.get_by_label("From offset").fill("10")
     dialog.get_by_label("To offset (exclusive)").fill("40")
     dialog.get_by_label("Maximum records per second").fill("none")
     expect(dialog.get_by_role("alert")).to_contain_text("Invalid rate 'none'")
     dialog.get_by_label("Maximum records per second").fill("5000")
-    expect(dialog).to_contain_text("20 offsets are counted (10 failed, 10 skipped); 10 are left out")
+    expect(dialog).to_contain_text("20 offsets are counted (10 failed, 10 skipped); 10 are already counted")
     give_reason(page)
     expect(dialog.get_by_role("alert")).to_contain_text("It continues if you close this page")
     replay = Replay.objects.get()
@@ -170,7 +170,7 @@ def test_it_cancels_a_replay(group, operator):
     dialog.get_by_role("button", name="Close").click()
 
     page.get_by_role("button", name=re.compile("Cancel replay")).click()
-    expect(dialog).to_contain_text("10 of 10 offsets are left as they are")
+    expect(dialog).to_contain_text("10 of 10 offsets are not replayed")
     give_reason(page, "Not now")
 
     expect(dialog.get_by_role("alert")).to_contain_text("is cancelled: Cancelled before it began.")
@@ -239,7 +239,7 @@ def test_it_refuses_to_requeue_what_somebody_else_requeued_meanwhile(group, oper
 
     give_reason(page)
 
-    expect(dialog.get_by_role("alert")).to_contain_text("is counted already; nothing was changed")
+    expect(dialog.get_by_role("alert")).to_contain_text("is already counted; nothing was changed")
     assert not EngagementDelta.objects.exists()
     forget_refusals(visits)
 
@@ -298,7 +298,7 @@ def test_it_skips_accepts_a_loss_and_rebuilds_from_the_partition(group, operator
 
     page.get_by_role("button", name=f"Skip offsets of {group.name}").click()
     dialog.get_by_label("Next offset to read").fill("45")
-    expect(dialog).to_contain_text("5 offsets are passed over and recorded as skipped")
+    expect(dialog).to_contain_text("5 offsets are not counted and are recorded as skipped")
     give_reason(page, "Poison")
     expect(dialog.get_by_role("alert")).to_contain_text("at offset 45")
     dialog.get_by_role("button", name="Close").click()
@@ -325,7 +325,7 @@ def test_it_tells_another_store_what_the_ledger_says(group, operator, visits):
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("has no offset, the ledger 40")
     give_reason(page, "It was emptied")
-    expect(dialog.get_by_role("alert")).to_contain_text("it is told 40")
+    expect(dialog.get_by_role("alert")).to_contain_text("it is set to 40")
     dialog.get_by_role("button", name="Close").click()
     page.get_by_role("button", name=f"Reconcile Redis store of {group.name}").click()
     expect(dialog.get_by_role("alert")).to_contain_text("equals the ledger. Nothing to do")

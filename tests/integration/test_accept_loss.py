@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from django.conf import settings as django_settings
 from django.utils import timezone
 
-from offsets.actions.guards import Actor, ReasonError, Source, UnknownPartitionError
+from offsets.actions.guards import Actor, ReasonError, Request, Source, UnknownPartitionError
 from offsets.errors import NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import (
@@ -47,7 +47,7 @@ def checkpoint() -> PartitionCheckpoint:
 
 
 def accept(*wanted: Accepted, actor: Actor = OPERATOR, reason: str = "worthless") -> list[OperatorAction]:
-    return acceptance.accept_failed(wanted, actor=actor, reason=reason, source=Source.API)
+    return acceptance.accept_failed(wanted, Request(actor, reason, Source.API))
 
 
 def failed_of(row: PartitionCheckpoint) -> list[tuple[int, int]]:
@@ -122,7 +122,7 @@ def test_what_a_replay_reads_now_is_not_accepted_and_a_preview_says_so(checkpoin
     ReplayRange.objects.create(replay=replay, checkpoint=checkpoint, start=100, end=200, position=150)
     wanted = Accepted(checkpoint.pk, OffsetRange(0, 1000))
     for refuses in (lambda: acceptance.preview(wanted, OPERATOR), lambda: accept(wanted)):
-        with pytest.raises(RefusedError, match=f"of replay {replay.pk}, which has not ended"):
+        with pytest.raises(RefusedError, match=f"of replay {replay.pk}, which is active"):
             refuses()
     assert failed_of(checkpoint) == [(100, 200), (300, 350)]
     Replay.objects.update(status="done")

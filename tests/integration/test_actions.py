@@ -8,8 +8,10 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from offsets import ledger
-from offsets.actions import pause
-from offsets.actions.guards import Actor, ReasonError, Seen, Source, UnknownPartitionError
+from offsets.actions import moves, pause
+from offsets.actions.guards import Actor, ReasonError, Request, Seen, Source, UnknownPartitionError
+from offsets.actions.move_plans import MoveKind
+from offsets.actions.moves import Move
 from offsets.actions.pause import ActionKind
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import DatabaseTime, JournalEntry, LagSample, OperatorAction, PartitionCheckpoint
@@ -22,9 +24,8 @@ VIEWER = Actor("victor", allowed=False)
 
 
 def apply(kind, checkpoint, *, actor=OPERATOR, reason="Deploying", seen=None):
-    return pause.set_paused(
-        kind, checkpoint.pk, actor=actor, reason=reason, source=Source.API, seen=seen or Seen.of(checkpoint)
-    )
+    request = Request(actor, reason, Source.API)
+    return pause.set_paused(kind, checkpoint.pk, request, seen=seen or Seen.of(checkpoint))
 
 
 def desired_state(checkpoint):
@@ -86,8 +87,20 @@ def test_it_refuses_and_audits_a_user_without_the_permission():
     assert action.username == "victor"
 
 
+def test_it_locks_nothing_and_asks_kafka_nothing_for_a_user_without_the_permission(monkeypatch):
+    checkpoint = make_checkpoint()
+    for module, name in ((ledger, "lock_checkpoint"), (ledger, "lock_checkpoints"), (moves, "logs_of")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+
+    assert_refused(checkpoint, NotAllowedError, "victor may not pause", actor=VIEWER)
+    with pytest.raises(NotAllowedError):
+        moves.move_partitions(MoveKind.SEEK, [Move(checkpoint.pk, 5)], Request(VIEWER, "r", Source.API))
+
+    assert list(OperatorAction.objects.values_list("kind", "outcome")) == [("pause", "refused"), ("seek", "refused")]
+
+
 @pytest.mark.parametrize(
-    ("reason", "detail"), [("", "reason is required"), (" \x00\n", "reason is required"), ("x" * 501, "501 characters")]
+    ("reason", "detail"), [("", "Enter a reason"), (" \x00\n", "Enter a reason"), ("x" * 501, "501 characters")]
 )
 def test_it_refuses_and_audits_a_useless_reason(reason, detail):
     action = assert_refused(make_checkpoint(), ReasonError, detail, reason=reason)
@@ -118,7 +131,7 @@ def test_it_refuses_a_retired_checkpoint():
     [
         (Seen(2, "w-1", "running"), "epoch was 2, is 3"),
         (Seen(3, "w-0", "running"), "owner was w-0, is w-1"),
-        (Seen(3, None, "running"), "owner was nobody, is w-1"),
+        (Seen(3, None, "running"), "owner was none, is w-1"),
         (Seen(3, "w-1", "paused"), "desired_state was paused, is running"),
     ],
 )
@@ -127,13 +140,11 @@ def test_it_refuses_when_the_partition_is_not_as_it_was_seen(seen, detail):
 
 
 def test_it_refuses_and_audits_an_unknown_checkpoint():
-    with pytest.raises(UnknownPartitionError, match="no checkpoint 987654"):
+    with pytest.raises(UnknownPartitionError, match="Unknown checkpoint 987654"):
         pause.set_paused(
             ActionKind.PAUSE,
             987654,
-            actor=OPERATOR,
-            reason="r",
-            source=Source.COMMAND,
+            Request(OPERATOR, "r", Source.COMMAND),
             seen=Seen(1, None, "running"),
         )
 
@@ -231,7 +242,7 @@ def test_it_previews_a_resume_with_what_waits():
     text = pause.preview(ActionKind.RESUME, checkpoint.pk, OPERATOR).text
 
     assert text == (
-        "Resume engagement-0 at offset 1,000: no worker owns it; it goes on when one does; 11,118 records wait."
+        "Resume engagement-0 at offset 1,000: no worker owns it; the next owner will resume it; 11,118 records behind."
     )
 
 

@@ -265,7 +265,7 @@ def test_an_operator_discards_a_dead_letter_and_reopens_it(rows):
     letter.refresh_from_db()
     assert (letter.status, letter.action.username, letter.action.source) == ("discarded", "omar", "admin")
     refused = client.post(letters, again | {"reason": "once more"}, follow=True)
-    assert b"is discarded already" in refused.content
+    assert b"is already discarded" in refused.content
     assert client.post(letters, again | {"action": "reopen", "reason": "a test"}).status_code == 302
     letter.refresh_from_db()
     assert letter.status == "pending"

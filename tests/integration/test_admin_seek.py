@@ -61,7 +61,7 @@ def test_it_shows_what_a_change_does_before_it_is_made(checkpoint):
     assert b"Seek to an offset" in client.get(f"/admin/offsets/partitioncheckpoint/{checkpoint.pk}/change/").content
     assert b"Next offset: <strong>40</strong>" in client.get(place(checkpoint)).content
     page = client.post(place(checkpoint), {"next_offset": "10"})
-    assert b"30 are read again and left out" in page.content
+    assert b"30 are re-read but already counted" in page.content
     assert PartitionCheckpoint.objects.get(pk=checkpoint.pk).next_offset == 40
     assert not OperatorAction.objects.exists()
 
@@ -99,7 +99,7 @@ def test_another_target_asks_for_another_look(checkpoint):
     client = client_of("operator")
     page = client.post(place(checkpoint), {"next_offset": "10"})
     answer = client.post(place(checkpoint), {**tokens(page), "next_offset": "45", "reason": "Changed my mind"})
-    assert b"5 offsets are passed over" in answer.content
+    assert b"5 offsets are not counted" in answer.content
     assert PartitionCheckpoint.objects.get(pk=checkpoint.pk).next_offset == 40
 
 

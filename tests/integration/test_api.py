@@ -129,7 +129,7 @@ def test_it_refuses_a_form_it_cannot_understand(operator, form):
     response = operator.post(f"/api/partitions/{checkpoint.pk}/pause/", form)
 
     assert response.status_code == 400
-    assert "`seen` must contain" in response.json()["error"]
+    assert "`seen` must hold" in response.json()["error"]
     assert desired_state(checkpoint) == "running"
 
 
@@ -162,7 +162,7 @@ def test_it_lets_viewers_look_but_not_act_and_audits_the_try(viewer):
     response = post(viewer, checkpoint)
 
     assert response.status_code == 403
-    assert response.json()["error"] == "victor may not pause partitions. Ask for the group 'operator'."
+    assert response.json()["error"] == "victor may not pause partitions. Ask to join the group 'operator'."
     assert desired_state(checkpoint) == "running"
     assert OperatorAction.objects.get().outcome == "refused"
     assert viewer.get(f"/api/partitions/{checkpoint.pk}/preview/pause/").status_code == 403
@@ -184,7 +184,7 @@ def test_it_tells_users_without_permission_nothing(path):
     response = client_of("nobody").get(path)
 
     assert response.status_code == 403
-    assert "has no view permission" in response.json()["error"]
+    assert "may not see this" in response.json()["error"]
 
 
 def test_it_changes_nothing_for_strangers(client):
@@ -208,7 +208,7 @@ def test_it_answers_404_in_json_to_any_other_address(operator):
     assert "Unknown action" in post(operator, checkpoint, "destroy").json()["error"]
     assert post(operator, checkpoint, "destroy").status_code == 404
     assert operator.get("/api/").status_code == operator.get("/api/x/y").status_code == 404
-    assert operator.get("/api/").json() == {"error": "Unknown path."}
+    assert operator.get("/api/").json() == {"error": "Not found."}
 
 
 @pytest.mark.parametrize("path", ["/api/snapshot/", "/api/partitions/1/preview/pause/"])
@@ -216,7 +216,7 @@ def test_it_changes_nothing_by_other_methods(operator, path):
     response = operator.post(path)
 
     assert response.status_code == 405
-    assert response.json()["error"] == "Method not allowed. Use GET or HEAD."
+    assert response.json()["error"] == "Use GET or HEAD here."
 
 
 def test_it_refuses_to_act_by_get(operator):

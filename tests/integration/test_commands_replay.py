@@ -95,7 +95,7 @@ def test_it_only_says_what_would_happen_unless_told_to_execute(scenario: Scenari
     }
     told = said(scenario, "--all", "--reason", "a reason alone does nothing")
     assert "10 offsets are counted (10 failed)" in told
-    assert "Dry run: nothing was changed. To apply, add --execute --reason '…'." in told
+    assert "Dry run: nothing was changed. Add --execute --reason 'why' to do it." in told
     assert_untouched(scenario)
 
 
@@ -150,7 +150,9 @@ def test_it_counts_what_failed_and_tells_how_it_ended(scenario: Scenario) -> Non
     action = OperatorAction.objects.get(kind="replay")
     assert (action.source, action.outcome, action.reason) == ("command", "applied", "mended")
     told = said(scenario, "--topic", first(scenario), "--offsets", "0-80", "--execute", "--reason", "the rest")
-    assert re.search(r"Replay \d+ done: 80 of 80 offsets, [\d,]+ offsets/s\. 20 events counted, 60 left out", told)
+    assert re.search(
+        r"Replay \d+ done: 80 of 80 offsets, [\d,]+ per second\. 20 events counted, 60 already counted", told
+    )
     scenario.assert_counted((0, 80), (0, 40, 1), (60, 80, 1))
 
 
@@ -183,7 +185,7 @@ def test_one_that_was_interrupted_is_resumed(scenario: Scenario, monkeypatch: py
     told = said(scenario, "--all", "--execute", "--reason", "mended", status=1)
     replay = Replay.objects.get()
     assert f"Replay {replay.pk} running: 5 of 20 offsets" in told
-    assert f"to continue it here, use --resume {replay.pk}" in told
+    assert f"Resume it with --resume {replay.pk}" in told
     assert signal.getsignal(signal.SIGTERM) == before, "whoever called it has its own answer back"
     data = run(scenario, "--resume", str(replay.pk))
     assert (data["status"], data["starts"], data["counted"]) == ("done", 2, 20)
@@ -204,7 +206,7 @@ def test_it_lists_and_cancels(scenario: Scenario) -> None:
     assert [item["id"] for item in run(scenario, "--list")["items"]] == [new.pk, old.pk]
     dry = run(scenario, "--cancel", str(old.pk))
     assert (dry["executed"], dry["id"]) == (False, old.pk)
-    assert "10 of 10 offsets are left as they are" in dry["detail"]
+    assert "10 of 10 offsets are not replayed" in dry["detail"]
     with pytest.raises(CommandError, match="reason") as refused:
         run(scenario, "--cancel", str(old.pk), "--execute")
     assert refused.value.returncode == 2
@@ -267,7 +269,7 @@ def test_dead_letters_are_chosen_by_error_code_and_partition(letters: Scenario) 
     (item,) = run(letters, *options)["items"]
     assert (item["matched"], item["changed"]) == (1, 1)
     letters.assert_counted((0, 5), (6, 20), (0, 8, 1), (9, 20, 1))
-    with pytest.raises(CommandError, match="No matching pending dead letters") as refused:
+    with pytest.raises(CommandError, match="No pending dead letter matches") as refused:
         run(letters, *options)
     assert refused.value.returncode == 2
 
@@ -277,42 +279,42 @@ def test_dead_letters_are_chosen_by_error_code_and_partition(letters: Scenario) 
 
 #: `TOPIC` stands for the topic's name.
 NONSENSE = [
-    ([], "Select partitions with --topic TOPIC:0,1, or the whole group with --all"),
+    ([], "Name the partitions with --topic TOPIC:0,1, or all of the group with --all"),
     (["--all", "--topic", "x"], "not both"),
     (["--topic", "TOPIC:7"], "has no TOPIC-7"),
     (["--topic", "TOPIC:x"], "Invalid scope"),
     (["--all", "--execute"], "--execute needs --reason"),
     (["--all", "--execute", "--reason", "  "], "--execute needs --reason"),
-    (["--all", "--execute", "--reason", "x" * 501], "at most 500 are kept"),
-    (["--all", "--offsets", "1-2"], "--offsets applies to one partition, but 2 are selected. Use --topic TOPIC:0"),
-    (["--topic", "TOPIC:0", "--offsets", "30"], "Write START-END"),
-    (["--topic", "TOPIC:0", "--offsets", "40-30"], "must begin at 0 or later, and not be empty"),
-    (["--topic", "TOPIC:0", "--offsets=-5-3"], "Write START-END"),
+    (["--all", "--execute", "--reason", "x" * 501], "the maximum is 500"),
+    (["--all", "--offsets", "1-2"], "--offsets needs one partition, not 2. Use --topic TOPIC:0"),
+    (["--topic", "TOPIC:0", "--offsets", "30"], "Use START-END"),
+    (["--topic", "TOPIC:0", "--offsets", "40-30"], "must start at 0 or later, and not be empty"),
+    (["--topic", "TOPIC:0", "--offsets=-5-3"], "Use START-END"),
     (["--topic", "TOPIC:0", "--offsets", "30-40", "--offsets", "35-36"], "name each offset once"),
-    (["--topic", "TOPIC:0", "--offsets", "100-200"], "nothing of it can be replayed"),
-    (["--topic", "TOPIC:0", "--offsets", "1-2", "--status", "failed"], "Use either --offsets, or --since"),
-    (["--topic", "TOPIC:0", "--offsets", "1-2", "--since", BETWEEN], "Use either --offsets, or --since"),
-    (["--all", "--since", "yesterday"], "Invalid timestamp 'yesterday'. Use ISO 8601"),
+    (["--topic", "TOPIC:0", "--offsets", "100-200"], "nothing to replay"),
+    (["--topic", "TOPIC:0", "--offsets", "1-2", "--status", "failed"], "not both"),
+    (["--topic", "TOPIC:0", "--offsets", "1-2", "--since", BETWEEN], "not both"),
+    (["--all", "--since", "yesterday"], "Invalid timestamp"),
     (["--all", "--since", "2026-01-01T00:00:00"], "has no zone"),
     (["--all", "--since", "2999-01-01T00:00:00Z"], "is in the future. Use a time in the past"),
     (["--all", "--until", "2999-01-01T00:00:00Z"], "--until '2999-01-01T00:00:00Z' is in the future"),
     (["--all", "--since", BETWEEN, "--until", BETWEEN], "--since must be before --until"),
     (["--all", "--until", "1999-01-01T00:00:00Z"], "no range matches"),
-    (["--all", "--status", "failed", "--since", BETWEEN], "No failed offsets in this scope"),
+    (["--all", "--status", "failed", "--since", BETWEEN], "The ledger holds no failed offsets there"),
     (["--all", "--status", "expired"], "invalid choice"),
-    (["--all", "--rate", "0"], "use a number from 1"),
+    (["--all", "--rate", "0"], "at least 1"),
     (["--all", "--rate", "fast"], "not a whole number"),
     (["--all", "--rate", "3000000000", "--execute", "--reason", "r"], "from 1 to 2,147,483,647 records a second"),
-    (["--resume", "12345678"], "See replay_offsets --list"),
+    (["--resume", "12345678"], "See --list"),
     (["--resume", "x"], "not a whole number"),
-    (["--cancel", "12345678", "--reason", "r"], "There is no such replay"),
+    (["--cancel", "12345678", "--reason", "r"], "Unknown replay"),
     (["--cancel", "1", "--resume", "1"], "not allowed with"),
     (["--list", "--resume", "1"], "not allowed with"),
-    (["--all", "--dead-letters"], "No matching pending dead letters"),
+    (["--all", "--dead-letters"], "No pending dead letter matches"),
     (["--all", "--dead-letters", "--execute"], "--execute needs --reason"),
     (
         ["--all", "--dead-letters", "x", "--offsets", "1-2"],
-        "cannot be combined with --offsets. To requeue single dead letters",
+        "cannot be combined with --offsets: it requeues all pending ones",
     ),
     (
         ["--all", "--dead-letters", "--since", BETWEEN, "--status", "failed"],
@@ -338,7 +340,7 @@ def test_a_partition_of_which_kafka_tells_nothing_is_not_taken_whole(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KafkaAdmin, "offsets_for_time", lambda *_: {scenario.place(0): 40})
-    with pytest.raises(CommandError, match=f"which offsets of {scenario.name}-1 are of that time; try again") as away:
+    with pytest.raises(CommandError, match=f"offsets of {scenario.name}-1 by time; try again") as away:
         run(scenario, "--all", "--since", BETWEEN)
     assert away.value.returncode == 3
 

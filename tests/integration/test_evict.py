@@ -12,7 +12,7 @@ from django.utils import timezone
 from offsets import leases, ledger, workers
 from offsets.actions import eviction
 from offsets.actions.eviction import UnknownWorkerError
-from offsets.actions.guards import Actor, ReasonError, Source
+from offsets.actions.guards import Actor, ReasonError, Request, Source
 from offsets.errors import FencedError, NotAllowedError, RefusedError, StalePreviewError
 from offsets.models import (
     Incident,
@@ -43,7 +43,7 @@ def checkpoint() -> PartitionCheckpoint:
 def evict(
     worker_id: str = "w-1", *, actor: Actor = OPERATOR, reason: str = "stuck", owned: Any = None
 ) -> OperatorAction:
-    return eviction.evict(worker_id, actor=actor, reason=reason, source=Source.API, owned=owned)
+    return eviction.evict(worker_id, Request(actor, reason, Source.API), owned=owned)
 
 
 def test_a_preview_says_what_an_eviction_does_and_changes_nothing() -> None:
@@ -56,10 +56,10 @@ def test_a_preview_says_what_an_eviction_does_and_changes_nothing() -> None:
 
     assert shown.owned == (first.pk, second.pk)
     assert "engagement-0, engagement-1 are fenced at once" in shown.text
-    assert "its slot is started again" in shown.text
-    assert "nobody starts it again" in eviction.preview("w-2", OPERATOR).text
+    assert "its slot is restarted" in shown.text
+    assert "it is not restarted" in eviction.preview("w-2", OPERATOR).text
     make_worker("w-3")
-    assert "Evict w-3: it owns nothing" in eviction.preview("w-3", OPERATOR).text
+    assert "Evict w-3: it owns no partitions" in eviction.preview("w-3", OPERATOR).text
     assert not Worker.objects.exclude(evicted_at=None).exists()
     assert not OperatorAction.objects.exists()
 
@@ -98,7 +98,7 @@ def test_an_eviction_that_does_not_come_to_its_end_leaves_nothing(monkeypatch: p
     assert Worker.objects.get().evicted_at is None
     assert not OperatorAction.objects.exists()
     monkeypatch.setattr(workers, "evict", lambda _: False)
-    with pytest.raises(StalePreviewError, match="in this moment"):
+    with pytest.raises(StalePreviewError, match="has just ended"):
         evict()
     checkpoint.refresh_from_db()
     assert (checkpoint.owner_id, checkpoint.epoch) == ("w-1", 3)
@@ -176,7 +176,7 @@ def test_the_evict_command_only_says_what_would_happen_unless_told_to_execute() 
     assert data["detail"].startswith("Evict w-1: engagement-0 are fenced")
     assert "Dry run: nothing was changed" in in_words("evict_worker", "w-1")
     assert "--execute needs --reason" in refused("evict_worker", "w-1", "--execute")
-    assert "There is no worker w-9" in refused("evict_worker", "w-9", "--execute", "--reason", "r")
+    assert "Unknown worker w-9" in refused("evict_worker", "w-9", "--execute", "--reason", "r")
     assert Worker.objects.get().evicted_at is None
     assert not OperatorAction.objects.exists()
 
@@ -187,6 +187,6 @@ def test_the_evict_command_only_says_what_would_happen_unless_told_to_execute() 
     assert (action.source, action.reason) == ("command", "stuck")
     assert action.username.startswith("os:")
     assert Worker.objects.get().evicted_at is not None
-    assert "was evicted already" in refused("evict_worker", "w-1")
+    assert "was already evicted" in refused("evict_worker", "w-1")
     with pytest.raises(CommandError):
         call_command("evict_worker")

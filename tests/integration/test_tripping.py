@@ -120,7 +120,7 @@ def test_it_asks_again_when_the_database_was_away(
         raise OperationalError("gone fishing")
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
-        patched.setattr(automatic, "pause", away)
+        patched.setattr(automatic, "pause_automatically", away)
         ours.counted(commit(claim, 0, *range(0, 20, 2)))
     assert "engagement-0 should pause" in caplog.text
     assert "gone fishing" in caplog.text

@@ -15,8 +15,9 @@ from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import ledger
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter, LettersOutcome
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter
+from offsets.actions.dead_letters import DeadLettersOutcome
+from offsets.actions.guards import Actor, Request, Source
 from offsets.models import DeadLetter, PartitionCheckpoint
 from offsets.monitoring import invariants
 from offsets.types import Claim, RecordBatch
@@ -64,8 +65,8 @@ def read(values: Sequence[bytes | None], number: int = 0, **record: Any) -> list
 
 def act(
     kind: str, ids: Sequence[int], *, actor: Actor = OPERATOR, reason: str = "the limit is raised"
-) -> LettersOutcome:
-    return dead_letters.resolve(kind, ids, actor=actor, reason=reason, source=Source.API)
+) -> DeadLettersOutcome:
+    return dead_letters.resolve(kind, ids, Request(actor, reason, Source.API))
 
 
 def totals() -> dict[str, int]:

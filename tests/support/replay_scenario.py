@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from analytics.metrics_store import MetricsStore
 from analytics.processor import EngagementProcessor
 from offsets import ledger, workers
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Actor, Request, Source
 from offsets.database import WorkerSession
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.config import client_config
@@ -193,9 +193,7 @@ class Scenario:
         return Wanted(self.checkpoint(partition).pk, OffsetRange(start, end), to_count)
 
     def begin(self, *wanted: Wanted, actor: Actor = ADA, reason: str = "mended", rate: int | None = None) -> Replay:
-        return requests.begin(
-            wanted, actor=actor, reason=reason, source=Source.COMMAND, records_per_second=rate
-        )  # fmt: skip
+        return requests.begin(wanted, Request(actor, reason, Source.COMMAND), records_per_second=rate)
 
     # --- The truth -----------------------------------------------------------------------------
 

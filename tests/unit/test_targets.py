@@ -37,19 +37,19 @@ def test_it_reads_what_kafkas_own_tool_writes(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "lists no partitions"),
-        ("topic,partition,offset\n", "lists no partitions"),
+        ("", "names no partition"),
+        ("topic,partition,offset\n", "names no partition"),
         ("topic,offset\nt,1\n", "Line 1 has 2 columns"),
         ("t,0,ten\n", "Line 1: invalid offset 'ten'"),
-        ("t,0,1\n\nt,0,2\n", "Line 3: t-0 is listed twice"),
+        ("t,0,1\n\nt,0,2\n", "Line 3: duplicate partition t-0"),
         ("t,first,1\n", "invalid partition 'first'"),
         ("other,t,0,1\n", "is for group 'other'"),
         ("t,0,-5\n", "invalid offset '-5'"),
         ("t,0,99999999999999999999\n", "invalid offset"),
         ("t,0," + "9" * 5000 + "\n", "invalid offset"),
         ("t,0,٣\n", "invalid offset"),
-        (",0,1\n", "has no topic"),
-        ("t,0,1\n" * 100_001, "listed twice"),
+        (",0,1\n", "names no topic"),
+        ("t,0,1\n" * 100_001, "duplicate partition"),
     ],
 )
 def test_it_names_the_row_and_the_reason(text: str, says: str) -> None:
@@ -76,10 +76,6 @@ def test_it_refuses_what_is_no_duration(text: str) -> None:
 def test_a_moment_needs_its_zone_and_may_not_be_in_the_future() -> None:
     assert timestamp_ms("2026-11-23T13:00:00+01:00", NOW) == NOW.timestamp() * SECOND
     assert timestamp_ms("1900-01-01T00:00:00Z", NOW) == 0
-    for text, says in (
-        ("2026-11-23T11:00:00", "zone"),
-        ("2026-11-23T12:00:01Z", "future"),
-        ("soon", "Invalid timestamp"),
-    ):
+    for text, says in (("2026-11-23T11:00:00", "zone"), ("2026-11-23T12:00:01Z", "future"), ("soon", "Invalid")):
         with pytest.raises(RefusedError, match=says):
             timestamp_ms(text, NOW)

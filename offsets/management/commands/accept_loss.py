@@ -1,4 +1,4 @@
-"""`manage.py accept_loss`: continue at the current log start."""
+"""`manage.py accept_loss`: continue at the start of Kafka's log."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +7,12 @@ from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.markup import escape
 
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move
 from offsets.errors import RefusedError
-from offsets.management.base import DRY_RUN
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import PartitionCheckpoint
 from offsets.replays import acceptance, selection
 from offsets.replays.acceptance import Accepted
@@ -22,61 +21,57 @@ from offsets.types import RangeKind
 
 class Command(MoveCommand):
     help = (
-        "Record as expired what Kafka deleted before it was read, and continue at the log start. With --failed, record "
-        "failed ranges as skipped instead, so that they are not retried."
+        "Record unread offsets that Kafka has deleted as expired, and continue at the start of the log. With --failed: "
+        "record offsets that could not be applied as skipped, so that they are not retried."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
-        parser.add_argument("--failed", action="store_true", help="Record the failed ranges as skipped instead.")
+        parser.add_argument("--failed", action="store_true", help="Accept failed ranges instead of deleted offsets.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         if options["failed"]:
-            return self._accept_failed(rows, options, reason)
+            return self._accept_failed(rows, options, request)
         self.show_and_apply(
             MoveKind.ACCEPT_LOSS,
             [Move(row.pk) for row in rows],
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"],
             as_json=options["json"],
         )
         return None
 
     def _accept_failed(
-        self, rows: Sequence[PartitionCheckpoint], options: Mapping[str, Any], reason: str
+        self, rows: Sequence[PartitionCheckpoint], options: Mapping[str, Any], request: Request
     ) -> int | None:
-        failed = selection.of_kinds(rows, [RangeKind.FAILED], None)
-        wanted = [Accepted(row.checkpoint_id, row.offsets) for row in failed]
+        wanted = [
+            Accepted(one.checkpoint_id, one.offsets) for one in selection.of_kinds(rows, [RangeKind.FAILED], None)
+        ]
         if not wanted:
-            raise RefusedError("No failed offsets in this scope. Nothing was changed.")
-        actor = Actor.of_operating_system()
-        shown = [acceptance.preview(accepted, actor) for accepted in wanted]
+            raise RefusedError("The ledger holds no failed offsets there; nothing was changed.")
+        shown = [acceptance.preview(accepted, request.actor) for accepted in wanted]
         if options["execute"]:
             seen = [Accepted(preview.checkpoint_id, preview.offsets, preview.failed) for preview in shown]
-            acceptance.accept_failed(seen, actor=actor, reason=reason, source=Source.COMMAND)
+            acceptance.accept_failed(seen, request)
         data = {
             "action": acceptance.KIND,
             "executed": options["execute"],
             "items": [
-                {
-                    "partition": preview.target,
-                    "start": preview.offsets.start,
-                    "end": preview.offsets.end,
-                    "failed": preview.failed,
-                }
-                for preview in shown
+                {"partition": one.target, "start": one.offsets.start, "end": one.offsets.end, "failed": one.failed}
+                for one in shown
             ],
         }
 
         def show(console: Console) -> None:
-            for preview in shown:
-                console.print(escape(preview.text))
-            console.print("Done." if options["execute"] else DRY_RUN)
+            for one in shown:
+                console.print(escape(one.text))
+            done = "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
+            console.print(done)
 
         self.emit(data, show, as_json=options["json"])
         return None

@@ -8,40 +8,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter, as_json, listed
 from offsets.errors import RefusedError
-from offsets.management.base import DRY_RUN, OperatorCommand, non_negative, positive
-from offsets.management.scope import add_execute, reason_of
+from offsets.management.base import OperatorCommand, non_negative, positive
+from offsets.management.scope import add_execute, request_of
 from offsets.models import DeadLetter
 from offsets.types import DeadLetterStatus
 
 
 class Command(OperatorCommand):
     help = (
-        "List dead letters, newest first; show one; requeue, discard or reopen those that match. Changes are a dry run "
-        "unless --execute is given."
+        "List records that could not be counted, newest first, with the reason and a preview of the value. Show one in "
+        "full, count them after all, discard them, or reopen discarded ones. A dry run unless --execute."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (default: %(default)s).")
-        parser.add_argument("--topic", help="Only this topic.")
-        parser.add_argument("--partition", type=non_negative, help="Only this partition; needs --topic.")
-        parser.add_argument("--status", choices=[status.value for status in DeadLetterStatus], help="Only this status.")
-        parser.add_argument("--error-code", default="", help="Only this error code.")
-        parser.add_argument("--id", type=positive, action="append", default=[], help="This dead letter. Repeatable.")
-        parser.add_argument(
-            "--show", type=positive, metavar="ID", help="One dead letter in full: decoded, and in base64."
-        )
-        kind = parser.add_mutually_exclusive_group()
-        kind.add_argument("--requeue", action="store_true", help="Count matching pending dead letters, if possible.")
-        kind.add_argument("--discard", action="store_true", help="Never count matching pending dead letters.")
-        kind.add_argument("--reopen", action="store_true", help="Make matching discarded dead letters pending again.")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
+        parser.add_argument("--topic", help="Filter by topic.")
+        parser.add_argument("--partition", type=non_negative, help="Filter by partition; needs --topic.")
+        parser.add_argument("--status", choices=[status.value for status in DeadLetterStatus], help="Filter by status.")
+        parser.add_argument("--error-code", default="", help="Filter by error code.")
+        parser.add_argument("--id", type=positive, action="append", default=[], help="Filter by id; repeatable.")
+        parser.add_argument("--show", type=positive, metavar="ID", help="Show one in full: decoded, and in base64.")
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--requeue", action="store_true", help="Count the pending ones that match, where possible.")
+        what.add_argument("--discard", action="store_true", help="Never count the pending ones that match.")
+        what.add_argument("--reopen", action="store_true", help="Make the discarded ones that match pending again.")
         add_execute(parser)
-        parser.add_argument(
-            "--limit", type=positive, default=100, help="Maximum number to list (default: %(default)s)."
-        )
+        parser.add_argument("--limit", type=positive, default=100, help="Maximum number (default: %(default)s).")
 
     def run(self, **options: Any) -> None:
         if options["partition"] is not None and not options["topic"]:
@@ -59,16 +54,16 @@ class Command(OperatorCommand):
             self._list(options)
 
     def _list(self, options: Mapping[str, Any]) -> None:
-        rows = _filter(options, options["status"] or "").rows()
-        shown = dead_letters.listed(rows.order_by("-created_at", "-id"), options["limit"])
-        data = {"count": rows.count(), "items": shown}
+        found = _filter(options, options["status"] or "").rows()
+        shown = listed(found.order_by("-created_at", "-id"), options["limit"])
+        data = {"count": found.count(), "items": shown}
         self.emit(data, lambda console: _show(console, data), as_json=options["json"])
 
     def _show_one(self, options: Mapping[str, Any]) -> None:
-        row = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
-        if row is None or row.checkpoint.group_id != options["group"]:
-            raise RefusedError(f"Group {options['group']!r} has no dead letter {options['show']}.")
-        data = dead_letters.as_json(row)
+        letter = DeadLetter.objects.select_related("checkpoint").filter(pk=options["show"]).first()
+        if letter is None or letter.checkpoint.group_id != options["group"]:
+            raise RefusedError(f"The group {options['group']!r} has no dead letter {options['show']}.")
+        data = as_json(letter)
 
         def show(console: Console) -> None:
             for name, value in data.items():
@@ -77,12 +72,11 @@ class Command(OperatorCommand):
         self.emit(data, show, as_json=options["json"])
 
     def _act(self, kind: str, options: Mapping[str, Any]) -> None:
-        reason = reason_of(options)
+        request = request_of(options)
         status = DeadLetterStatus.DISCARDED if kind == dead_letters.REOPEN else DeadLetterStatus.PENDING
         if options["status"] not in (None, status):
             raise RefusedError(f"--{kind} acts on {status} dead letters, not on {options['status']} ones.")
-        actor = Actor.of_operating_system()
-        preview = dead_letters.preview(kind, _filter(options, status), actor)
+        preview = dead_letters.preview(kind, _filter(options, status), request.actor)
         data: dict[str, Any] = {
             "action": kind,
             "executed": options["execute"],
@@ -93,7 +87,7 @@ class Command(OperatorCommand):
             "detail": preview.text,
         }
         if options["execute"]:
-            done = dead_letters.resolve(kind, preview.ids, actor=actor, reason=reason, source=Source.COMMAND)
+            done = dead_letters.resolve(kind, preview.ids, request)
             data |= {"changed": done.changed, "still_fail": done.still_fail, "action_id": done.action.pk}
         self.emit(data, lambda console: _show_outcome(console, data), as_json=options["json"])
 
@@ -114,9 +108,9 @@ def _show_outcome(console: Console, data: Mapping[str, Any]) -> None:
     for reason in data["reasons"]:
         console.print(f"Still fails: {escape(reason)}")
     if data["executed"]:
-        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} left unchanged.")
+        console.print(f"Done: {data['changed']:,} changed, {data['still_fail']:,} unchanged.")
     else:
-        console.print(DRY_RUN)
+        console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
 
 
 def _show(console: Console, data: dict[str, Any]) -> None:
@@ -132,4 +126,4 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         )
     console.print(table)
     if len(data["items"]) < data["count"]:
-        console.print(f"{len(data['items']):,} of {data['count']:,} shown. Raise --limit for more.")
+        console.print(f"{len(data['items']):,} of {data['count']:,} shown; raise --limit for more.")

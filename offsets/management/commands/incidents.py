@@ -1,4 +1,4 @@
-"""`manage.py incidents`: list incidents."""
+"""`manage.py incidents`: cause, duration and timeline of incidents."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (default: %(default)s).")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
         parser.add_argument("--open", action="store_true", help="Only open incidents.")
         parser.add_argument("--kind", default="", help="Filter by kind, e.g. worker_dead.")
         parser.add_argument("--limit", type=positive, default=50, help="Maximum number to list (default: %(default)s).")
@@ -44,8 +44,8 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         head = f"{item['id']} {item['severity']} {item['kind']} {item['subject']}"
         console.print(f"[bold]{escape(head)}[/]: {state}, detected in {duration(item['detect_seconds'])}")
         console.print(f"  {escape(item['summary'])}")
-        for affected in item["ranges"][:5]:
-            span = f"[{affected['start']:,}, {affected['end']:,})"
-            console.print(escape(f"  {affected['topic']}-{affected['partition']} {span} {affected['kind']}"))
+        for span in item["ranges"][:5]:
+            offsets = f"[{span['start']:,}, {span['end']:,})"
+            console.print(escape(f"  {span['topic']}-{span['partition']} {offsets} {span['kind']}"))
         for event in item["timeline"][-5:]:
             console.print(escape(f"  {event['at']:%H:%M:%S} {event['source']}: {event['text']}"))

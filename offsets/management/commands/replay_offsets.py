@@ -1,4 +1,4 @@
-"""`manage.py replay_offsets`: count uncounted offsets next to the running workers."""
+"""`manage.py replay_offsets`: count uncounted offsets, while the workers keep running."""
 
 import signal
 import threading
@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Actor, Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter
+from offsets.actions.guards import Request
 from offsets.errors import RefusedError
 from offsets.management import reset_targets
-from offsets.management.base import DRY_RUN, EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand, non_negative, positive
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import Replay
 from offsets.replays import requests, runner, selection
 from offsets.replays import rows as replay_rows
@@ -29,43 +29,37 @@ from offsets.types import RangeKind
 
 class Command(OperatorCommand):
     help = (
-        "Count uncounted offsets (failed, skipped or claimed) next to the running workers. Offsets that are already "
-        "counted are deduplicated; next offsets do not move. Dry run unless --execute is given."
+        "Read offsets again while the workers keep running, and count the uncounted ones: failed, skipped, or claimed "
+        "and lost. Counted offsets are not counted again; live offsets do not move. A dry run unless --execute."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
         parser.add_argument(
-            "--offsets",
-            action="append",
-            default=[],
-            metavar="START-END",
-            help="A range of one partition, end exclusive. Repeatable.",
+            "--offsets", action="append", default=[], metavar="START-END", help="A range of one partition; repeatable."
         )
-        parser.add_argument("--since", metavar="TIMESTAMP", help="Records at or after this time. ISO 8601 with a zone.")
-        parser.add_argument("--until", metavar="TIMESTAMP", help="Records before this time.")
+        parser.add_argument("--since", metavar="MOMENT", help="Records from this time on: ISO 8601 with a zone.")
+        parser.add_argument("--until", metavar="MOMENT", help="Records before this time.")
         parser.add_argument(
             "--status",
             action="append",
             choices=[kind.value for kind in selection.UNCOUNTED],
-            help="Only offsets with this outcome. Repeatable. Default: failed, if neither offsets nor times are given.",
+            help="Filter by outcome; repeatable. Default: failed, unless offsets or times are given.",
         )
         parser.add_argument(
             "--dead-letters",
             nargs="?",
             const="",
             metavar="ERROR_CODE",
-            help="Requeue pending dead letters instead of reading ranges: all, or those with this error code.",
+            help="Instead of ranges: pending dead letters in scope, all or by error code, from their stored bytes.",
         )
         parser.add_argument("--rate", type=positive, metavar="N", help="Maximum records per second.")
-        parser.add_argument("--background", action="store_true", help="Let the workers run it; do not wait.")
+        parser.add_argument("--background", action="store_true", help="Let the Celery workers run it; do not wait.")
         instead = parser.add_mutually_exclusive_group()
-        instead.add_argument(
-            "--resume", type=non_negative, metavar="ID", help="Continue a replay that no process runs."
-        )
+        instead.add_argument("--resume", type=non_negative, metavar="ID", help="Run a replay that has no process.")
         instead.add_argument("--cancel", type=non_negative, metavar="ID", help="Stop a replay after the current chunk.")
-        instead.add_argument("--list", action="store_true", help="List the group's replays, newest first.")
+        instead.add_argument("--list", action="store_true", help="List the replays of the group, newest first.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
@@ -77,20 +71,17 @@ class Command(OperatorCommand):
             return None
         if options["resume"] is not None:
             return self._follow(options["resume"], options)
-        reason = reason_of(options)
+        request = request_of(options)
         if options["dead_letters"] is not None:
-            self._requeue(options, reason)
+            self._requeue(options, request)
             return None
         wanted = _wanted(options)
-        actor = Actor.of_operating_system()
-        plans = requests.preview(wanted, actor)
+        plans = requests.preview(wanted, request.actor)
         if not options["execute"]:
             self._dry_run(plans, options)
             return None
         seen = [Wanted(w.checkpoint_id, w.offsets, p.counted) for w, p in zip(wanted, plans, strict=True)]
-        replay = requests.begin(
-            seen, actor=actor, reason=reason, source=Source.COMMAND, records_per_second=options["rate"]
-        )
+        replay = requests.begin(seen, request, records_per_second=options["rate"])
         if options["background"]:
             dispatch_replay(replay.pk)
             self._show(replay, options)
@@ -98,42 +89,42 @@ class Command(OperatorCommand):
         return self._follow(replay.pk, options)
 
     def _cancel(self, replay_id: int, options: Mapping[str, Any]) -> None:
-        actor, reason = Actor.of_operating_system(), reason_of(options)
+        request = request_of(options)
         if options["execute"]:
-            self._show(requests.cancel(replay_id, actor=actor, reason=reason, source=Source.COMMAND), options)
+            self._show(requests.cancel(replay_id, request), options)
             return
-        text = requests.preview_cancel(replay_id, actor)
+        text = requests.preview_cancel(replay_id, request.actor).text
+        advice = "Dry run: nothing was changed. Add --execute --reason 'why'."
         self.emit(
             {"executed": False, "id": replay_id, "detail": text},
-            lambda console: console.print(f"{text}\n{DRY_RUN}"),
+            lambda console: console.print(f"{text}\n{advice}"),
             as_json=options["json"],
         )
 
-    def _requeue(self, options: Mapping[str, Any], reason: str) -> None:
-        """Requeue dead letters partition by partition: an error in one leaves the others unchanged."""
-        _refuse_with_dead_letters(options)
-        actor = Actor.of_operating_system()
+    def _requeue(self, options: Mapping[str, Any], request: Request) -> None:
+        """Each partition in scope separately: a partition that fails changes nothing in the others."""
+        _refuse_beside_dead_letters(options)
         items = []
         for row in in_scope(options["group"], options["topic"], everything=options["all"]):
             chosen = DeadLetterFilter(row.group_id, row.topic, row.partition, options["dead_letters"])
             if not chosen.rows().exists():
                 continue
-            shown = dead_letters.preview(dead_letters.REQUEUE, chosen, actor)
-            item = {"partition": f"{row.topic}-{row.partition}", "detail": shown.text, "changed": 0}
+            shown = dead_letters.preview(dead_letters.REQUEUE, chosen, request.actor)
+            item = {"partition": row.name, "detail": shown.text, "changed": 0}
             if options["execute"] and shown.will_change:
-                done = dead_letters.resolve(
-                    dead_letters.REQUEUE, shown.ids, actor=actor, reason=reason, source=Source.COMMAND
-                )
+                done = dead_letters.resolve(dead_letters.REQUEUE, shown.ids, request)
                 item["changed"] = done.changed
             items.append(item | {"matched": len(shown.ids), "still_fail": shown.still_fail})
         if not items:
-            raise RefusedError("No matching pending dead letters. Nothing was changed.")
+            raise RefusedError("No pending dead letter matches; nothing was changed.")
         data = {"executed": options["execute"], "items": items}
 
         def show(console: Console) -> None:
             for item in items:
                 console.print(escape(f"{item['partition']}: {item['detail']}"))
-            console.print("Done." if options["execute"] else DRY_RUN)
+            console.print(
+                "Done." if options["execute"] else "Dry run: nothing was changed. Add --execute --reason 'why'."
+            )
 
         self.emit(data, show, as_json=options["json"])
 
@@ -151,12 +142,12 @@ class Command(OperatorCommand):
                 console.print(escape(plan.text))
             if len(plans) > 20:
                 console.print(f"… and {len(plans) - 20:,} more ranges.")
-            console.print(DRY_RUN)
+            console.print("Dry run: nothing was changed. Add --execute --reason 'why' to do it.")
 
         self.emit(data, show, as_json=options["json"])
 
     def _follow(self, replay_id: int, options: Mapping[str, Any]) -> int | None:
-        """Run the replay in this process with a progress bar. Ctrl-C stops it; it can be resumed."""
+        """Run it here, with a progress bar; after Ctrl-C it can be resumed."""
         stop = threading.Event()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with (
@@ -170,12 +161,10 @@ class Command(OperatorCommand):
 
             replay = runner.run(replay_id, should_stop=stop.is_set, on_progress=show)
         if replay is None:
-            raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See replay_offsets --list.")
+            raise RefusedError(f"Replay {replay_id} has ended, or another process runs it. See --list.")
         self._show(replay, options)
         if replay.status == Replay.Status.RUNNING:
-            self.stderr.write(
-                f"Stopped. The recovery manager continues it; to continue it here, use --resume {replay_id}."
-            )
+            self.stderr.write(f"Stopped. Resume it with --resume {replay_id}; the recovery manager resumes it, too.")
         return None if replay.status == Replay.Status.DONE else EXIT_AIM_NOT_MET
 
     def _show(self, replay: Replay, options: Mapping[str, Any]) -> None:
@@ -195,7 +184,7 @@ class Command(OperatorCommand):
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop`. The caller's handlers are restored afterwards."""
+    """INT and TERM set `stop`; the former handlers are restored afterwards."""
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -206,53 +195,51 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 def _show(console: Console, item: Mapping[str, Any]) -> None:
     share = f"{item['done_offsets']:,} of {item['total_offsets']:,} offsets"
-    rate = f", {item['offsets_per_second']:,.0f} offsets/s" if item["offsets_per_second"] else ""
+    rate = f", {item['offsets_per_second']:,.0f} per second" if item["offsets_per_second"] else ""
     eta = f", {item['eta_seconds']:,.0f} s left" if item["eta_seconds"] else ""
     console.print(escape(f"Replay {item['id']} {item['status']}: {share}{rate}{eta}. {item['detail']}"))
 
 
-def _refuse_with_dead_letters(options: Mapping[str, Any]) -> None:
-    """Refuse range options with `--dead-letters`: they would be ignored, and more would be counted than named."""
+def _refuse_beside_dead_letters(options: Mapping[str, Any]) -> None:
+    """Options that select offsets do not select dead letters: ignored, they would count more than was asked for."""
     names = ("offsets", "since", "until", "status", "rate", "background")
-    conflicting = [f"--{name}" for name in names if options[name]]
-    if conflicting:
+    beside = [f"--{name}" for name in names if options[name]]
+    if beside:
         raise RefusedError(
-            f"--dead-letters cannot be combined with {', '.join(conflicting)}. To requeue single dead letters, use "
-            "`dead_letters --requeue --id ID`."
+            f"--dead-letters cannot be combined with {', '.join(beside)}: it requeues all pending ones in scope, "
+            "or those of one error code. For single ones use `dead_letters --requeue --id ID`."
         )
 
 
-def _timestamp_ms(option: str, text: str | None) -> int | None:
-    """Parse an option's timestamp into milliseconds. Raises RefusedError."""
+def _moment(option: str, text: str | None) -> int | None:
+    """In milliseconds. Raises RefusedError."""
     if not text:
         return None
-    timestamp = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
-    if timestamp > datetime.now(UTC).timestamp() * 1000:
-        raise RefusedError(f"--{option} {text!r} is in the future. Use a time in the past, or omit the option.")
-    return timestamp
+    moment = reset_targets.timestamp_ms(text, datetime.max.replace(tzinfo=UTC))
+    if moment > datetime.now(UTC).timestamp() * 1000:
+        raise RefusedError(f"--{option} {text!r} is in the future. Use a time in the past, or omit it.")
+    return moment
 
 
 def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
-    """The ranges that the options select. Raises RefusedError."""
+    """What the options name. Raises RefusedError."""
     rows = in_scope(options["group"], options["topic"], everything=options["all"])
-    since, until = _timestamp_ms("since", options["since"]), _timestamp_ms("until", options["until"])
+    since, until = _moment("since", options["since"]), _moment("until", options["until"])
     if since is not None and until is not None and since >= until:
         raise RefusedError("--since must be before --until.")
     kinds = [RangeKind(name) for name in options["status"] or ()]
     within = selection.of_window(rows, since, until) if since is not None or until is not None else None
     if options["offsets"]:
         if len(rows) > 1:
-            raise RefusedError(
-                f"--offsets applies to one partition, but {len(rows)} are selected. Use --topic TOPIC:0."
-            )
+            raise RefusedError(f"--offsets needs one partition, not {len(rows)}. Use --topic TOPIC:0.")
         named = [parse_range(text) for text in options["offsets"]]
         if within is not None or kinds:
-            raise RefusedError("Use either --offsets, or --since, --until and --status.")
+            raise RefusedError("Use either --offsets, or --since, --until and --status; not both.")
         return [Wanted(rows[0].pk, offsets) for offsets in named]
     if within is not None and not kinds:
         return [Wanted(row_id, offsets) for row_id, ranges in within.items() for offsets in ranges]
-    wanted = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
-    if not wanted:
-        names = ", ".join(kinds or [RangeKind.FAILED])
-        raise RefusedError(f"No {names} offsets in this scope. Nothing to replay.")
-    return wanted
+    found = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
+    if not found:
+        words = ", ".join(kinds or [RangeKind.FAILED])
+        raise RefusedError(f"The ledger holds no {words} offsets there. Nothing to replay.")
+    return found

@@ -1,4 +1,4 @@
-"""`manage.py reset_offsets`: seek partitions, with the options of kafka-consumer-groups, even while they run."""
+"""`manage.py reset_offsets`: the options of kafka-consumer-groups, on a group that may be running."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from django.core.management.base import CommandParser
 from rich.markup import escape
 
 from offsets.actions import moves, undo
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Request
 from offsets.actions.move_plans import MoveKind, clamped
 from offsets.actions.moves import Log, Move
 from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management import reset_targets
-from offsets.management.base import DRY_RUN, non_negative
+from offsets.management.base import non_negative
 from offsets.management.moves import MoveCommand
-from offsets.management.scope import add_execute, add_scope, in_scope, reason_of
+from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import PartitionCheckpoint
 from offsets.types import TopicPartition
 
@@ -27,58 +27,56 @@ _MAX_FILE_BYTES = 16 * 1024 * 1024
 
 class Command(MoveCommand):
     help = (
-        "Seek partitions of a group, running or not. Dry run unless --execute is given. Under exactly_once, offsets "
-        "that are read again are deduplicated; uncounted offsets that a forward seek passes are recorded as skipped."
+        "Seek the partitions of a group, running or not. A dry run unless --execute. Under exactly_once, offsets that "
+        "are read again are not counted again; a seek forward records the offsets between as skipped."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         add_scope(parser)
         where = parser.add_mutually_exclusive_group(required=True)
-        where.add_argument("--to-offset", type=non_negative, metavar="N", help="This offset.")
-        where.add_argument("--to-earliest", action="store_true", help="The log start.")
-        where.add_argument("--to-latest", action="store_true", help="The log end.")
-        where.add_argument("--to-current", action="store_true", help="The current next offset; useful with --export.")
-        where.add_argument("--shift-by", type=int, metavar="N", help="Forward by N, or backward with a minus sign.")
+        where.add_argument("--to-offset", type=non_negative, metavar="N")
+        where.add_argument("--to-earliest", action="store_true", help="The start of the log.")
+        where.add_argument("--to-latest", action="store_true", help="The end of the log.")
+        where.add_argument("--to-current", action="store_true", help="The current offset; useful with --export.")
+        where.add_argument("--shift-by", type=int, metavar="N", help="By N offsets; negative: backward.")
         where.add_argument(
-            "--to-datetime", metavar="TIMESTAMP", help="First record at or after this time. ISO 8601 with a zone."
+            "--to-datetime", metavar="MOMENT", help="First record since this time: ISO 8601 with a zone."
         )
-        where.add_argument("--by-duration", metavar="DURATION", help="First record within this duration, e.g. P1DT2H.")
-        where.add_argument("--from-file", metavar="CSV", help="topic,partition,offset per line; - for standard input.")
-        where.add_argument("--undo", metavar="ID", help="Undo an action, or a change of several partitions.")
+        where.add_argument("--by-duration", metavar="P1DT2H", help="First record within this duration.")
+        where.add_argument("--from-file", metavar="CSV", help="Lines of topic,partition,offset; - for standard input.")
+        where.add_argument("--undo", metavar="ID", help="Undo an action, or a change of several.")
         parser.add_argument("--export", metavar="CSV", help="Write the targets to a file; - for standard output.")
         add_execute(parser)
 
     def run(self, **options: Any) -> int | None:
-        reason = reason_of(options)
+        request = request_of(options)
         if options["undo"]:
-            return self._undo(options, reason)
-        rows, targets = self._scope_and_targets(options)
+            return self._undo(options, request)
+        rows, places = self._places(options)
         logs = moves.logs_of(rows)
-        wanted, warnings = _clamped(rows, targets, logs)
+        wanted, warnings = _clamped(rows, places, logs)
         if options["export"]:
             self._export(options["export"], {_tp(row): move.target for row, move in zip(rows, wanted, strict=True)})
             if not options["execute"]:
                 return None
-        # Keep halted partitions that do not move: a seek to the same offset can lift the halt.
+        # A seek to the current offset may end a halt; a partition that neither moves nor is halted is left out.
         wanted = [m for row, m in zip(rows, wanted, strict=True) if m.target != row.next_offset or row.halt_reason]
         if not wanted:
-            warnings = [*warnings, "All partitions are already at the target. Nothing to do."]
+            warnings = [*warnings, "Every partition is already there. Nothing to do."]
         self.show_and_apply(
             MoveKind.SEEK,
             wanted,
             group=options["group"],
-            reason=reason,
+            request=request,
             execute=options["execute"] and bool(wanted),
             as_json=options["json"],
             warnings=warnings,
         )
         return None
 
-    def _scope_and_targets(
-        self, options: Mapping[str, Any]
-    ) -> tuple[list[PartitionCheckpoint], dict[TopicPartition, int]]:
-        """The partitions in scope and their targets, not yet clamped to the log."""
+    def _places(self, options: Mapping[str, Any]) -> tuple[list[PartitionCheckpoint], dict[TopicPartition, int]]:
+        """The partitions in scope, and the target of each, not yet clamped to the log."""
         if options["from_file"]:
             listed = reset_targets.read_csv(_read(options["from_file"]), options["group"])
             scopes = [f"{tp.topic}:{tp.partition}" for tp in listed]
@@ -86,28 +84,27 @@ class Command(MoveCommand):
         rows = in_scope(options["group"], options["topic"], everything=options["all"])
         return rows, _targets(options, rows)
 
-    def _export(self, name: str, targets: Mapping[TopicPartition, int]) -> None:
-        text = reset_targets.write_csv(targets)
+    def _export(self, name: str, places: Mapping[TopicPartition, int]) -> None:
+        text = reset_targets.write_csv(places)
         if name == "-":
             self.stdout.write(text, ending="")
             return
         try:
             Path(name).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise RefusedError(f"Cannot write {name}: {error.strerror}.") from error
+            raise RefusedError(f"{name} cannot be written: {error.strerror}.") from error
 
-    def _undo(self, options: Mapping[str, Any], reason: str) -> int | None:
-        actor = Actor.of_operating_system()
+    def _undo(self, options: Mapping[str, Any], request: Request) -> int | None:
         undone = undo.find(options["undo"])
-        texts = undo.texts(undone, actor)
-        done = undo.undo(undone, actor=actor, reason=reason, source=Source.COMMAND) if options["execute"] else []
+        texts = undo.texts(undone, request.actor)
+        done = undo.undo(undone, request) if options["execute"] else []
         data = {
             "action": "undo",
             "executed": options["execute"],
             "change_id": str(done[0].change_id) if done and done[0].change_id else None,
             "items": [{"undoes": action.pk, "detail": text} for action, text in zip(undone, texts, strict=True)],
         }
-        last = "Done." if done else DRY_RUN
+        last = "Done." if done else "Dry run: nothing was changed. Add --execute --reason 'why' to do it."
         self.emit(data, lambda console: console.print(escape("\n".join([*texts, last]))), as_json=options["json"])
         return None
 
@@ -135,21 +132,18 @@ def _targets(options: Mapping[str, Any], rows: Sequence[PartitionCheckpoint]) ->
 
 
 def _clamped(
-    rows: Sequence[PartitionCheckpoint], targets: Mapping[TopicPartition, int], logs: Mapping[int, Log]
+    rows: Sequence[PartitionCheckpoint], places: Mapping[TopicPartition, int], logs: Mapping[int, Log]
 ) -> tuple[list[Move], list[str]]:
-    """Clamp targets to the logs, as kafka-consumer-groups does. Explicit targets outside get a warning."""
+    """Clamp each target to its log, as kafka-consumer-groups does; with a warning for an explicit target."""
     wanted, warnings = [], []
     for row in rows:
-        if row.pk not in logs or _tp(row) not in targets:
-            raise RefusedError(
-                f"Cannot read the log bounds of {_tp(row)}: the topic was deleted, or the partition has no leader. "
-                "Nothing was changed."
-            )
-        asked, bounds = targets[_tp(row)], logs[row.pk].bounds
+        if row.pk not in logs or _tp(row) not in places:
+            raise RefusedError(f"Cannot read the log bounds of {_tp(row)}: the topic was deleted, or it has no leader.")
+        asked, bounds = places[_tp(row)], logs[row.pk].bounds
         target = clamped(asked, bounds)
         if target != asked and asked not in (0, reset_targets.MAX_OFFSET):
             warnings.append(
-                f"{_tp(row)}: {asked:,} is outside the log ({bounds.start:,} to {bounds.end:,}). Using {target:,}."
+                f"{_tp(row)}: {asked:,} is outside of the log ({bounds.start:,} to {bounds.end:,}); using {target:,}."
             )
         wanted.append(Move(row.pk, target))
     return wanted, warnings
@@ -162,7 +156,7 @@ def _read(name: str) -> str:
             raise RefusedError(f"{name} is larger than {_MAX_FILE_BYTES >> 20} MiB.")
         return raw.decode("utf-8-sig")
     except OSError as error:
-        raise RefusedError(f"Cannot read {name}: {error.strerror}.") from error
+        raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise RefusedError(f"{name} is not UTF-8 text.") from None
 

@@ -3,5 +3,5 @@ from offsets.management.desired_state import DesiredStateCommand
 
 
 class Command(DesiredStateCommand):
-    help = "Resume paused partitions. Workers continue at the next offset within a heartbeat."
+    help = "Resume paused partitions: their workers continue from the next offset within a heartbeat."
     kind = ActionKind.RESUME

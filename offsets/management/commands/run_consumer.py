@@ -15,23 +15,21 @@ from offsets.processing.worker import WorkerOptions, WorkerSummary, run_worker
 
 class Command(OperatorCommand):
     help = (
-        "Run one worker in the foreground. Ctrl-C and SIGTERM finish and commit the current batch; a second signal "
-        "ends the process at once, and nothing is lost or counted twice then either."
+        "Consume, count and commit in the foreground until Ctrl-C or SIGTERM, which finish and commit the current "
+        "batch. A second signal ends the process at once; even then nothing is lost or counted twice."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--topic", action="append", help="Topic to consume. Repeatable. Default: ENGAGEMENT_TOPIC.")
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (default: %(default)s).")
-        parser.add_argument(
-            "--semantics", default=settings.PROCESSING_SEMANTICS, help="Semantics (default: %(default)s)."
-        )
-        parser.add_argument("--store", default=settings.OFFSET_STORE, help="Offset store (default: %(default)s).")
+        parser.add_argument("--topic", action="append", help="Topic to consume; repeatable. Default: ENGAGEMENT_TOPIC.")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group.")
+        parser.add_argument("--semantics", default=settings.PROCESSING_SEMANTICS)
+        parser.add_argument("--store", default=settings.OFFSET_STORE)
         parser.add_argument(
             "--exit-when-caught-up",
             action="store_true",
-            help="Stop once the log ends seen at the start are committed by the group. Exits with 1 if a partition is "
-            "paused or halted, or a batch failed.",
+            help="Exit once the log ends at startup are committed; exit 1 if a partition is paused or halted, or a "
+            "batch could not be applied.",
         )
 
     def run(self, **options: Any) -> int | None:
@@ -61,11 +59,11 @@ class Command(OperatorCommand):
 
 def _show(console: Console, summary: WorkerSummary) -> None:
     rate = f", {summary.events_per_second:,.0f} events/s" if summary.events_per_second else ""
-    deduplicated = f"; {summary.deduplicated:,} deduplicated" if summary.deduplicated else ""
+    again = f"; {summary.deduplicated:,} re-read, already counted" if summary.deduplicated else ""
     failed = summary.failed_batches
     console.print(
         f"{summary.worker_id} counted {summary.events:,} events in {summary.commits:,} commits "
-        f"({summary.seconds:.1f} s{rate}){deduplicated}; {summary.dead_letters:,} dead letters, "
-        f"{summary.fenced_commits:,} fenced commits."
-        + (f" {summary.failed_batches:,} failed batches: see offsets_status." if failed else "")
+        f"({summary.seconds:.1f} s{rate}){again}; {summary.dead_letters:,} dead letters, "
+        f"{summary.fenced_commits:,} rejected commits."
+        + (f" {summary.failed_batches:,} batches could not be applied: see offsets_status." if failed else "")
     )

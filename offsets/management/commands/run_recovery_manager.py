@@ -1,4 +1,4 @@
-"""`manage.py run_recovery_manager`: the recovery manager in the foreground, without Celery or Redis."""
+"""`manage.py run_recovery_manager`: the recovery manager in the foreground; it watches without Celery or Redis."""
 
 import json
 import logging
@@ -31,17 +31,17 @@ ALERT_SECONDS = 2.0
 
 class Command(OperatorCommand):
     help = (
-        "Check all partitions and workers every second: open and close incidents, fence dead workers, evict stuck "
-        "ones, and replay failed ranges. Several may run; one leads and the others stand by. Ctrl-C stops it."
+        "Check the group each second: assess every partition and worker, open and close incidents, fence dead workers, "
+        "evict stuck ones, replay failed ranges. Several may run: one leads, the others stand by. Stop with Ctrl-C."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (default: %(default)s).")
+        parser.add_argument("--group", default=settings.ENGAGEMENT_GROUP, help="Consumer group (%(default)s).")
         parser.add_argument(
             "--run-replays",
             action="store_true",
-            help="Run replays in this process, one at a time, instead of sending them to the Celery workers.",
+            help="Run replays in this process, one after the other, instead of sending them to the Celery workers.",
         )
         parser.add_argument("--once", action="store_true", help="Run one tick and print the result.")
 
@@ -57,7 +57,7 @@ class Command(OperatorCommand):
             waiting: set[int] = set()
 
             def run_here(replay_id: int) -> None:
-                # The manager dispatches a waiting replay again every few seconds.
+                # The manager dispatches it again every few seconds while it runs.
                 if replay_id not in waiting:
                     waiting.add(replay_id)
                     pool.submit(_run_replay, replay_id, stop).add_done_callback(lambda _: waiting.discard(replay_id))
@@ -66,22 +66,22 @@ class Command(OperatorCommand):
             manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
             try:
                 while True:
-                    self._print(manager.tick(), options)
+                    self._report(manager.tick(), options)
                     if options["once"] or stop.wait(TICK_SECONDS):
                         break
             finally:
                 stop.set()
                 _release(manager)
 
-    def _print(self, tick: Tick, options: dict[str, Any]) -> None:
-        """With --json one line per tick; as text only with --once."""
+    def _report(self, tick: Tick, options: dict[str, Any]) -> None:
+        """With --json a line for each tick; otherwise only what changes."""
         if options["json"]:
             self.stdout.write(json.dumps(asdict(tick)))
         elif options["once"]:
-            self.emit(None, lambda console: console.print(_describe(tick)), as_json=False)
+            self.emit(None, lambda console: console.print(_in_words(tick)), as_json=False)
 
 
-def _describe(tick: Tick) -> str:
+def _in_words(tick: Tick) -> str:
     if not tick.leading:
         return f"Not the leader. {tick.trouble}".strip()
     lines = [f"{name}: {status}" for name, status in tick.statuses.items()]
@@ -93,21 +93,21 @@ def _run_replay(replay_id: int, stop: threading.Event) -> None:
     try:
         runner.run(replay_id, should_stop=stop.is_set)
     except (OffsetsError, *DATABASE_LOST) as error:
-        logger.warning("Replay %d was interrupted and will be run again: %s", replay_id, error)
+        logger.warning("Replay %d will be run again: %s", replay_id, error)
     except Exception:
-        # The pool would swallow the exception.
-        logger.exception("Replay %d failed and will be run again.", replay_id)
+        # The pool would swallow it.
+        logger.exception("Replay %d failed and will be retried.", replay_id)
     finally:
         connection.close()
 
 
 def _send_alerts(stop: threading.Event) -> None:
-    """Send alerts on a separate thread: a receiver that hangs must not delay a tick."""
+    """On its own thread: a receiver that hangs must not delay a tick."""
     while not stop.wait(ALERT_SECONDS):
         try:
             notifications.send_due()
         except DATABASE_LOST as error:
-            logger.debug("Alerts delayed: database unavailable: %s", error)
+            logger.debug("Alerts are delayed: %s", error)
             connection.close()
 
 
@@ -115,4 +115,4 @@ def _release(manager: RecoveryManager) -> None:
     try:
         manager.release()
     except DATABASE_LOST as error:
-        logger.warning("Could not release the lease: %s", error)
+        logger.warning("The lease was not released: %s", error)

@@ -43,7 +43,7 @@ def test_the_admin_requeues_with_a_reason_and_tells_what_fails(lettered: list[De
     assert "Enter a reason" in client.post(LETTERS, chosen("requeue", *ids, confirmed="1", reason=" ")).content.decode()
     assert not OperatorAction.objects.exists()
     done = client.post(LETTERS, chosen("requeue", *ids, confirmed="1", reason="fixed"), follow=True)
-    assert "2 changed, 1 left as they are." in done.content.decode()
+    assert "2 changed, 1 unchanged." in done.content.decode()
     assert outcomes() == [("requeue", "applied", "omar", "admin")]
 
 
@@ -68,7 +68,7 @@ def test_the_admin_checks_for_csrf(lettered: list[DeadLetter]) -> None:
 
 
 def test_the_admin_takes_so_many_rows_at_once(lettered: list[DeadLetter], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offsets.admin.recovery.MAX_SELECTED", 2)
+    monkeypatch.setattr("offsets.admin.base.MAX_SELECTED", 2)
     client, ids = staff("omar", "operator"), [letter.pk for letter in lettered]
     page = client.post(LETTERS, chosen("discard", *ids, confirmed="1", reason="r"), follow=True)
     assert "At most 2 at once." in page.content.decode()
@@ -80,14 +80,14 @@ def test_the_admin_says_of_each_worker_what_became_of_it() -> None:
     make_worker("w-2")
     client = staff("omar", "operator")
     page = client.post(WORKERS, chosen("evict", "w-1", "w-2"))
-    assert page.content.decode().count("it owns nothing") == 2
+    assert page.content.decode().count("it owns no partitions") == 2
     Worker.objects.filter(pk="w-2").update(state="stopped")
     confirmed = chosen("evict", "w-1", "w-2", confirmed="1", reason="r")
 
     page = client.post(WORKERS, confirmed, follow=True)
 
     told = {(message.level_tag, message.message) for message in page.context["messages"]}
-    assert told == {("success", "Evicted: w-1."), ("error", "w-2 has stopped already; nothing was changed.")}
+    assert told == {("success", "Evicted: w-1."), ("error", "w-2 has already stopped; nothing was changed.")}
     assert [(outcome, source) for _, outcome, _, source in outcomes()] == [("applied", "admin"), ("refused", "admin")]
     page = client.post(WORKERS, confirmed, follow=True)
     assert {message.level_tag for message in page.context["messages"]} == {"error"}, "none of it is a success"

@@ -85,7 +85,7 @@ def test_letters_are_requeued_exactly_as_previewed(operator: Client, lettered: l
     assert statuses == {5: "counted", 6: "pending", 7: "counted", late.offset: "pending"}
     again = post(operator, "/api/dead-letters/requeue/", {"ids": shown["ids"], "reason": "again"})
     assert again.status_code == 409
-    assert "is counted already" in again.json()["error"]
+    assert "is already counted" in again.json()["error"]
     assert outcomes() == [("requeue", "applied", "olga", "api"), ("requeue", "refused", "olga", "api")]
 
 
@@ -126,7 +126,7 @@ def test_letters_that_are_no_letters_are_refused(operator: Client, ids: Any) -> 
 
 
 def test_too_many_letters_at_once_are_refused(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 3)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 3)
     answer = post(operator, "/api/dead-letters/discard/", {"ids": [1, 2, 3, 4], "reason": "r"})
     assert answer.status_code == 409
     assert "At most 3" in answer.json()["error"]

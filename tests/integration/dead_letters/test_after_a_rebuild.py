@@ -7,8 +7,8 @@ from django.db import transaction
 
 from offsets import leases, ledger
 from offsets.actions import audit, dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
-from offsets.actions.guards import Source
+from offsets.actions.dead_letter_listing import DeadLetterFilter
+from offsets.actions.guards import Request, Source
 from offsets.errors import RefusedError
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
 from offsets.recovery.manager import RecoveryManager
@@ -33,9 +33,7 @@ pytestmark = pytest.mark.django_db
 def rebuild(*, reason: str = "rebuilt") -> PartitionCheckpoint:
     """Begin the partition again at 0, as the operator's action does."""
     row = live()
-    action = audit.applied(
-        "rebuild", row, actor=OPERATOR, reason="r", source=Source.API, before={}, after={}, detail=""
-    )
+    action = audit.applied("rebuild", row, Request(OPERATOR, "r", Source.API), before={}, after={}, detail="")
     with transaction.atomic():
         return ledger.retire_and_restart(row, action=action, reason=reason, baseline=0, topic_id=row.topic_id)
 

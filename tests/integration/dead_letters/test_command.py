@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from offsets.actions import dead_letters
+from offsets.actions import dead_letter_listing, dead_letters
 from offsets.models import DeadLetter, OperatorAction
 from tests.support.dead_letters import act, assert_whole, big, partitions, read, refused, statuses
 from tests.support.page_rows import ago
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 @partitions
 def test_a_letter_is_shown_whole() -> None:
     (pk,) = read([b"\xff\x00not text"], named=[("trace", b"abc"), ("empty", None), ("raw", b"\xff")])
-    shown = dead_letters.as_json(DeadLetter.objects.get(pk=pk))
+    shown = dead_letter_listing.as_json(DeadLetter.objects.get(pk=pk))
     assert (shown["topic"], shown["partition"], shown["offset"], shown["status"]) == ("t", 0, 0, "pending")
     assert shown["value"] is None, "it is no text"
     assert base64.b64decode(shown["value_base64"]) == b"\xff\x00not text"
@@ -28,7 +28,7 @@ def test_a_letter_is_shown_whole() -> None:
     assert shown["key"] == "key"
     assert shown["headers"] == [["trace", "abc"], ["empty", None], ["raw", None]]
     DeadLetter.objects.update(value=None, headers=b"{broken")
-    shown = dead_letters.as_json(DeadLetter.objects.get(pk=pk))
+    shown = dead_letter_listing.as_json(DeadLetter.objects.get(pk=pk))
     assert (shown["value"], shown["value_base64"], shown["value_bytes"], shown["headers"]) == (None, None, None, [])
 
 
@@ -57,7 +57,7 @@ def test_the_command_lists_newest_first_and_says_how_many_there_are() -> None:
     assert data["items"][1]["status"] == "discarded"
     assert run("--status", "pending", "--topic", "t", "--partition", "0")["count"] == 2
     assert run("--group", "another") == {"count": 0, "items": []}
-    assert "2 of 3 shown. Raise --limit for more." in in_words("--limit", "2")
+    assert "2 of 3 shown; raise --limit for more." in in_words("--limit", "2")
     assert run("--show", str(ids[1]))["value"] == "nonsense"
     assert "nonsense" in in_words("--show", str(ids[1]))
 
@@ -83,9 +83,7 @@ def test_the_command_only_says_what_would_happen_unless_told_to_execute() -> Non
     assert (action.pk, action.source, action.reason) == (data["action_id"], "command", "the limit is raised")
     assert action.username.startswith("os:")
     assert_whole(share=1)
-    assert "Done: 1 changed, 0 left unchanged." in in_words(
-        "--discard", "--id", str(ids[1]), "--execute", "--reason", "r"
-    )
+    assert "Done: 1 changed, 0 unchanged." in in_words("--discard", "--id", str(ids[1]), "--execute", "--reason", "r")
     assert statuses()[1] == "discarded"
     assert run("--reopen", "--execute", "--reason", "r")["changed"] == 1
     assert statuses()[1] == "pending"
@@ -101,7 +99,7 @@ def test_the_command_only_says_what_would_happen_unless_told_to_execute() -> Non
         (["--partition", "0"], "--partition needs --topic"),
         (["--show", "987654"], "has no dead letter 987654"),
         (["--requeue", "--topic", "none"], "No dead letter matches"),
-        (["--requeue", "--id", "987654"], "There is no dead letter 987654"),
+        (["--requeue", "--id", "987654"], "Unknown or replaced dead letter 987654"),
         (["--reopen"], "No dead letter matches"),
         (["--requeue", "--status", "discarded"], "--requeue acts on pending dead letters, not on discarded ones"),
         (["--reopen", "--status", "pending"], "--reopen acts on discarded dead letters, not on pending ones"),

@@ -4,7 +4,7 @@ import pytest
 
 from offsets import ledger
 from offsets.actions import dead_letters
-from offsets.actions.dead_letters import DeadLetterFilter
+from offsets.actions.dead_letter_listing import DeadLetterFilter
 from offsets.actions.guards import Actor, ReasonError
 from offsets.errors import NotAllowedError, RefusedError
 from offsets.ledger import Baseline
@@ -43,7 +43,7 @@ def test_filters_choose_letters_in_offset_order() -> None:
     ("chosen", "says"),
     [
         (DeadLetterFilter(GROUP, topic="none"), "No dead letter matches"),
-        (DeadLetterFilter(GROUP, ids=(987654,)), "There is no dead letter 987654"),
+        (DeadLetterFilter(GROUP, ids=(987654,)), "Unknown or replaced dead letter 987654"),
         (DeadLetterFilter("another"), "No dead letter matches"),
     ],
 )
@@ -55,7 +55,7 @@ def test_it_says_where_nothing_matches(chosen: DeadLetterFilter, says: str) -> N
 
 @partitions
 def test_so_many_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 2)
+    monkeypatch.setattr(dead_letters, "MAX_DEAD_LETTERS", 2)
     ids = read([big(), big(), big()])
     with pytest.raises(RefusedError, match="More than 2 dead letters match"):
         dead_letters.preview(dead_letters.REQUEUE, PENDING, OPERATOR)
@@ -94,9 +94,9 @@ def test_it_wants_to_know_why(reason: str) -> None:
 def test_more_bytes_than_the_memory_should_hold_are_not_requeued_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = read([big(), big("like")])
     monkeypatch.setattr(dead_letters, "MAX_BYTES", 10)
-    with pytest.raises(RefusedError, match="are requeued at once; choose fewer"):
+    with pytest.raises(RefusedError, match=r"are requeued at once\. Filter by"):
         dead_letters.preview(dead_letters.REQUEUE, PENDING, OPERATOR)
-    with pytest.raises(RefusedError, match="are requeued at once; choose fewer"):
+    with pytest.raises(RefusedError, match=r"are requeued at once\. Filter by"):
         act(dead_letters.REQUEUE, ids)
     act(dead_letters.DISCARD, ids)  # needs no bytes
     assert set(DeadLetter.objects.values_list("status", flat=True)) == {"discarded"}

@@ -12,7 +12,7 @@ from analytics.models import EngagementMinute
 from analytics.processor import EngagementProcessor
 from offsets import ledger
 from offsets.actions import dead_letters, undo
-from offsets.actions.guards import Actor, Source
+from offsets.actions.guards import Actor, Request, Source
 from offsets.errors import LedgerConflictError, RefusedError
 from offsets.models import DeadLetter, JournalEntry, OperatorAction
 from tests.support.dead_letters import (
@@ -158,7 +158,7 @@ def test_what_was_requeued_is_not_requeued_again() -> None:
     act(dead_letters.REQUEUE, ids[:1])
 
     for again in (ids[:1], ids):
-        with pytest.raises(RefusedError, match=r"\(t-0 offset 0\) is counted already; nothing was changed"):
+        with pytest.raises(RefusedError, match=r"\(t-0 offset 0\) is already counted; nothing was changed"):
             act(dead_letters.REQUEUE, again)
 
     assert_whole(share=1)
@@ -205,12 +205,12 @@ def test_a_discarded_letter_is_never_counted_and_can_be_reopened() -> None:
     assert (letter.status, letter.action_id) == ("discarded", done.action.pk)
     assert letter.resolved_at is not None
     for kind in (dead_letters.REQUEUE, dead_letters.DISCARD):
-        with pytest.raises(RefusedError, match="is discarded already"):
+        with pytest.raises(RefusedError, match="is already discarded"):
             act(kind, ids)
     act(dead_letters.REOPEN, ids)
     assert statuses() == {1: "pending"}
     assert DeadLetter.objects.filter(action=None, resolved_at=None).exists()
-    with pytest.raises(RefusedError, match="is pending already"):
+    with pytest.raises(RefusedError, match="is already pending"):
         act(dead_letters.REOPEN, ids)
     act(dead_letters.REQUEUE, ids)
     assert_whole(view=1, share=1)
@@ -223,15 +223,15 @@ def test_a_discard_is_undone_for_what_it_discarded_and_nothing_else() -> None:
     undone = undo.find(str(mine.action.pk))
     assert undo.texts(undone, OPERATOR) == ["Reopen 2 discarded dead letters: pending again."]
 
-    (action,) = undo.undo(undone, actor=OPERATOR, reason="too soon", source=Source.API)
+    (action,) = undo.undo(undone, Request(OPERATOR, "too soon", Source.API))
 
     assert statuses() == {0: "pending", 1: "pending", 2: "discarded"}
     assert (action.kind, action.undoes_id) == ("reopen", mine.action.pk)
     assert action.reason == "too soon"
-    with pytest.raises(RefusedError, match="was undone already"):
+    with pytest.raises(RefusedError, match="was already undone"):
         undo.find(str(mine.action.pk))
     act(dead_letters.REOPEN, ids[2:])
-    with pytest.raises(RefusedError, match="nothing is left to undo"):
+    with pytest.raises(RefusedError, match="nothing left to undo"):
         undo.texts(undo.find(str(other.action.pk)), OPERATOR)
     assert_whole()
 
@@ -242,5 +242,5 @@ def test_a_requeue_cannot_be_undone() -> None:
     with pytest.raises(RefusedError, match="cannot be undone"):
         undo.texts(undo.find(str(done.action.pk)), OPERATOR)
     with pytest.raises(RefusedError):
-        undo.undo(undo.find(str(done.action.pk)), actor=OPERATOR, reason="r", source=Source.API)
+        undo.undo(undo.find(str(done.action.pk)), Request(OPERATOR, "r", Source.API))
     assert_whole(share=1)

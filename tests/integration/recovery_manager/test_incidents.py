@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from offsets.actions import pause
-from offsets.actions.guards import Actor, Seen, Source
+from offsets.actions.guards import Actor, Request, Seen, Source
 from offsets.actions.pause import ActionKind
 from offsets.models import (
     Incident,
@@ -128,9 +128,7 @@ def test_an_incidents_timeline_tells_what_changed_and_what_was_done_about_it(
     manager.tick()
     pause.set_paused(
         *(ActionKind.PAUSE, checkpoint.pk),
-        actor=OPERATOR,
-        reason="look at it",
-        source=Source.API,
+        Request(OPERATOR, "look at it", Source.API),
         seen=Seen.of(checkpoint),
     )
     cluster.holds(950, 1000)

@@ -26,9 +26,9 @@ def test_what_is_gone_before_it_begins_is_reported_and_the_rest_is_counted(scena
     assert (plan.readable, plan.expired, plan.to_count) == ((35, 50), 25, {"skipped": 5})
     ended = run(scenario.begin(scenario.wanted(0, 50)))
     assert numbers(ended) == {"done": 15, "total": 15, "counted": 5, "deduplicated": 10, "expired": 25}
-    assert "25 offsets gone from Kafka" in ended.detail
+    assert "25 offsets no longer in Kafka" in ended.detail
     scenario.assert_counted((0, 10), (35, 50))
-    assert_refused(scenario, "Kafka does not have these offsets any more. They are lost", scenario.wanted(10, 30))
+    assert_refused(scenario, "Kafka no longer has these offsets. They are lost", scenario.wanted(10, 30))
 
 
 def test_what_is_deleted_meanwhile_is_lost_and_the_rest_is_counted(scenario: Scenario) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from analytics.metrics_store import MetricsStore
-from offsets.actions.guards import Source
+from offsets.actions.guards import Request, Source
 from offsets.models import (
     DeadLetter,
     JournalEntry,
@@ -46,7 +46,7 @@ def test_it_counts_what_was_not_counted_and_nothing_twice(scenario: Scenario) ->
     ended = run(replay)
     assert (ended.status, ended.starts) == ("done", 1)
     assert numbers(ended) == {"done": 75, "total": 75, "counted": 40, "deduplicated": 35}
-    assert ended.detail == "40 events counted, 35 left out, because they were counted."
+    assert ended.detail == "40 events counted, 35 already counted."
     assert {kind for _, _, kind in scenario.ranges()} == {"processed"}
     scenario.assert_counted((0, 85))
     after = scenario.checkpoint()
@@ -172,7 +172,7 @@ def test_it_runs_beside_a_live_worker_that_goes_on_counting(case: MakeCase) -> N
         with background(this.env, this.folder / "producer.log", "produce_events", *more) as producer:
             wait_for("it to read on", lambda: _read(this) > 3_000)
             wanted = [Wanted(r.checkpoint_id, OffsetRange(r.offsets.lower, r.offsets.upper)) for r in failed.all()]
-            replay = requests.begin(wanted, actor=ADA, reason="mended", source=Source.COMMAND)
+            replay = requests.begin(wanted, Request(ADA, "mended", Source.COMMAND))
             assert run(replay).status == "done"
             assert producer.process.wait(60) == 0, producer.output()
         wait_for("all of it to be read", lambda: _read(this) == 5_000)

@@ -72,7 +72,7 @@ def test_records_that_are_all_refused_are_no_matter_of_data(
     fails_at("RefusedByDatabase", *range(10, 40))
     ended = run(scenario.begin(scenario.wanted(0, 40)))
     assert ended.status == "failed"
-    assert ended.detail.startswith("6 records in a row were refused: ")
+    assert ended.detail.startswith("6 records in a row were rejected: ")
     assert "division by zero" in ended.detail
     assert [offset for offset, _ in scenario.letters()] == [10, 11, 12, 13, 14]
     (left,) = LedgerRange.objects.filter(kind="failed")

@@ -273,7 +273,7 @@ def test_a_rebuilt_checkpoint_takes_no_replay_any_more(scenario: Scenario) -> No
     wanted = scenario.wanted(0, 30)
     replay = scenario.begin(wanted)
     scenario.rebuild()
-    assert_refused(scenario, "was retired .rebuilt.; act on the live one", wanted)
+    assert_refused(scenario, "was retired .rebuilt.; use the live one", wanted)
     ended = run(replay)
     assert ended.status == "failed"
     assert "its checkpoint was retired (rebuilt)" in ended.detail
