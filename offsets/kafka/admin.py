@@ -1,4 +1,4 @@
-"""Reads topics, their ids and log bounds from the cluster, each for all partitions in one request."""
+"""Queries to the cluster: topics, topic ids and log bounds, for all partitions in one request."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LogBounds:
-    """`start` = log_start_offset; `end` = the end a read_committed reader can reach."""
+    """`start` is the log start; `end` is the end that a read_committed reader can reach."""
 
     start: int
     end: int
@@ -37,21 +37,21 @@ class TopicDescription:
 
 
 class KafkaAdmin:
-    """Short requests with one timeout. Create it after fork; safe to use from several threads.
+    """Cluster queries with one timeout. Create it after a fork; it may be used from several threads.
 
-    Raises ServiceUnavailableError when the cluster does not answer in time.
+    Raises ServiceUnavailableError if the cluster does not answer in time.
     """
 
     def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
         self._client = AdminClient(client_config())
         self._timeout = timeout_seconds
-        #: Whether a topic that was deleted has been asked for: from then on the topics are checked first.
+        #: Set after a query for a missing topic: later queries first check which topics exist.
         self._careful = False
 
     def describe_topics(
         self, topics: Iterable[str], *, timeout_seconds: float | None = None
     ) -> dict[str, TopicDescription]:
-        """Descriptions of those of `topics` that exist; a missing one is left out."""
+        """Describe those of `topics` that exist."""
         names = sorted(set(topics))
         if not names:
             return {}
@@ -68,12 +68,12 @@ class KafkaAdmin:
         return descriptions
 
     def describe_topic(self, topic: str) -> TopicDescription:
-        """Raises TopicNotFoundError, naming the topic."""
+        """Describe one topic. Raises TopicNotFoundError with its name."""
         try:
             return self.describe_topics([topic])[topic]
         except KeyError:
             raise TopicNotFoundError(
-                f"Topic {topic!r} does not exist on this cluster. Create it, or name another with --topic."
+                f"Topic {topic!r} does not exist in this cluster. Create it, or choose another with --topic."
             ) from None
 
     def partitions(self, topic: str) -> list[int]:
@@ -82,7 +82,7 @@ class KafkaAdmin:
     def log_bounds(
         self, partitions: Iterable[TopicPartition], *, timeout_seconds: float | None = None
     ) -> dict[TopicPartition, LogBounds]:
-        """Bounds of each partition that exists; those that do not (or have no leader) are left out."""
+        """Log bounds of the partitions, without those that do not exist or have no leader."""
         wanted = sorted(set(partitions))
         timeout = timeout_seconds or self._timeout
         if self._careful:
@@ -90,7 +90,7 @@ class KafkaAdmin:
         try:
             return self._bounds(wanted, timeout)
         except ServiceUnavailableError:
-            # One deleted topic can make the whole request time out.
+            # A deleted topic can make the whole query time out.
             known = self._existing(wanted, timeout)
             self._careful = len(known) < len(wanted)
             if not self._careful:
@@ -107,15 +107,15 @@ class KafkaAdmin:
         return {tp: LogBounds(starts[tp], ends[tp]) for tp in wanted if tp in starts and tp in ends}
 
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """The first offset of each partition whose record is not older than `timestamp_ms`; the end where none is."""
+        """The first offset at or after `timestamp_ms` in each partition; the log end if there is none."""
         wanted = sorted(set(partitions))
         offsets = self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
-        late = [tp for tp, offset in offsets.items() if offset < 0]
-        ends = self._offsets(late, OffsetSpec.latest(), self._timeout)
+        missing = [tp for tp, offset in offsets.items() if offset < 0]
+        ends = self._offsets(missing, OffsetSpec.latest(), self._timeout)
         return {tp: ends.get(tp, offset) if offset < 0 else offset for tp, offset in offsets.items()}
 
     def retention_seconds(self, topics: Iterable[str]) -> dict[str, float]:
-        """The retention of each topic; topics without a limit, or only compacted, are left out."""
+        """The retention of each topic, without topics that have unlimited retention or are only compacted."""
         wanted = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in sorted(set(topics))]
         if not wanted:
             return {}
@@ -131,12 +131,12 @@ class KafkaAdmin:
         return retentions
 
     def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """What an existing consumer group has committed to Kafka; partitions without a commit are left out."""
+        """The offsets that a consumer group has committed to Kafka, without partitions that have none."""
         committed = committed_offsets(group_id, set(partitions), self._timeout)
         return {tp: stored.next_offset for tp, stored in committed.items()}
 
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
-        """Create a topic with the cluster's default replication. False when it exists already."""
+        """Create a topic with the cluster's default replication. False if it already exists."""
         new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
         future = self._client.create_topics([new], request_timeout=self._timeout)[topic]
         try:

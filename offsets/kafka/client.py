@@ -1,5 +1,5 @@
-"""The consumer, reduced to what the pipeline uses. One thread owns it: every method but `wakeup`-free reads waits
-for a running `consume()`.
+"""The Kafka consumer, reduced to what the pipeline uses. One thread owns it, because most calls block while
+`consume()` runs.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ PartitionsCallback = Callable[[list[TopicPartition]], None]
 
 
 class FatalClientError(OffsetsError):
-    """The client can never work again in this process (a fenced static member, a fatal protocol error)."""
+    """The client cannot recover in this process: its static member was fenced, or a fatal protocol error occurred."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartAt:
-    """Where to begin reading; `leader_epoch` lets the broker notice a truncated log."""
+    """Where to start reading. With `leader_epoch` the broker can detect a truncated log."""
 
     offset: int
     leader_epoch: int | None = None
@@ -34,7 +34,7 @@ class StartAt:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The result of one `consume()`. `out_of_range` are partitions whose position the log does not hold."""
+    """The result of one `consume()`. `out_of_range` are partitions whose position is outside the log."""
 
     records: Mapping[TopicPartition, list[KafkaRecord]]
     out_of_range: frozenset[TopicPartition]
@@ -45,10 +45,10 @@ NOTHING = Fetched({}, frozenset(), 0)
 
 
 class KafkaClient:
-    """A group member under manual assignment.
+    """A group member with manual assignment.
 
-    The callbacks run inside `consume()` and `close()`, on the calling thread. They must not raise; `on_assign`
-    must end in `assign()` with what was claimed (`{}` for nothing), or librdkafka assigns everything by itself.
+    The callbacks run in `consume()` and `close()`, on the calling thread, and must not raise. `on_assign` must call
+    `assign()` with the claimed partitions, even if there are none; otherwise librdkafka assigns all of them.
     """
 
     def __init__(self, group_id: str, client_id: str, instance_id: str = "") -> None:
@@ -56,7 +56,7 @@ class KafkaClient:
             consumer_config(group_id, client_id, instance_id)
             | {"error_cb": self._on_error, "on_commit": self._on_commit}
         )
-        #: Called with the broker's answer to `commit`: the partitions it did not take, with the reason.
+        #: Called with the broker's answer to `commit`: the failed partitions with the reason.
         self.on_commit_answer: Callable[[dict[TopicPartition, str]], None] = lambda failed: None
         self._fatal: str | None = None
         self._only_topic = ""
@@ -79,28 +79,28 @@ class KafkaClient:
         )
 
     def consume(self, max_records: int, timeout_seconds: float) -> Fetched:
-        """Fetch, and serve callbacks. Raises FatalClientError."""
+        """Fetch records and run callbacks. Raises FatalClientError."""
         messages = self._consumer.consume(max_records, timeout_seconds)
         if self._fatal:
-            raise FatalClientError(f"The Kafka client failed permanently: {self._fatal}. Restart the worker.")
+            raise FatalClientError(f"Fatal Kafka client error: {self._fatal}. Restart the worker.")
         if not messages:
             return NOTHING
-        return self._sorted(messages)
+        return self._by_partition(messages)
 
-    def _sorted(self, messages: Sequence[Message]) -> Fetched:
-        """Records by partition. Messages come in runs of one partition, so look the list up once a run.
+    def _by_partition(self, messages: Sequence[Message]) -> Fetched:
+        """Group records by partition. Messages arrive in runs of one partition, so the list is looked up once per run.
 
-        The cost of fetching is calls per message: the topic is asked for only where there are several.
+        Calls per message dominate the cost of fetching, so the topic is read only if there are several.
         """
         records: dict[TopicPartition, list[KafkaRecord]] = {}
         out_of_range: set[TopicPartition] = set()
         topic = self._only_topic
         run: tuple[str, int] = ("", -1)
-        unplaced: list[KafkaRecord] = []
-        append = unplaced.append
+        no_partition: list[KafkaRecord] = []
+        append = no_partition.append
         for message in messages:
             if (error := message.error()) is not None:
-                self._sort_error(error, message, out_of_range)
+                self._handle_error(error, message, out_of_range)
                 continue
             place = (topic or message.topic(), message.partition())
             if place != run:
@@ -109,37 +109,39 @@ class KafkaClient:
             append(message)
         return Fetched(records, frozenset(out_of_range), len(messages))
 
-    def _sort_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
+    def _handle_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
         if error.fatal():
-            raise FatalClientError(f"The Kafka client failed permanently: {error.str()}. Restart the worker.")
+            raise FatalClientError(f"Fatal Kafka client error: {error.str()}. Restart the worker.")
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             out_of_range.add(TopicPartition(message.topic(), message.partition()))
         else:
             logger.warning("Kafka: %s-%s: %s", message.topic(), message.partition(), error.str())
 
     def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Valid positions only: right after an assignment or a seek there is none (-1001)."""
-        asked = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions]
-        if not asked:
+        """Current positions. Partitions without one, just after an assignment or seek, are omitted."""
+        wanted = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions]
+        if not wanted:
             return {}
         return {
-            TopicPartition(tp.topic, tp.partition): tp.offset for tp in self._consumer.position(asked) if tp.offset >= 0
+            TopicPartition(tp.topic, tp.partition): tp.offset
+            for tp in self._consumer.position(wanted)
+            if tp.offset >= 0
         }
 
     def assign(self, starts: Mapping[TopicPartition, StartAt]) -> None:
-        """Add to the assignment with explicit offsets."""
+        """Add partitions to the assignment, with explicit offsets."""
         self._consumer.incremental_assign([_theirs(tp, start) for tp, start in starts.items()])
 
     def unassign(self, partitions: Iterable[TopicPartition], *, in_callback: bool = False) -> None:
-        """Remove from the assignment; partitions that are not in it are ignored.
+        """Remove partitions from the assignment. Partitions that are not in it are ignored.
 
-        In a revoke or lost callback it must be called even for nothing: otherwise the client removes what the callback
-        named, fails where that was removed before, and waits without end for a call that never comes.
+        A revoke or lost callback must call it even without partitions. Otherwise the client removes the callback's
+        partitions itself, fails if they were removed before, and then blocks indefinitely.
         """
         assigned = self.assignment()
-        gone = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions if tp in assigned]
-        if gone or in_callback:
-            self._consumer.incremental_unassign(gone)
+        removed = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions if tp in assigned]
+        if removed or in_callback:
+            self._consumer.incremental_unassign(removed)
 
     def assignment(self) -> set[TopicPartition]:
         return set(_ours(self._consumer.assignment()))
@@ -152,37 +154,37 @@ class KafkaClient:
 
     @staticmethod
     def _each(change: Callable[[list[KafkaTopicPartition]], object], partitions: Iterable[TopicPartition]) -> None:
-        """A partition that was revoked meanwhile makes librdkafka refuse; the rest must still change."""
+        """Change partitions one by one: librdkafka rejects a revoked one, and the others must still change."""
         for tp in partitions:
             with contextlib.suppress(KafkaException):
                 change([KafkaTopicPartition(tp.topic, tp.partition)])
 
     def commit(self, offsets: Mapping[TopicPartition, StoredOffset]) -> None:
-        """Commit to the group as its member, without waiting: the answer comes with a later `consume()`.
+        """Commit as a group member without waiting. The answer arrives in a later `consume()`.
 
-        A synchronous commit has no timeout. Raises ServiceUnavailableError when it cannot even be sent.
+        A synchronous commit would have no timeout. Raises ServiceUnavailableError if the commit cannot be sent.
         """
         try:
             self._consumer.commit(
                 offsets=[
-                    KafkaTopicPartition(tp.topic, tp.partition, stored.next_offset, metadata=metadata_of(stored))
-                    for tp, stored in offsets.items()
+                    KafkaTopicPartition(tp.topic, tp.partition, offset.next_offset, metadata=metadata_of(offset))
+                    for tp, offset in offsets.items()
                 ],
                 asynchronous=True,
             )
         except KafkaException as error:
-            raise ServiceUnavailableError(f"Kafka took no offsets: {error.args[0].str()}.") from error
+            raise ServiceUnavailableError(f"Cannot commit offsets to Kafka: {error.args[0].str()}.") from error
 
     def _on_commit(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
         failed = {
-            TopicPartition(tp.topic, tp.partition): why.str()
+            TopicPartition(tp.topic, tp.partition): failure.str()
             for tp in partitions
-            if (why := tp.error or error) is not None
+            if (failure := tp.error or error) is not None
         }
         self.on_commit_answer(failed)
 
     def close(self) -> None:
-        """Leave the group; `on_revoke` runs for what is still assigned."""
+        """Leave the group. `on_revoke` is called for the assigned partitions."""
         self._consumer.close()
 
     def _on_error(self, error: KafkaError) -> None:

@@ -1,4 +1,4 @@
-"""The metadata of an offset in `__consumer_offsets`: the epoch and the worker that wrote it. Pure."""
+"""Metadata of an offset in `__consumer_offsets`: its epoch and worker. Pure."""
 
 import json
 
@@ -10,7 +10,7 @@ def metadata_of(stored: StoredOffset) -> str:
 
 
 def stored_offset(next_offset: int, metadata: str | None) -> StoredOffset:
-    """An offset with the epoch and worker of its metadata; epoch 0 where the metadata is not ours."""
+    """An offset with the epoch and worker of its metadata. Foreign metadata gives epoch 0."""
     try:
         fields = json.loads(metadata or "")
         epoch, worker = fields["epoch"], fields["worker"]

@@ -1,4 +1,4 @@
-"""Reads exactly a range of one partition, beside the group that consumes it."""
+"""Reads a range of one partition, independent of its consumers."""
 
 import secrets
 
@@ -11,25 +11,25 @@ from offsets.kafka.config import client_config
 from offsets.types import KafkaRecord, TopicPartition
 
 POLL_SECONDS = 0.5
-#: Without a record, or any other progress, for this long Kafka counts as unavailable.
+#: Without progress for this long, Kafka counts as unavailable.
 SILENCE_SECONDS = 20.0
 
 
 class OutOfRangeError(RefusedError):
-    """The log does not hold the offset any more."""
+    """The log no longer has the offset."""
 
 
 class RangeReader:
-    """A consumer that joins no group: it commits nothing and causes no rebalance. Use it from one thread.
+    """A consumer that joins no group and commits nothing. Use it from one thread.
 
-    `read_committed`, as the live workers read: what an aborted transaction wrote is never delivered.
+    Like the workers it reads `read_committed`, so records of aborted transactions are not delivered.
     """
 
     def __init__(self) -> None:
         self._consumer = Consumer(
             client_config()
             | {
-                # A consumer must name a group; it is never joined, and nothing is committed to it.
+                # Required by the client. The group is never joined, and nothing is committed to it.
                 "group.id": f"replay-{secrets.token_hex(6)}",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -42,39 +42,39 @@ class RangeReader:
             }
         )
         self._partition: TopicPartition | None = None
-        self._position = -1
+        self._next_offset = -1
 
     def read(self, tp: TopicPartition, start: int, end: int, max_records: int) -> tuple[list[KafkaRecord], int]:
-        """The records of `[start, end)` from `start` on, and the first offset that was not looked at.
+        """Read records of `[start, end)`, from `start`. Returns them with the first offset that was not read.
 
-        That is `end` once nothing is left, also where the last offsets hold no record. Raises OutOfRangeError,
+        That is `end` once the range is complete, also if its last offsets have no record. Raises OutOfRangeError,
         ServiceUnavailableError.
         """
-        if tp != self._partition or start != self._position:
-            self._partition, self._position = tp, start
+        if tp != self._partition or start != self._next_offset:
+            self._partition, self._next_offset = tp, start
             self._consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, start)])
         records: list[KafkaRecord] = []
         deadline = Deadline(SILENCE_SECONDS)
         while not deadline.expired:
-            # Not more than there can be: asked for more, the client waits for them until its timeout.
+            # Never request more records than the range can have: the client would wait for them until its timeout.
             for message in self._consumer.consume(min(max_records, end - start), POLL_SECONDS):
                 if (error := message.error()) is None:
                     records.append(message)
                 elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
                     self._partition = None
-                    raise OutOfRangeError(f"{tp}: Kafka does not have offset {self._position:,} any more.")
+                    raise OutOfRangeError(f"{tp}: Kafka no longer has offset {self._next_offset:,}.")
             wanted = [record for record in records if record.offset() < end]
-            upto = max(self._position_of(tp), records[-1].offset() + 1 if records else start)
+            upto = max(self._consumer_position(tp), records[-1].offset() + 1 if records else start)
             if wanted or upto > start:
-                # What was read past the end is read again, should it ever be wanted.
-                self._position = upto if len(wanted) == len(records) else -1
+                # Records past the end were dropped. If they are wanted later, they must be read again.
+                self._next_offset = upto if len(wanted) == len(records) else -1
                 return wanted, min(upto, end)
         raise ServiceUnavailableError(
-            f"Kafka returned no records of {tp} from offset {start:,} for {SILENCE_SECONDS:.0f} s."
+            f"Kafka returned nothing of {tp} from offset {start:,} for {SILENCE_SECONDS:.0f} s."
         )
 
-    def _position_of(self, tp: TopicPartition) -> int:
-        """The consumer's position; before the first fetch there is none (-1001)."""
+    def _consumer_position(self, tp: TopicPartition) -> int:
+        """The consumer's position; -1001 before the first fetch."""
         return int(self._consumer.position([KafkaTopicPartition(tp.topic, tp.partition)])[0].offset)
 
     def close(self) -> None:

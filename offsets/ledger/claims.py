@@ -1,4 +1,4 @@
-"""Who owns a checkpoint, and what the owner must know of it: claims, releases, halts (R1, R4, R5, R15, R16)."""
+"""Ownership of checkpoints: claims, releases, control state, halts (R1, R4, R5, R15, R16)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Where a partition that the group has never read begins."""
+    """The start of a partition that the group has never read."""
 
     topic_id: str
     offset: int
@@ -25,7 +25,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a partition is, whoever owns it; `held` is why it makes no progress: paused or halted, else empty."""
+    """A partition's progress, whoever owns it. `held` is why it does not advance: "paused", "halted" or empty."""
 
     next_offset: int
     held: str
@@ -33,7 +33,7 @@ class PartitionProgress:
 
 @dataclass(frozen=True, slots=True)
 class ControlState:
-    """The columns of a checkpoint by which its owner is controlled (R5)."""
+    """The current control columns of a checkpoint, which its owner polls (R5)."""
 
     checkpoint_id: int
     epoch: int
@@ -77,8 +77,8 @@ def known_partitions(group_id: str, topic: str) -> set[int]:
 
 
 def partition_progress(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, PartitionProgress]:
-    """Every live checkpoint of the group's topics."""
-    rows = PartitionCheckpoint.objects.live(group_id).filter(topic__in=list(topics))
+    """Progress of every live checkpoint of these topics."""
+    rows = PartitionCheckpoint.objects.filter(group_id=group_id, topic__in=list(topics), retired_at__isnull=True)
     return {
         TopicPartition(row.topic, row.partition): PartitionProgress(
             row.next_offset,
@@ -91,11 +91,11 @@ def partition_progress(group_id: str, topics: Iterable[str]) -> dict[TopicPartit
 def insert_baselines(
     group_id: str, topic: str, baselines: Mapping[int, Baseline], dimensions: Sequence[str]
 ) -> list[int]:
-    """Give partitions without a checkpoint one (R15). Returns the partitions that were inserted.
+    """Insert checkpoints for partitions that have none (R15). Returns these partitions.
 
-    The group's first claim of a topic inserts them all with `baselines`; a partition that has no row later is one
-    by which the topic grew, and starts at 0 whatever the baseline says. The transaction lock makes "first" a fact
-    when two members claim at once.
+    The group's first claim of a topic inserts all partitions with `baselines`. A partition that is missing later was
+    added to the topic since, and starts at 0 whatever its baseline. An advisory lock serializes members that claim at
+    the same time, so that only one is first.
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{group_id}\n{topic}"])
@@ -125,10 +125,10 @@ def claim(
     *,
     semantics: Semantics = Semantics.EXACTLY_ONCE,
 ) -> list[Claim]:
-    """Become the owner of those `partitions` whose rows are free to lock (R1); the others are left out for a later try.
+    """Become the owner of those `partitions` whose rows can be locked at once (R1). The caller retries the others.
 
-    Sessions of a previous owner that did not release are ended: one that was stopped in mid-transaction would
-    hold its row locks past every timeout.
+    Open transactions of previous owners that did not release are terminated: a process that is stopped within a
+    transaction would keep its row locks indefinitely.
     """
     wanted = sorted(set(partitions))
     if not wanted:
@@ -156,7 +156,7 @@ def claim(
 
 
 def _end_transactions_of(workers: Sequence[str]) -> None:
-    """Terminate open transactions of these workers' sessions, found by `application_name`."""
+    """Terminate the sessions of these workers that have an open transaction. `application_name` is the worker id."""
     if not workers:
         return
     with connection.cursor() as cursor:
@@ -168,7 +168,7 @@ def _end_transactions_of(workers: Sequence[str]) -> None:
 
 
 def release(claims: Iterable[Claim]) -> list[int]:
-    """Give up ownership where the epoch is still ours. Returns the checkpoints released."""
+    """Give up ownership where the epoch is still that of the claim. Returns the released checkpoints."""
     held = list(claims)
     if not held:
         return []
@@ -183,7 +183,7 @@ def release(claims: Iterable[Claim]) -> list[int]:
 
 
 def held_by_others(group_id: str, worker_id: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-    """Those of `partitions` whose checkpoint belongs to another worker that still sends heartbeats (R4)."""
+    """The partitions whose checkpoint is owned by another worker that still sends heartbeats (R4)."""
     wanted = sorted(set(partitions))
     if not wanted:
         return set()
@@ -206,7 +206,7 @@ def held_by_others(group_id: str, worker_id: str, partitions: Iterable[TopicPart
 
 
 def control_states(checkpoint_ids: Iterable[int]) -> dict[int, ControlState]:
-    """Read the control columns of these checkpoints in one statement; retired ones are left out."""
+    """Read the control columns of these checkpoints in one statement, without retired ones."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, epoch, next_offset, desired_state, halt_reason, owner_id, epoch_cause, mirror_requests"
@@ -223,7 +223,7 @@ def control_states(checkpoint_ids: Iterable[int]) -> dict[int, ControlState]:
 
 
 def halt(checkpoint_id: int, epoch: int, reason: HaltReason, detail: str) -> bool:
-    """Halt a partition with a reason. False when the epoch is over, or it is halted already."""
+    """Halt a partition. False if `epoch` is not current, or the partition is already halted."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint SET halt_reason = %s, halt_detail = %s,"
@@ -234,10 +234,10 @@ def halt(checkpoint_id: int, epoch: int, reason: HaltReason, detail: str) -> boo
 
 
 def align_with_store(claim: Claim, next_offset: int, store: str) -> bool:
-    """Begin at the store's offset, where that lies further on, and record which store it is (R18).
+    """Advance the checkpoint to the offset store's `next_offset`, if that is ahead, and record the store (R18).
 
-    In the caller's transaction. `next_offset` may not pass over offsets of which the ledger says nothing, at its end or
-    before: they were never counted. False when it would, or when the epoch is over.
+    In the caller's transaction. False if the epoch is not current, or if `next_offset` would pass offsets without a
+    range: they were never counted.
     """
     with connection.cursor() as cursor:
         cursor.execute(

@@ -1,4 +1,4 @@
-"""What a commit writes: ranges, dead letters and moved checkpoints, all in the caller's transaction (R9 to R13)."""
+"""What a commit writes: ranges, dead letters and checkpoints, all in the caller's transaction (R9 to R13)."""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -19,21 +19,21 @@ from offsets.types import EpochCause, PartitionCommit, RangeKind, RecordFailure
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The columns of a locked checkpoint that a commit is compared with."""
+    """The columns of a locked checkpoint that a commit compares."""
 
     epoch: int
     epoch_cause: str
     next_offset: int
     ledger_end: int
     retired: bool
-    owner: str
+    owner: str | None
     last_batch_id: uuid.UUID | None
 
 
 def lock_for_commit(commits: Sequence[PartitionCommit]) -> None:
-    """Lock the checkpoints in id order and compare `(epoch, next_offset)` (R9), and what the ledger holds (R12).
+    """Lock the checkpoints in id order, and compare `(epoch, next_offset)` (R9) and the ledger's ranges (R12).
 
-    Raises FencedError naming each partition that is not as its commit expects it.
+    Raises FencedError with a reason for each partition that differs from what its commit expects.
     """
     misses = _misses(commits, _lock(commits))
     if misses:
@@ -44,7 +44,7 @@ def _lock(commits: Sequence[PartitionCommit]) -> dict[int, _Row]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, epoch, epoch_cause, next_offset, ledger_end, retired_at IS NOT NULL,"
-            " coalesce(owner_id, 'no worker'), last_batch_id"
+            " owner_id, last_batch_id"
             " FROM offsets_partitioncheckpoint WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
             [sorted(commit.claim.checkpoint_id for commit in commits)],
         )
@@ -61,18 +61,18 @@ def _misses(commits: Sequence[PartitionCommit], rows: dict[int, _Row]) -> dict[i
 
 
 def _miss(commit: PartitionCommit, row: _Row | None) -> str:
-    """Why this commit may not be applied to the row as it is; empty when it may."""
+    """Why this commit may not be applied to the current row; empty if it may."""
     name = f"{commit.claim.topic_partition} [{commit.start}, {commit.end})"
     if row is None:
-        return f"{name}: its checkpoint is gone"
+        return f"{name}: its checkpoint does not exist"
     if row.retired:
         return f"{name}: its checkpoint was retired"
     if row.epoch != commit.claim.epoch:
-        who = "an operator's action" if row.epoch_cause == EpochCause.ACTION else row.owner
-        return f"{name}: epoch {commit.claim.epoch} is over, {who} holds epoch {row.epoch}"
+        holder = "operator action" if row.epoch_cause == EpochCause.ACTION else row.owner or "no owner"
+        return f"{name}: epoch {commit.claim.epoch} is stale, the current epoch is {row.epoch} ({holder})"
     if row.next_offset != commit.start:
         return f"{name}: next offset is {row.next_offset}, not {commit.start}"
-    if _known_now(commit, row.ledger_end) != _expected(commit):
+    if _current(commit, row.ledger_end) != _expected(commit):
         return f"{name}: the ledger has changed since these offsets were read"
     return ""
 
@@ -81,8 +81,8 @@ def _expected(commit: PartitionCommit) -> list[tuple[int, int, RangeKind | None]
     return [segment.bounds for segment in commit.parts]
 
 
-def _known_now(commit: PartitionCommit, ledger_end: int) -> list[tuple[int, int, RangeKind | None]]:
-    """How the commit would be cut now. Only below `ledger_end` need ranges be looked for (R12)."""
+def _current(commit: PartitionCommit, ledger_end: int) -> list[tuple[int, int, RangeKind | None]]:
+    """The ledger's current segments of the commit. Only below `ledger_end` can there be ranges (R12)."""
     within = OffsetRange(commit.start, commit.end)
     known = pieces.known_ranges(commit.claim.checkpoint_id, within) if commit.start < ledger_end else []
     return [(piece.start, piece.end, piece.kind) for piece in cut(within, known)]
@@ -92,11 +92,11 @@ def _known_now(commit: PartitionCommit, ledger_end: int) -> list[tuple[int, int,
 
 
 def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *, move: bool = True) -> None:
-    """Write what was counted: ranges, dead letters, checkpoints. In the caller's transaction.
+    """Write ranges, dead letters and checkpoints of counted batches. In the caller's transaction.
 
-    What the ledger held as processed was subtracted, or is counted once more and added to `duplicates`; every other
-    kind becomes processed. `move=False` leaves `next_offset` to `follow_store`. Raises LedgerConflictError when
-    a row count is not what it must be: nothing may be committed then.
+    Offsets that were already processed were either subtracted or are counted again (`duplicates`); every other kind
+    becomes processed. `move=False` leaves `next_offset` to `follow_store`. Raises LedgerConflictError if a statement
+    changed an unexpected number of rows; the caller must then roll back.
     """
     tips = pieces.write_processed(new_pieces(commits), batch_id)
     insert_dead_letters(commits)
@@ -118,10 +118,10 @@ def record_processed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID, *,
 def record_failed(
     commit: PartitionCommit, batch_id: uuid.UUID, detail: str, *, retry_seconds: float, move: bool
 ) -> None:
-    """Quarantine a batch whose counts were refused: a failed range, to be replayed in `retry_seconds` (R11).
+    """Quarantine a batch that the database rejected: a failed range, to be replayed in `retry_seconds` (R11).
 
-    In the caller's transaction, after `lock_for_commit`. What is counted stays so, and what had failed before keeps its
-    attempts; offsets that were skipped, or claimed and lost, were to be counted now, and become failed.
+    In the caller's transaction, after `lock_for_commit`. Processed offsets stay processed, and offsets that failed
+    before keep their attempts. Skipped and claimed offsets were to be counted now, so they become failed.
     """
     settled = (RangeKind.PROCESSED, RangeKind.FAILED)
     new = [piece for piece in new_pieces([commit]) if piece.kind not in settled]
@@ -132,7 +132,7 @@ def record_failed(
 
 
 def claim_offsets(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> None:
-    """At most once, first half: the offsets are `claimed` before anything is counted."""
+    """At most once, first half: record the offsets as `claimed` and advance, before anything is counted."""
     new = [piece for piece in new_pieces(commits) if piece.kind is not RangeKind.PROCESSED]
     pieces.write_claimed(new, batch_id)
     rows = [(c.claim.checkpoint_id, c.start, c.end, c.claim.epoch, None, c.leader_epoch, 0) for c in commits]
@@ -140,10 +140,10 @@ def claim_offsets(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> No
 
 
 def settle_claimed(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> list[PartitionCommit]:
-    """At most once, second half: what this batch claimed becomes processed. Returns the commits that may be counted.
+    """At most once, second half: turn the batch's claimed ranges into processed ones. Returns the commits to count.
 
-    The batch's own claimed ranges are the fence, whatever the epoch is now. A commit that misses one is not
-    counted: another worker has settled it, or an operator took it back.
+    The fence is the batch's own claimed ranges, not the epoch. A commit with a range missing is not counted: a replay
+    or an operator action has settled it.
     """
     _lock(commits)
     kept = [commit for commit in commits if _holds_claimed(commit, batch_id)]
@@ -161,20 +161,20 @@ def _holds_claimed(commit: PartitionCommit, batch_id: uuid.UUID) -> bool:
 
 
 def follow_store(commits: Sequence[PartitionCommit]) -> dict[int, str]:
-    """At least once: move `next_offset` to what the store has accepted. Returns the fenced commits, with the reason."""
+    """At least once: advance `next_offset` to what the store accepted. Returns the fenced checkpoints."""
     ids, starts, ends, epochs = columns((c.claim.checkpoint_id, c.start, c.end, c.claim.epoch) for c in commits)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint c SET next_offset = v.upto, committed_at = clock_timestamp()"
             " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS v(id, start, upto, epoch)"
-            # A step may be repeated after a COMMIT of unknown outcome: then the row stands at the end already.
+            # Repeated after a COMMIT of unknown outcome, the row may already be at the end.
             " WHERE c.id = v.id AND c.epoch = v.epoch AND c.next_offset IN (v.start, v.upto) AND c.retired_at IS NULL"
             " RETURNING c.id",
             [ids, starts, ends, epochs],
         )
         moved = {row[0] for row in cursor.fetchall()}
     return {
-        c.claim.checkpoint_id: f"{c.claim.topic_partition}: epoch {c.claim.epoch} ended before next_offset was moved"
+        c.claim.checkpoint_id: f"{c.claim.topic_partition}: epoch {c.claim.epoch} ended after the store commit"
         for c in commits
         if c.claim.checkpoint_id not in moved
     }
@@ -224,7 +224,7 @@ def insert_dead_letters(commits: Sequence[PartitionCommit]) -> None:
 
 
 def _new_failures(commit: PartitionCommit) -> Iterable[RecordFailure]:
-    """The failures outside processed ranges: those inside, read again under at_least_once, are dead letters already."""
+    """Failures outside processed ranges. Those inside were read again and already have dead letters."""
     processed = [s for s in commit.parts if s.found is RangeKind.PROCESSED]
     if not processed:
         return commit.failures
@@ -232,7 +232,7 @@ def _new_failures(commit: PartitionCommit) -> Iterable[RecordFailure]:
 
 
 def _timestamp(milliseconds: int | None) -> datetime | None:
-    """Kafka's record timestamp as a datetime; None where it is absent or beyond what a date can hold."""
+    """Kafka's record timestamp as a datetime; None if absent or out of range."""
     try:
         return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (OverflowError, OSError, ValueError):
@@ -244,7 +244,7 @@ def _timestamp(milliseconds: int | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class ProbedCommit:
-    """The outcome of a transaction whose COMMIT was not seen to succeed (R10)."""
+    """The outcome of a transaction whose COMMIT was not confirmed (R10)."""
 
     applied: bool
     misses: dict[int, str]
@@ -253,8 +253,8 @@ class ProbedCommit:
 def probe_commit(commits: Sequence[PartitionCommit], batch_id: uuid.UUID) -> ProbedCommit:
     """Find out, after a lost connection, whether the transaction `batch_id` was applied.
 
-    The lock waits for an in-flight COMMIT of the lost session; a plain read would show the old rows. The
-    transaction was one: if any of its checkpoints names it, all of it was applied.
+    Locking waits for an in-flight COMMIT of the lost session; a plain read could return the old rows. The transaction
+    is atomic: if one of its checkpoints has its batch id, all of it was applied.
     """
     rows = _lock(commits)
     if any(row.last_batch_id == batch_id for row in rows.values()):

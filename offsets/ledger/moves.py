@@ -1,7 +1,7 @@
-"""What an operator's action does to a checkpoint: pause, seek, rebuild. In the caller's transaction, row locked.
+"""Operator actions on a checkpoint: pause, seek, rebuild. In the caller's transaction, with the row locked.
 
-Every move begins a new epoch that names its audited action: what the owner has in hand is refused, and it claims the
-partition again at the new offset (R4).
+Every move starts a new epoch that refers to its audited action. The owner's uncommitted work is fenced, and the owner
+claims the partition again at the new offset (R4).
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind, Store
 
 
 def lock_checkpoint(checkpoint_id: int) -> PartitionCheckpoint | None:
-    """Lock one checkpoint's row in the caller's transaction; None when there is no such row."""
+    """Lock one checkpoint's row in the caller's transaction. None if it does not exist."""
     return PartitionCheckpoint.objects.select_for_update(no_key=True).filter(pk=checkpoint_id).first()
 
 
 def lock_checkpoints(checkpoint_ids: Sequence[int]) -> dict[int, PartitionCheckpoint]:
-    """Lock several rows, in id order as commits do; those that do not exist are left out."""
+    """Lock several rows in id order, as commits do. Rows that do not exist are omitted."""
     rows = PartitionCheckpoint.objects.select_for_update(no_key=True).filter(pk__in=checkpoint_ids).order_by("pk")
     return {row.pk: row for row in rows}
 
@@ -29,7 +29,7 @@ def lock_checkpoints(checkpoint_ids: Sequence[int]) -> dict[int, PartitionCheckp
 def set_desired_state(
     checkpoint_id: int, expected_state: str, expected_epoch: int, desired_state: DesiredState, action_id: int
 ) -> bool:
-    """Pause or resume, if the row is as the operator saw it. In the caller's transaction."""
+    """Pause or resume, if state and epoch are those expected. In the caller's transaction."""
     return bool(
         PartitionCheckpoint.objects.filter(
             pk=checkpoint_id, desired_state=expected_state, epoch=expected_epoch, retired_at__isnull=True
@@ -38,7 +38,7 @@ def set_desired_state(
 
 
 def uncovered(checkpoint_id: int, within: OffsetRange) -> list[OffsetRange]:
-    """The offsets of `within`, which may be empty, that no range covers."""
+    """The offsets of `within`, which may be empty, that have no range in the ledger."""
     if within.size <= 0:
         return []
     return gaps([OffsetRange(r.start, r.end) for r in pieces.known_ranges(checkpoint_id, within)], within)
@@ -52,15 +52,15 @@ def seek(
     passed_as: RangeKind = RangeKind.SKIPPED,
     baseline: int | None = None,
 ) -> PartitionCheckpoint:
-    """Make `target` the next offset (R14). `checkpoint` is the locked row; returns it as it is afterwards.
+    """Make `target` the next offset (R14). `checkpoint` is the locked row; returns the updated row.
 
-    Forward, the uncovered offsets passed over become a range `passed_as` (skipped, or expired).
-    Backward, `next_offset` falls and the ranges stay; below the baseline the baseline falls with it. `baseline` sets
-    one instead: an undo puts it back. A halt for a reason that the seek answers is lifted; `recreated` is not.
+    A forward seek records the passed offsets that have no range as `passed_as` (skipped or expired). A backward seek
+    keeps the ranges; below the baseline it lowers the baseline too. `baseline` sets the baseline explicitly, as an undo
+    does. The seek lifts any halt but `recreated`.
     """
     epoch = checkpoint.epoch + 1
     new_baseline = min(checkpoint.baseline_offset, target) if baseline is None else baseline
-    # Not below a baseline that comes back: what lies there was never this checkpoint's to pass over (I1).
+    # Offsets below a restored baseline are not accounted for (I1), so they are not skipped either.
     passed_from = max(checkpoint.next_offset, new_baseline)
     if target > passed_from:
         passed = uncovered(checkpoint.pk, offset_range(passed_from, target))
@@ -87,17 +87,17 @@ def seek(
 
 
 def anything_below(checkpoint_id: int, offset: int) -> bool:
-    """Whether the ledger holds a range that begins below `offset`."""
+    """Whether the ledger has a range that starts below `offset`."""
     return LedgerRange.objects.filter(checkpoint_id=checkpoint_id, offsets__startswith__lt=offset).exists()
 
 
 def retire_and_restart(
     checkpoint: PartitionCheckpoint, *, action: OperatorAction, reason: str, baseline: int, topic_id: str
 ) -> PartitionCheckpoint:
-    """Retire a locked checkpoint and begin a new one at `baseline` in its place (R14). Returns the new row.
+    """Retire a locked checkpoint and start a new one at `baseline` in its place (R14). Returns the new row.
 
-    `reason` "rebuilt" takes the old counts out of every read; any other keeps them beside the new ones. The old row's
-    epoch grows, so that what still names it is refused; the new row continues it.
+    With `reason` "rebuilt" the old counts are excluded from all reads; with any other they are kept in addition to the
+    new ones. The old row's epoch is raised, which fences its writers; the new row continues from that epoch.
     """
     epoch = checkpoint.epoch + 1
     _retire(checkpoint, epoch, reason, action)
@@ -124,7 +124,7 @@ def retire_and_restart(
 def swap_back(
     retired: PartitionCheckpoint, current: PartitionCheckpoint, *, action: OperatorAction
 ) -> PartitionCheckpoint:
-    """Undo a rebuild: the current row is retired as `rebuilt`, the retired one lives again. Both rows are locked."""
+    """Undo a rebuild: retire the current row as `rebuilt`, and make the retired row live again. Both are locked."""
     epoch = current.epoch + 1
     _retire(current, epoch, "rebuilt", action)
     changed = PartitionCheckpoint.objects.filter(pk=retired.pk, epoch=retired.epoch, retired_at__isnull=False).update(
@@ -157,7 +157,7 @@ def _retire(checkpoint: PartitionCheckpoint, epoch: int, reason: str, action: Op
 
 
 def request_mirror(checkpoint_ids: Sequence[int]) -> int:
-    """Make the owners send these offsets to the mirrors again; returns how many rows were asked."""
+    """Ask the owners to send these offsets to the mirrors again. Returns the number of rows changed."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_partitioncheckpoint SET mirror_requests = mirror_requests + 1"
@@ -168,30 +168,34 @@ def request_mirror(checkpoint_ids: Sequence[int]) -> int:
 
 
 def move_within(group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
-    """Move `next_offset` forward within what the ledger holds, by compare-and-set. Returns the refused, with why."""
+    """Advance `next_offset` within the ledger's ranges, by compare-and-set. Returns the refused ones with reasons."""
     refused = {}
-    for c in sorted(commits, key=lambda commit: commit.topic_partition):
-        row = PartitionCheckpoint.objects.live(group_id).filter(
-            topic=c.topic_partition.topic, partition=c.topic_partition.partition
+    for commit in sorted(commits, key=lambda commit: commit.topic_partition):
+        row = PartitionCheckpoint.objects.select_for_update(no_key=True).filter(
+            group_id=group_id,
+            topic=commit.topic_partition.topic,
+            partition=commit.topic_partition.partition,
+            retired_at__isnull=True,
         )
-        checkpoint = row.select_for_update(no_key=True).first()
-        reason = _refuses(checkpoint, c)
+        checkpoint = row.first()
+        reason = _refusal(checkpoint, commit)
         if reason or checkpoint is None:
-            refused[c.topic_partition] = reason
+            refused[commit.topic_partition] = reason
         else:
-            PartitionCheckpoint.objects.filter(pk=checkpoint.pk).update(next_offset=c.next_offset)
+            PartitionCheckpoint.objects.filter(pk=checkpoint.pk).update(next_offset=commit.next_offset)
     return refused
 
 
-def _refuses(checkpoint: PartitionCheckpoint | None, commit: StoreCommit) -> str:
+def _refusal(checkpoint: PartitionCheckpoint | None, commit: StoreCommit) -> str:
     if checkpoint is None:
-        return "the ledger holds nothing; it begins with a claim"
+        return "the ledger has no checkpoint; a worker must claim the partition first"
     if checkpoint.epoch != commit.epoch:
-        return f"epoch {commit.epoch} is over, the ledger holds epoch {checkpoint.epoch}"
+        return f"epoch {commit.epoch} is stale, the current epoch is {checkpoint.epoch}"
     if checkpoint.next_offset != commit.expected:
-        return f"the ledger holds {checkpoint.next_offset}, not {commit.expected}"
+        expected = "no offset" if commit.expected is None else commit.expected
+        return f"the ledger has next offset {checkpoint.next_offset}, expected {expected}"
     if not checkpoint.next_offset <= commit.next_offset <= checkpoint.ledger_end:
-        return f"the ledger reaches from {checkpoint.next_offset} to {checkpoint.ledger_end}, not {commit.next_offset}"
-    # Below the ledger's end there may be unread offsets: a seek below the old baseline leaves them.
-    holes = uncovered(checkpoint.pk, OffsetRange(checkpoint.next_offset, commit.next_offset))
-    return f"the ledger knows nothing of {holes[0]} yet" if holes else ""
+        return f"{commit.next_offset} is outside the ledger ({checkpoint.next_offset} to {checkpoint.ledger_end})"
+    # After a seek below the old baseline, offsets below the ledger end may be unread.
+    unread = uncovered(checkpoint.pk, OffsetRange(checkpoint.next_offset, commit.next_offset))
+    return f"{unread[0]} has not been read yet" if unread else ""

@@ -1,6 +1,6 @@
-"""Ranges of the ledger as rows: look up, grow, insert, and cut out.
+"""Rows of ledger ranges: look up, grow, insert, and cut out.
 
-`processed` ranges only ever grow; every other kind gives way where its offsets are counted after all (R13).
+`processed` ranges only grow. Ranges of other kinds are replaced where their offsets are counted later (R13).
 """
 
 import uuid
@@ -14,7 +14,7 @@ from offsets.ledger.columns import columns
 from offsets.ranges import KnownRange, OffsetRange
 from offsets.types import RangeKind
 
-# What makes the exclusion constraint's index serve a look-up by offsets within one checkpoint.
+# In this form PostgreSQL uses the exclusion constraint's index to look up offsets of one checkpoint.
 _OVERLAP = (
     "int8range(checkpoint_id, checkpoint_id, '[]') && int8range(%(id)s, %(id)s, '[]')"
     " AND offsets && int8range(%(start)s, %(end)s)"
@@ -22,7 +22,7 @@ _OVERLAP = (
 
 
 class Piece(NamedTuple):
-    """Offsets `[start, end)` of a checkpoint that a commit covers; `kind` is that of the range there, None for none."""
+    """Offsets `[start, end)` of a commit. `kind` is the ledger's current kind there, None without a range."""
 
     checkpoint_id: int
     start: int
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 def known_ranges(checkpoint_id: int, within: OffsetRange) -> list[KnownRange]:
-    """The ranges that overlap `within`, whole, in offset order."""
+    """The ranges that overlap `within`, not clipped, in offset order."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT lower(offsets), upper(offsets), kind FROM offsets_ledgerrange"
@@ -45,23 +45,23 @@ def known_ranges(checkpoint_id: int, within: OffsetRange) -> list[KnownRange]:
 
 
 def write_processed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> dict[int, int]:
-    """Make every piece that is not processed yet processed. Returns the last range written, by checkpoint.
+    """Make all pieces processed that are not. Returns the last range written, by checkpoint.
 
-    The many pieces of which the ledger knew nothing go in two statements for all partitions; those that take the
-    place of another kind go one by one.
+    Pieces without a range, which are the most, take two statements for all partitions. Pieces that replace another kind
+    are cut out one by one.
     """
     tips: dict[int, int] = {}
     new = [piece for piece in pieces if piece.kind is None]
     replacing = [piece for piece in pieces if piece.kind not in (None, RangeKind.PROCESSED)]
     for piece in replacing:
         cut_out(piece.checkpoint_id, piece.start, piece.end)
-    # In offset order, so that a piece can grow the one before it; one piece a checkpoint in each round.
+    # In offset order, so that a piece can grow the range before it. Each round has one piece per checkpoint.
     waiting = sorted(new + replacing, key=lambda piece: (piece.checkpoint_id, piece.start))
     while waiting:
         round_, waiting = _first_of_each(waiting)
         grown = _grow(round_)
-        begun = [piece for piece in round_ if piece.checkpoint_id not in grown]
-        tips |= grown | (_insert(begun, RangeKind.PROCESSED, batch_id) if begun else {})
+        inserted = [piece for piece in round_ if piece.checkpoint_id not in grown]
+        tips |= grown | (_insert(inserted, RangeKind.PROCESSED, batch_id) if inserted else {})
     return tips
 
 
@@ -76,7 +76,7 @@ def _first_of_each(pieces: Sequence[Piece]) -> tuple[list[Piece], list[Piece]]:
 
 
 def _grow(pieces: Sequence[Piece]) -> dict[int, int]:
-    """Grow in place the processed range that ends where a piece begins."""
+    """Extend in place the processed range that ends where a piece starts. Returns range ids by checkpoint."""
     ids, starts, ends, records, failed = columns(
         (p.checkpoint_id, p.start, p.end, p.records, p.failed_records) for p in pieces
     )
@@ -110,7 +110,7 @@ def _insert(pieces: Sequence[Piece], kind: RangeKind, batch_id: uuid.UUID | None
 
 
 def write_failed(pieces: Sequence[Piece], batch_id: uuid.UUID, detail: str, retry_seconds: float) -> None:
-    """Record offsets that could not be counted, and when a replay may retry them."""
+    """Record offsets as failed, to be retried in `retry_seconds`."""
     if not pieces:
         return
     for piece in pieces:
@@ -126,13 +126,13 @@ def write_failed(pieces: Sequence[Piece], batch_id: uuid.UUID, detail: str, retr
 
 
 def insert_uncounted(checkpoint_id: int, gaps: Sequence[OffsetRange], kind: RangeKind, epoch: int, detail: str) -> None:
-    """Record uncovered offsets that an operator passed over, or that Kafka deleted."""
+    """Record uncovered offsets as skipped by an operator, or as expired."""
     if gaps:
         _insert([Piece(checkpoint_id, gap.start, gap.end, None, 0, 0, epoch) for gap in gaps], kind, None, detail)
 
 
 def cut_out(checkpoint_id: int, start: int, end: int) -> None:
-    """Take `[start, end)` out of the ranges there that are not processed; what is left keeps its columns."""
+    """Remove `[start, end)` from ranges that are not processed. What remains of them keeps its other columns."""
     bounds = {"id": checkpoint_id, "start": start, "end": end}
     with connection.cursor() as cursor:
         cursor.execute(
@@ -141,9 +141,9 @@ def cut_out(checkpoint_id: int, start: int, end: int) -> None:
             bounds,
         )
         removed = cursor.fetchall()
-        left = [
-            (low, high, *rest)
-            for lower, upper, *rest in removed
+        remaining = [
+            (low, high, *others)
+            for lower, upper, *others in removed
             for low, high in ((lower, min(upper, start)), (max(lower, end), upper))
             if low < high
         ]
@@ -151,7 +151,7 @@ def cut_out(checkpoint_id: int, start: int, end: int) -> None:
             "INSERT INTO offsets_ledgerrange (checkpoint_id, offsets, kind, records, failed_records, epoch, batch_id,"
             " detail, created_at, attempts, retry_at)"
             " VALUES (%s, int8range(%s, %s), %s, 0, 0, %s, %s, %s, %s, %s, %s)",
-            [(checkpoint_id, *row) for row in left],
+            [(checkpoint_id, *row) for row in remaining],
         )
 
 
@@ -167,7 +167,7 @@ def write_claimed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> None:
 
 
 def claimed_by(checkpoint_id: int, batch_id: uuid.UUID) -> list[tuple[int, int]]:
-    """The ranges that a batch has claimed and not settled, in offset order."""
+    """The unsettled claimed ranges of a batch in a checkpoint, in offset order."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT lower(offsets), upper(offsets) FROM offsets_ledgerrange WHERE checkpoint_id = %s"
@@ -178,7 +178,7 @@ def claimed_by(checkpoint_id: int, batch_id: uuid.UUID) -> list[tuple[int, int]]
 
 
 def remove_claimed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> None:
-    """Make room for what the batch counted. Raises LedgerConflictError when a range is missing."""
+    """Delete claimed ranges, to insert processed ones. Raises LedgerConflictError if one does not exist."""
     if not pieces:
         return
     ids, starts, ends = columns((p.checkpoint_id, p.start, p.end) for p in pieces)
@@ -190,4 +190,4 @@ def remove_claimed(pieces: Sequence[Piece], batch_id: uuid.UUID) -> None:
             [ids, starts, ends, batch_id],
         )
         if cursor.rowcount != len(pieces):
-            raise LedgerConflictError(f"{cursor.rowcount} of {len(pieces)} claimed ranges were found")
+            raise LedgerConflictError(f"{cursor.rowcount} of {len(pieces)} claimed ranges exist")

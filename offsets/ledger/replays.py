@@ -1,7 +1,7 @@
-"""Counts beside the live offset: replays of ranges, and dead letters that count after all (R12, R13).
+"""Counts outside the live offset: replays of ranges, and requeued dead letters (R12, R13).
 
-In the caller's transaction. No epoch is compared, for nothing moves: what fences a replay is the range it counts,
-which must still be what it was when its records were decoded.
+In the caller's transaction. No epoch is compared, because no next offset moves. A replay is fenced by its range, which
+must be unchanged since its records were decoded.
 """
 
 import uuid
@@ -17,10 +17,10 @@ from offsets.types import DeadLetterStatus, PartitionCommit, RangeKind
 
 
 def replay_miss(commit: PartitionCommit) -> str:
-    """Lock the checkpoint; why the ledger is not as the commit expects it (R12), empty when it is."""
+    """Lock the checkpoint, and return why the ledger differs from what the commit expects (R12); empty if not."""
     retired = _lock(commit.claim.checkpoint_id)
     if retired is None or retired:
-        return f"{commit.claim.topic_partition}: its checkpoint was retired ({retired or 'gone'})"
+        return f"{commit.claim.topic_partition}: its checkpoint was retired ({retired or 'deleted'})"
     within = OffsetRange(commit.start, commit.end)
     known = pieces.known_ranges(commit.claim.checkpoint_id, within)
     if [(piece.start, piece.end, piece.kind) for piece in cut(within, known)] != [part.bounds for part in commit.parts]:
@@ -29,7 +29,7 @@ def replay_miss(commit: PartitionCommit) -> str:
 
 
 def _lock(checkpoint_id: int) -> str | None:
-    """Lock a checkpoint's row; why it was retired: empty for a live one, None where there is no row."""
+    """Lock a checkpoint's row. Returns why it was retired, empty for a live row, None if it does not exist."""
     row = (
         PartitionCheckpoint.objects.select_for_update(no_key=True)
         .filter(pk=checkpoint_id)
@@ -42,31 +42,31 @@ def _lock(checkpoint_id: int) -> str | None:
 
 
 def record_replayed(commit: PartitionCommit, batch_id: uuid.UUID) -> None:
-    """Everything that was not processed there becomes processed, with its dead letters. After `replay_miss`.
+    """Make the commit's uncounted ranges processed, and insert its dead letters. After `replay_miss`.
 
-    Offsets of which the ledger knows nothing are the live offset's, and stay so.
+    Offsets without a range are left to the live worker.
     """
     pieces.write_processed([piece for piece in new_pieces([commit]) if piece.kind is not None], batch_id)
     insert_dead_letters([commit])
 
 
 def pass_failed(checkpoint_id: int, within: OffsetRange, kind: RangeKind, detail: str) -> list[OffsetRange]:
-    """Give up failed offsets: expired, because Kafka deleted them, or skipped, because an operator accepts that
-    they are not counted. Returns them.
+    """Record failed offsets that will not be retried as `kind`: expired if Kafka deleted them, skipped if an operator
+    accepts the loss. Returns them.
     """
     if _lock(checkpoint_id) != "":
         return []
     epoch = PartitionCheckpoint.objects.values_list("epoch", flat=True).get(pk=checkpoint_id)
     known = pieces.known_ranges(checkpoint_id, within)
-    failed = [OffsetRange(p.start, p.end) for p in cut(within, known) if p.kind is RangeKind.FAILED]
-    for gone in failed:
-        pieces.cut_out(checkpoint_id, gone.start, gone.end)
+    failed = [OffsetRange(piece.start, piece.end) for piece in cut(within, known) if piece.kind is RangeKind.FAILED]
+    for offsets in failed:
+        pieces.cut_out(checkpoint_id, offsets.start, offsets.end)
     pieces.insert_uncounted(checkpoint_id, failed, kind, epoch, detail)
     return failed
 
 
 def retry_failed_later(checkpoint_id: int, within: OffsetRange, seconds: float | None, detail: str) -> int:
-    """Count an attempt against the failed ranges in `within`; the next one is due in `seconds`, None: not by itself."""
+    """Add an attempt to the failed ranges in `within`. The next is in `seconds`; None means no automatic retry."""
     _lock(checkpoint_id)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -82,23 +82,21 @@ def retry_failed_later(checkpoint_id: int, within: OffsetRange, seconds: float |
 
 
 def lock_dead_letters(dead_letter_ids: Sequence[int]) -> list[DeadLetter]:
-    """Lock the checkpoints, in id order as commits do, then the dead letters; those that exist, in offset order.
+    """Lock the checkpoints in id order, as commits do, then the dead letters. Returns these in offset order.
 
-    Without their bytes: a thousand of them may be a gigabyte.
+    Their bytes are not loaded: a thousand dead letters can be a gigabyte.
     """
     dead_letters = DeadLetter.objects.filter(pk__in=dead_letter_ids)
     checkpoints = PartitionCheckpoint.objects.filter(pk__in=dead_letters.values("checkpoint_id"))
     list(checkpoints.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True))
-    locked = (
-        dead_letters.select_related("checkpoint").defer("key", "value", "headers").order_by("checkpoint_id", "offset")
-    )
-    return list(locked.select_for_update(of=("self",)))
+    rows = dead_letters.select_related("checkpoint").defer("key", "value", "headers")
+    return list(rows.order_by("checkpoint_id", "offset").select_for_update(of=("self",)))
 
 
 def settle_dead_letters(dead_letter_ids: Sequence[int], status: DeadLetterStatus, action: OperatorAction | None) -> int:
-    """Make pending dead letters counted or discarded, or discarded ones pending again. Returns how many changed."""
-    was = DeadLetterStatus.DISCARDED if status is DeadLetterStatus.PENDING else DeadLetterStatus.PENDING
-    return DeadLetter.objects.filter(pk__in=dead_letter_ids, status=was).update(
+    """Make pending dead letters counted or discarded, or discarded ones pending. Returns the number changed."""
+    previous = DeadLetterStatus.DISCARDED if status is DeadLetterStatus.PENDING else DeadLetterStatus.PENDING
+    return DeadLetter.objects.filter(pk__in=dead_letter_ids, status=previous).update(
         status=status,
         resolved_at=None if status is DeadLetterStatus.PENDING else DatabaseTime(),
         action=None if status is DeadLetterStatus.PENDING else action,
@@ -109,10 +107,10 @@ def settle_dead_letters(dead_letter_ids: Sequence[int], status: DeadLetterStatus
 
 
 def fence(worker_id: str, *, silent_seconds: float | None = None, action: OperatorAction | None = None) -> list[int]:
-    """Take its partitions from a worker: a new epoch without an owner, so that nothing it has in hand can be committed.
+    """Take all partitions from a worker: a new epoch without an owner fences its uncommitted work.
 
-    With `silent_seconds` only if its last heartbeat is older than that. Its open transactions are ended: they hold row
-    locks, and would be refused anyway. Returns the checkpoints.
+    With `silent_seconds`, only if its last heartbeat is older than that. Its open transactions are terminated: they
+    hold row locks, and would be rejected anyway. Returns the checkpoints.
     """
     with connection.cursor() as cursor:
         cursor.execute(

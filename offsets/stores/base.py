@@ -7,54 +7,61 @@ from offsets.types import StoreCapabilities, StoreCommit, StoredOffset, TopicPar
 
 
 def refusal(store: str, commit: StoreCommit, held: StoredOffset | None) -> str:
-    """Why a store that holds `held` refuses the commit; empty when it does not."""
+    """Why a store whose current offset is `held` refuses the commit; empty if it accepts it."""
     if held is not None and held.epoch > commit.epoch:
-        return f"epoch {commit.epoch} is over, the {store} store holds epoch {held.epoch}"
-    # An epoch is one claim of one worker: no other can have stored this, so it is the first try of this commit.
+        return stale_epoch(store, commit.epoch, held.epoch)
+    # An epoch belongs to one claim of one worker, so this is an earlier attempt of the same commit.
     if commit.worker_id and held == StoredOffset(commit.next_offset, commit.epoch, commit.worker_id):
         return ""
     now = held.next_offset if held else None
     if now != commit.expected:
-        names = ["nothing" if value is None else str(value) for value in (now, commit.expected)]
-        return f"the {store} store holds {names[0]}, not {names[1]}"
+        return unexpected_offset(store, now, commit.expected)
     return ""
+
+
+def stale_epoch(store: str, epoch: int, current: int | str) -> str:
+    return f"epoch {epoch} is stale, the {store} store has epoch {current}"
+
+
+def unexpected_offset(store: str, held: int | str | None, expected: int | str | None) -> str:
+    names = ["no offset" if value in (None, "") else str(value) for value in (held, expected)]
+    return f"the {store} store has {names[0]}, expected {names[1]}"
 
 
 class OffsetStore(Protocol):
     """Next offsets by group and partition.
 
-    Every method raises ServiceUnavailableError when the store does not answer in time, and RefusedError when it
-    answers that it will not.
+    Every method raises ServiceUnavailableError if the store does not answer in time, and RefusedError if it rejects the
+    request.
     """
 
     name: str
     capabilities: StoreCapabilities
 
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
-        """What is stored; partitions of which nothing is stored are left out."""
+        """The stored offsets. Partitions without one are omitted."""
         ...
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
-        """Move each partition by itself. Returns those that were refused, with the reason: another offset than
-        expected is stored, or a newer epoch.
+        """Commit partition by partition. Returns the refused ones: an unexpected offset or a newer epoch is stored.
 
-        Can be repeated when the answer was lost: what this worker stored under this epoch already is not refused,
-        except where a transaction shows the outcome of the first try.
+        Safe to repeat if the answer was lost: an offset that this worker stored under this epoch is not refused, except
+        by a store whose transactions tell the outcome of the first attempt.
         """
         ...
 
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
-        """Store without an expectation: adoption, seeks, mirrors. A newer epoch still wins. Returns the refused."""
+        """Store offsets unconditionally: adoption, seeks, mirrors. Returns the partitions with a newer epoch."""
         ...
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None: ...
 
     def warnings(self) -> list[str]:
-        """What an operator should know of how the store is set up, in sentences."""
+        """Risks of the store's configuration, as sentences for operators."""
         ...
 
     def hold(self, group_id: str) -> None:
-        """A worker of the group begins, until `close`. Raises RefusedError where the store serves one and has it."""
+        """Register a worker of the group until `close`. Raises RefusedError if the store serves only one and has it."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""How far other offset stores stand from the ledger. The only writer of StoreOffset rows."""
+"""The drift between other offset stores and the ledger. The only writer of StoreOffset rows."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from offsets.types import TopicPartition
 
 
 class Stored(Protocol):
-    """What a store holds of one partition."""
+    """A stored offset of one partition."""
 
     @property
     def next_offset(self) -> int: ...
@@ -21,7 +21,7 @@ class Stored(Protocol):
 
 
 class Readable(Protocol):
-    """The part of an offset store that is needed here."""
+    """An offset store that can be read."""
 
     name: str
 
@@ -30,7 +30,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One partition in the ledger and in another store. `stored` is None when the store holds nothing."""
+    """One partition in the ledger and in another store. `stored` is None if the store has no offset."""
 
     checkpoint_id: int
     topic_partition: TopicPartition
@@ -41,14 +41,14 @@ class Drift:
 
     @property
     def offsets(self) -> int | None:
-        """How far the store lies ahead; negative while it lags behind, None when it holds nothing."""
+        """How far the store is ahead of the ledger, negative if it is behind. None if it has no offset."""
         return None if self.stored is None else self.stored - self.ledger_next_offset
 
 
 def measure(group_id: str, store: Readable) -> list[Drift]:
-    """Read the ledger, then the store: an offset still on its way to a mirror makes it look behind, never ahead.
+    """Compare the ledger with the store. A mirror that is not sent yet makes the store look behind.
 
-    Raises ServiceUnavailableError when the store does not answer.
+    Raises ServiceUnavailableError if the store does not answer.
     """
     live = PartitionCheckpoint.objects.live(group_id).order_by("topic", "partition")
     rows = list(live.values_list("pk", "topic", "partition", "next_offset"))
@@ -56,18 +56,18 @@ def measure(group_id: str, store: Readable) -> list[Drift]:
     drifts = []
     for checkpoint_id, topic, partition, next_offset in rows:
         tp = TopicPartition(topic, partition)
-        offset = stored.get(tp)
+        held = stored.get(tp)
         drifts.append(
             Drift(
                 *(checkpoint_id, tp, store.name, next_offset),
-                *((offset.next_offset, offset.epoch) if offset else (None, None)),
+                *((held.next_offset, held.epoch) if held else (None, None)),
             )
         )
     return drifts
 
 
 def sample(group_id: str, store: Readable) -> list[Drift]:
-    """Measure, and keep the result for the page."""
+    """Measure the drift and save it for the dashboard."""
     drifts = measure(group_id, store)
     with connection.cursor() as cursor:
         cursor.executemany(

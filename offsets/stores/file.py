@@ -1,4 +1,4 @@
-"""Offsets in one file per group: for work offline, one worker at a time."""
+"""Offsets in one file per group, for offline work with one worker at a time."""
 
 import contextlib
 import fcntl
@@ -16,21 +16,21 @@ from django.conf import settings
 from offsets.clock import monotonic
 from offsets.configuration import CAPABILITIES
 from offsets.errors import CorruptStoreError, RefusedError, ServiceUnavailableError
-from offsets.stores.base import refusal
+from offsets.stores.base import refusal, stale_epoch
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 FORMAT = "streamsocial-offsets-1"
-#: How long an operation waits for another that has the lock. One takes milliseconds, unless its process is stopped.
+#: How long an operation waits for the lock. Operations take milliseconds, unless their process is stopped.
 LOCK_TIMEOUT_SECONDS = 5.0
 _MAX = 2**63 - 1
 Offsets = dict[TopicPartition, StoredOffset]
 
 
 class FileStore:
-    """One JSON file per group, replaced whole: written to a temporary file, synced, renamed, its folder synced.
+    """One JSON file per group, replaced atomically: a temporary file is written, synced and renamed.
 
-    An exclusive lock is held for each operation. The file carries a checksum of its content; one that is incomplete
-    or was edited is reported and never overwritten.
+    Each operation holds an exclusive lock. The file has a checksum of its content. A file that is truncated or was
+    edited is reported, and never overwritten.
     """
 
     name = "file"
@@ -41,7 +41,7 @@ class FileStore:
         self._held: dict[str, int] = {}
 
     def path(self, group_id: str) -> Path:
-        """A safe file name for any group: its readable part, and a digest that makes it unique."""
+        """A safe file name for any group: a readable part, and a digest that makes it unique."""
         readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in group_id)[:60]
         return self.folder / f"{readable}-{hashlib.sha256(group_id.encode()).hexdigest()[:16]}.json"
 
@@ -54,12 +54,12 @@ class FileStore:
         with self._locked(group_id):
             held = self._load(group_id)
             refused = {}
-            for c in commits:
-                reason = refusal(self.name, c, held.get(c.topic_partition))
+            for commit in commits:
+                reason = refusal(self.name, commit, held.get(commit.topic_partition))
                 if reason:
-                    refused[c.topic_partition] = reason
+                    refused[commit.topic_partition] = reason
                 else:
-                    held[c.topic_partition] = StoredOffset(c.next_offset, c.epoch, c.worker_id)
+                    held[commit.topic_partition] = StoredOffset(commit.next_offset, commit.epoch, commit.worker_id)
             if len(refused) < len(commits):
                 self._save(group_id, held)
             return refused
@@ -68,7 +68,7 @@ class FileStore:
         with self._locked(group_id):
             held = self._load(group_id)
             refused = {
-                tp: f"epoch {offset.epoch} is over, the file store holds epoch {held[tp].epoch}"
+                tp: stale_epoch(self.name, offset.epoch, held[tp].epoch)
                 for tp, offset in offsets.items()
                 if tp in held and held[tp].epoch > offset.epoch
             }
@@ -77,16 +77,16 @@ class FileStore:
             return refused
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
-        gone = set(partitions)
+        forgotten = set(partitions)
         with self._locked(group_id):
             held = self._load(group_id)
-            self._save(group_id, {tp: stored for tp, stored in held.items() if tp not in gone})
+            self._save(group_id, {tp: stored for tp, stored in held.items() if tp not in forgotten})
 
     def warnings(self) -> list[str]:
-        return ["The file store serves one worker on one machine, and its offsets are as safe as that machine's disk."]
+        return ["The file store serves one worker on one machine. If the disk is lost, so are its offsets."]
 
     def hold(self, group_id: str) -> None:
-        """Be the group's only worker until `close`. Raises RefusedError, naming the process that already is."""
+        """Register as the group's only worker until `close`. Raises RefusedError with the id of another process."""
         path = self.path(group_id).with_suffix(".owner")
         with _translated_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,8 +97,8 @@ class FileStore:
                 pid = os.pread(owner, 20, 0).decode("ascii", "replace").strip() or "unknown"
                 os.close(owner)
                 raise RefusedError(
-                    f"Process {pid} already works on group {group_id!r} with the file store, which serves one worker. "
-                    "Stop it first, or use another store."
+                    f"Process {pid} already uses the file store for group {group_id!r}, and the file store serves one "
+                    "worker. Stop that process, or use another store."
                 ) from None
             try:
                 os.ftruncate(owner, 0)
@@ -117,7 +117,7 @@ class FileStore:
 
     @contextlib.contextmanager
     def _locked(self, group_id: str) -> Iterator[None]:
-        """Locks a separate file: the offset file is replaced, and a lock on it would go with the old one."""
+        """Hold a lock on a separate file: a lock on the offset file would be lost when that is replaced."""
         path = self.path(group_id).with_suffix(".lock")
         with _translated_errors(path):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -137,10 +137,10 @@ class FileStore:
         return _parse(raw, path, group_id)
 
     def _save(self, group_id: str, offsets: Offsets) -> None:
-        for tp, stored in offsets.items():
-            if not all(0 <= number <= _MAX for number in (tp.partition, stored.next_offset, stored.epoch)):
-                # Written, it would make the whole file unreadable.
-                raise RefusedError(f"Invalid offset for {tp}: {stored}. Nothing was stored.")
+        for tp, offset in offsets.items():
+            if not all(0 <= number <= _MAX for number in (tp.partition, offset.next_offset, offset.epoch)):
+                # Once written, it would make the whole file invalid.
+                raise RefusedError(f"Invalid offset for {tp}: {offset}. Nothing was stored.")
         path = self.path(group_id)
         rows = [[tp.topic, tp.partition, s.next_offset, s.epoch, s.worker_id] for tp, s in sorted(offsets.items())]
         body = {"format": FORMAT, "group": group_id, "offsets": rows}
@@ -165,7 +165,7 @@ def _parse(raw: bytes, path: Path, group_id: str) -> Offsets:
         digest = body.pop("sha256")
         rows = body["offsets"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CorruptStoreError(_corrupt(path, "it is incomplete, or not an offset file")) from None
+        raise CorruptStoreError(_corrupt(path, "it is truncated, or not an offset file")) from None
     if body.get("format") != FORMAT:
         raise CorruptStoreError(_corrupt(path, f"its format is {body.get('format')!r}, not {FORMAT!r}"))
     if digest != _digest(body):
@@ -175,7 +175,7 @@ def _parse(raw: bytes, path: Path, group_id: str) -> Offsets:
     try:
         return dict(_offset(*row) for row in rows)
     except (TypeError, ValueError):
-        raise CorruptStoreError(_corrupt(path, "it contains an invalid offset")) from None
+        raise CorruptStoreError(_corrupt(path, "it contains an invalid row")) from None
 
 
 def _offset(
@@ -192,10 +192,7 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _corrupt(path: Path, why: str) -> str:
-    return (
-        f"The offset file {path} cannot be trusted: {why}. "
-        "Restore it from a copy, or move it away and run reconcile_stores."
-    )
+    return f"The offset file {path} is corrupt: {why}. Restore a backup, or move the file away and reconcile the store."
 
 
 def _wait_for(lock: int, path: Path) -> None:
@@ -206,8 +203,8 @@ def _wait_for(lock: int, path: Path) -> None:
         except BlockingIOError:
             if monotonic() > deadline:
                 raise ServiceUnavailableError(
-                    f"The offset file store waited {LOCK_TIMEOUT_SECONDS:.0f} s for {path}: a stopped process "
-                    "holds its lock."
+                    f"No lock on {path} within {LOCK_TIMEOUT_SECONDS:.0f} s: it is held by a process that does not "
+                    "respond."
                 ) from None
             time.sleep(0.005)
         else:
@@ -227,4 +224,4 @@ def _translated_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServiceUnavailableError(f"The offset file store fails at {path}: {error.strerror or error}.") from error
+        raise ServiceUnavailableError(f"The file store cannot use {path}: {error.strerror or error}.") from error

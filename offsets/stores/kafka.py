@@ -1,4 +1,4 @@
-"""Kafka's own offsets as a store, seen from outside of the group."""
+"""Kafka's committed offsets as a store, used from outside the group."""
 
 import string
 from collections.abc import Collection, Mapping, Sequence
@@ -7,15 +7,15 @@ from offsets.configuration import CAPABILITIES
 from offsets.errors import RefusedError
 from offsets.kafka.admin import DEFAULT_TIMEOUT_SECONDS
 from offsets.kafka.group_offsets import alter_offsets, committed_offsets
-from offsets.stores.base import refusal
+from offsets.stores.base import refusal, stale_epoch
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 
 class KafkaStore:
-    """`__consumer_offsets` of one group, with epoch and worker in the metadata.
+    """A group's offsets in `__consumer_offsets`, with epoch and worker in the metadata.
 
-    Kafka overwrites whatever is there: the comparison is made just before, and is not atomic. While the group has
-    members, only they may commit; a worker commits through its own member instead (`KafkaClient.commit`).
+    Kafka has no compare-and-set. The comparison is made just before the commit, which can still overwrite a newer one.
+    While the group has members only they may commit, so a worker commits as a member (`KafkaClient.commit`).
     """
 
     name = "kafka"
@@ -46,7 +46,7 @@ class KafkaStore:
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
         held = self.read(group_id, offsets.keys())
         refused = {
-            tp: f"epoch {offset.epoch} is over, the kafka store holds epoch {held[tp].epoch}"
+            tp: stale_epoch(self.name, offset.epoch, held[tp].epoch)
             for tp, offset in offsets.items()
             if tp in held and held[tp].epoch > offset.epoch
         }
@@ -54,25 +54,26 @@ class KafkaStore:
         return refused
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
-        """This client can delete offsets only together with the whole group."""
-        raise RefusedError("Kafka deletes offsets only with their group. Delete the group with kafka-consumer-groups.")
+        """Refused: this client can delete offsets only with the whole group."""
+        raise RefusedError("Cannot delete single offsets in Kafka. Delete the group with kafka-consumer-groups.")
 
     def warnings(self) -> list[str]:
         return []
 
     def hold(self, group_id: str) -> None:
-        """It serves any number of workers."""
+        """The store serves any number of workers."""
 
     def close(self) -> None:
-        """The client ends with the object."""
+        """Nothing to close: each request opens its own client."""
 
 
 def _check(group_id: str) -> None:
-    """librdkafka strips leading white space from a consumer's `group.id`, but not from the group of an admin request.
+    """Refuse a group id with leading white space.
 
-    Such a group would be written under its own name, and read under another's.
+    librdkafka strips it from a consumer's `group.id` but not from an admin request, so offsets would be written to one
+    group and read from another.
     """
     if not group_id or group_id[0] in string.whitespace:
         raise RefusedError(
-            f"Kafka's client cannot name the group {group_id!r}: begin its name with a visible character."
+            f"Invalid group id {group_id!r} for the kafka store. It must start with a visible character."
         )

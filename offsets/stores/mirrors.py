@@ -1,4 +1,4 @@
-"""Sends offsets to the stores that mirror the ledger: the latest only, while the claim is current (R18)."""
+"""Mirrors: send the latest offset of each partition to other stores while its claim is current (R18)."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ from offsets.types import Claim, StoredOffset, TopicPartition
 
 
 class Outbox:
-    """What is still to be sent: one offset a partition, the latest. Any thread may post, one takes."""
+    """The latest unsent offset of each partition. Any thread may post; one thread takes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,19 +21,19 @@ class Outbox:
             self._waiting[claim.topic_partition] = (claim, next_offset)
 
     def take(self, is_current: Callable[[Claim], bool]) -> dict[TopicPartition, tuple[Claim, int]]:
-        """All that waits under current claims; the rest is dropped."""
+        """Take all entries whose claim is current, and drop the others."""
         with self._lock:
             taken, self._waiting = self._waiting, {}
         return {tp: entry for tp, entry in taken.items() if is_current(entry[0])}
 
     def put_back(self, entries: Mapping[TopicPartition, tuple[Claim, int]]) -> None:
-        """What could not be sent waits again, unless something newer does."""
+        """Put back entries that could not be sent, except where newer ones are queued."""
         with self._lock:
             self._waiting = {**entries, **self._waiting}
 
 
 class Mirrors:
-    """The outboxes of one worker. `kafka` is emptied by the thread that owns the group member, the others by `run`."""
+    """The outboxes of one worker. The owner of the Kafka client sends those to Kafka; `run` sends the others."""
 
     def __init__(
         self,
@@ -55,16 +55,16 @@ class Mirrors:
         self._sent_at = 0.0
 
     def post(self, claim: Claim, next_offset: int) -> None:
-        """The partition is committed up to `next_offset`."""
+        """Queue a partition's committed `next_offset` for all mirrors."""
         for outbox in [outbox for _, outbox in self._stores] + ([self._group] if self._group else []):
             outbox.post(claim, next_offset)
 
-    # --- Kafka's own offsets: fetching thread only -------------------------------------------------
+    # --- Kafka: fetching thread only ---------------------------------------------------------------
 
     def send_to_group(
         self, send: Callable[[Mapping[TopicPartition, StoredOffset]], None], *, every_seconds: float = 0.0
     ) -> None:
-        """Send what waits as this member's commit, at most every `every_seconds`; never waits for the broker."""
+        """Commit queued offsets as this member, at most every `every_seconds`. Does not wait for the broker."""
         if self._group is None or monotonic() - self._sent_at < every_seconds:
             return
         entries = self._group.take(self._is_current)
@@ -79,16 +79,16 @@ class Mirrors:
             self._on_trouble("mirror kafka", str(error))
 
     def group_answered(self, failed: Mapping[TopicPartition, str]) -> None:
-        """The broker's answer to an earlier commit: what it did not take is sent again."""
-        lost = {tp: self._sent[tp] for tp in failed if tp in self._sent}
-        if lost and self._group is not None:
-            self._group.put_back(lost)
+        """Handle the broker's answer to an earlier commit: queue the failed partitions again."""
+        entries = {tp: self._sent[tp] for tp in failed if tp in self._sent}
+        if entries and self._group is not None:
+            self._group.put_back(entries)
         self._on_trouble("mirror kafka", "; ".join(sorted(set(failed.values()))))
 
-    # --- Other stores: a thread of their own -------------------------------------------------------
+    # --- Other stores: their own thread ------------------------------------------------------------
 
     def run(self, stopping: threading.Event, every_seconds: float) -> None:
-        """Send until `stopping`, and once more then."""
+        """Send until `stopping` is set, and then once more."""
         backoff = Backoff()
         while not stopping.wait(every_seconds):
             if not self._send_to_stores():
@@ -98,23 +98,21 @@ class Mirrors:
         self._send_to_stores()
 
     def _send_to_stores(self) -> bool:
-        whole = True
+        complete = True
         for store, outbox in self._stores:
-            # Also what was handed over since: the store itself refuses an epoch that is over.
+            # Includes partitions that were handed over since: the store itself refuses a stale epoch.
             entries = outbox.take(lambda _: True)
             if not entries:
                 continue
             try:
-                store.put(
-                    self._group_id,
-                    {tp: self._stored(claim, next_offset) for tp, (claim, next_offset) in entries.items()},
-                )
+                offsets = {tp: self._stored(claim, next_offset) for tp, (claim, next_offset) in entries.items()}
+                store.put(self._group_id, offsets)
                 self._on_trouble(f"mirror {store.name}", "")
             except OffsetsError as error:
                 outbox.put_back(entries)
                 self._on_trouble(f"mirror {store.name}", str(error))
-                whole = False
-        return whole
+                complete = False
+        return complete
 
     def _stored(self, claim: Claim, next_offset: int) -> StoredOffset:
         return StoredOffset(next_offset, claim.epoch, self._worker_id)

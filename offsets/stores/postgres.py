@@ -1,4 +1,4 @@
-"""The checkpoint as an offset store: what every other store is measured against."""
+"""The ledger's checkpoints as an offset store, with which the other stores are compared."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -13,9 +13,9 @@ from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 
 class PostgresStore:
-    """Reads checkpoints and moves their `next_offset` within what the ledger holds.
+    """Reads checkpoints, and advances their `next_offset` within the ledger's ranges.
 
-    Forward only, and never past the ledger's end: anything else is an operator's seek, with its audit row.
+    It never goes backward or past the ledger end. Anything else needs an operator's seek, with its audit row.
     """
 
     name = "postgres"
@@ -24,38 +24,36 @@ class PostgresStore:
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = set(partitions)
         with _translated_errors():
-            rows = (
-                PartitionCheckpoint.objects.live(group_id)
-                .filter(topic__in={tp.topic for tp in wanted})
-                .values_list("topic", "partition", "next_offset", "epoch", "owner_id")
-            )
-            stored = {TopicPartition(row[0], row[1]): StoredOffset(row[2], row[3], row[4] or "") for row in rows}
-        return {tp: offset for tp, offset in stored.items() if tp in wanted}
+            rows = PartitionCheckpoint.objects.filter(
+                group_id=group_id, topic__in={tp.topic for tp in wanted}, retired_at__isnull=True
+            ).values_list("topic", "partition", "next_offset", "epoch", "owner_id")
+            offsets = {TopicPartition(row[0], row[1]): StoredOffset(row[2], row[3], row[4] or "") for row in rows}
+        return {tp: stored for tp, stored in offsets.items() if tp in wanted}
 
     def commit(self, group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPartition, str]:
         with _translated_errors(), transaction.atomic():
             return ledger.move_within(group_id, commits)
 
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
-        raise RefusedError("The ledger cannot be written from outside. Use reset_offsets, which is audited.")
+        raise RefusedError("Cannot overwrite offsets in the ledger. Use reset_offsets, which is audited.")
 
     def forget(self, group_id: str, partitions: Collection[TopicPartition]) -> None:
-        raise RefusedError("The ledger deletes no offsets. Use rebuild_partition to restart a partition.")
+        raise RefusedError("Cannot delete offsets from the ledger. To start a partition again, use rebuild_partition.")
 
     def warnings(self) -> list[str]:
         with _translated_errors(), connection.cursor() as cursor:
             cursor.execute("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
             return [
-                f"PostgreSQL runs with {name}={setting}: a crash of its machine may lose committed offsets."
+                f"PostgreSQL runs with {name}={setting}. A crash of its machine can lose committed offsets."
                 for name, setting in cursor.fetchall()
                 if setting == "off"
             ]
 
     def hold(self, group_id: str) -> None:
-        """It serves any number of workers."""
+        """The store serves any number of workers."""
 
     def close(self) -> None:
-        """The connection is Django's."""
+        """Nothing to close: Django owns the connection."""
 
 
 class _translated_errors:

@@ -1,4 +1,4 @@
-"""Offsets in Redis or Valkey: one hash a partition, one atomic script a commit."""
+"""Offsets in Redis or Valkey: one hash per partition, one atomic script per commit."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -10,14 +10,15 @@ from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, 
 
 from offsets.configuration import CAPABILITIES
 from offsets.errors import CorruptStoreError, OffsetsError, RefusedError, ServiceUnavailableError
+from offsets.stores.base import stale_epoch, unexpected_offset
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
 PREFIX = "streamsocial:offsets:"
 TIMEOUT_SECONDS = 5.0
 
-# One call moves many partitions, each by itself; Redis runs a script without anything in between. Numbers are compared
-# as text or by length first: Lua's are doubles, and offsets may exceed 2^53. What is repeated because its answer was
-# lost, and stored already by the same worker under the same epoch, is not refused (`offsets.stores.base.refusal`).
+# One call commits many partitions independently; Redis runs a script atomically. Numbers are compared as text, by
+# length first, because Lua's are doubles and offsets can exceed 2^53. A commit that the same worker has already stored
+# under the same epoch is accepted again, because its answer may have been lost (`offsets.stores.base.refusal`).
 _SCRIPT = """
 local function less(a, b)
     if #a ~= #b then return #a < #b end
@@ -45,13 +46,13 @@ end
 return refused
 """
 _ANY = "*"
-#: Answers that pass: memory is freed, a replica becomes the primary, a disk has room again.
-_FOR_NOW = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
-_FOR_NOW_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN")
+#: Temporary errors: out of memory, a failover, a full disk.
+_TEMPORARY = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
+_TEMPORARY_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN")
 
 
 class RedisStore:
-    """Compare-and-set on the stored offset and epoch, in one script for all partitions of a call."""
+    """Compare-and-set of offset and epoch, in one script for all partitions of a call."""
 
     name = "redis"
     capabilities = CAPABILITIES["redis"]
@@ -87,7 +88,8 @@ class RedisStore:
 
     def put(self, group_id: str, offsets: Mapping[TopicPartition, StoredOffset]) -> dict[TopicPartition, str]:
         return self._write(
-            group_id, [(tp, _ANY, stored.next_offset, stored.epoch, stored.worker_id) for tp, stored in offsets.items()]
+            group_id,
+            [(tp, _ANY, offset.next_offset, offset.epoch, offset.worker_id) for tp, offset in offsets.items()],
         )
 
     def _write(self, group_id: str, rows: list[tuple[TopicPartition, str, int, int, str]]) -> dict[TopicPartition, str]:
@@ -110,33 +112,33 @@ class RedisStore:
             try:
                 config = self._client.config_get("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
             except ResponseError:
-                return ["Redis refuses CONFIG, so whether it persists offsets is unknown."]
+                return ["Cannot read the Redis configuration (CONFIG is not permitted). Persistence is unknown."]
         warnings = []
         if config.get("appendonly") != "yes":
             warnings.append(
-                "Redis persistence is off (appendonly no): a restart forgets every offset. Set appendonly yes."
+                "Redis persistence is off (appendonly no). A restart loses all offsets. Set appendonly yes."
             )
         elif config.get("appendfsync") != "always":
             warnings.append(
-                f"Redis writes its log with appendfsync {config.get('appendfsync')}: a crash of its machine may lose "
-                "the last second of offsets."
+                f"Redis runs with appendfsync {config.get('appendfsync')}. A crash of its machine can lose the last "
+                "second of offsets."
             )
         policy = config.get("maxmemory-policy") or "noeviction"
         if policy.startswith("allkeys") and config.get("maxmemory", "0") != "0":
             warnings.append(
-                f"Redis may evict offsets when memory is short (maxmemory-policy {policy}). Use noeviction."
+                f"Redis can evict offsets under memory pressure (maxmemory-policy {policy}). Use noeviction."
             )
         return warnings
 
     def hold(self, group_id: str) -> None:
-        """It serves any number of workers."""
+        """The store serves any number of workers."""
 
     def close(self) -> None:
         self._client.close()
 
 
 def _key(group_id: str, tp: TopicPartition) -> str:
-    # JSON, because any text may be a group's name; the braces keep a group on one slot of a cluster.
+    # JSON, because a group id can be any text. The braces keep a group in one hash slot of a cluster.
     return f"{PREFIX}{{{json.dumps(group_id)}}}:{tp}"
 
 
@@ -147,17 +149,17 @@ def _stored(key: str, row: Sequence[Any]) -> StoredOffset:
         next_offset = epoch = -1
     if not (0 <= next_offset < 2**63 and 0 <= epoch < 2**63):
         raise CorruptStoreError(
-            f"Redis holds an invalid offset at {key}: {row[0]!r}, epoch {row[1]!r}. Correct it there."
+            f"Invalid offset in Redis at {key}: {row[0]!r}, epoch {row[1]!r}. Correct or delete the key."
         )
     return StoredOffset(next_offset, epoch, row[2] or "")
 
 
 def _reason(row: tuple[TopicPartition, str, int, int, str], what: str, held: str) -> str:
     if what == "foreign":
-        return f"the redis store holds something else at {held}; delete it there"
+        return f"the redis key {held} has another type; delete it"
     if what == "epoch":
-        return f"epoch {row[3]} is over, the redis store holds epoch {held}"
-    return f"the redis store holds {held or 'nothing'}, not {row[1] or 'nothing'}"
+        return stale_epoch("redis", row[3], held)
+    return unexpected_offset("redis", held, row[1])
 
 
 class _translated_errors:
@@ -173,8 +175,8 @@ def _translated(error: RedisError) -> OffsetsError:
     text = str(error)
     if not isinstance(error, ResponseError):
         return ServiceUnavailableError(f"Redis is not available: {text}. Check REDIS_URL.")
-    if isinstance(error, _FOR_NOW) or text.startswith(_FOR_NOW_CODES):
-        return ServiceUnavailableError(f"Redis accepts no writes at present: {text}")
+    if isinstance(error, _TEMPORARY) or text.startswith(_TEMPORARY_CODES):
+        return ServiceUnavailableError(f"Redis cannot store offsets at present: {text}")
     if "WRONGTYPE" in text:
-        return CorruptStoreError(f"Redis holds a value that is not an offset: {text}")
-    return RefusedError(f"Redis refused: {text}")
+        return CorruptStoreError(f"A Redis key of the offset store has another type: {text}")
+    return RefusedError(f"Redis rejected the request: {text}")
