@@ -181,3 +181,14 @@ def test_a_module_that_calls_itself_pure_imports_neither_django_nor_a_client(pat
 @pytest.mark.parametrize("code", ["from django.db import models", "from offsets.actions import audit"])
 def test_it_would_notice_an_impure_module(code: str) -> None:
     assert "django" in _clients_of(ast.parse(code))
+
+
+# --- Size -------------------------------------------------------------------------------------------
+
+MAX_LINES = 400
+
+
+def test_no_module_is_longer_than_a_reader_takes_in() -> None:
+    ours = [*_modules(), *(BASE_DIR / "tests").rglob("*.py"), *(BASE_DIR / "benchmarks").rglob("*.py")]
+    long = {str(path.relative_to(BASE_DIR)): len(path.read_text(encoding="utf-8").splitlines()) for path in ours}
+    assert {path: lines for path, lines in long.items() if lines > MAX_LINES} == {}
