@@ -131,7 +131,9 @@ def test_a_truncated_log_is_not_replayed(scenario: Scenario) -> None:
     scenario.append((50, "failed"))
     PartitionCheckpoint.objects.update(next_offset=120, ledger_end=120)
     LedgerRange.objects.update(offsets=(0, 120))
-    assert_refused(scenario, "the log ends at 100, but the ledger at 120: it was truncated", scenario.wanted(0, 50))
+    assert_refused(
+        scenario, "the log ends at 100, but the ledger at 120. The log was truncated", scenario.wanted(0, 50)
+    )
 
 
 def test_a_worker_that_counts_on_meanwhile_does_not_make_the_log_look_truncated(
