@@ -24,9 +24,6 @@ from tests.support.documents import (
     text_of,
 )
 
-#: Prefixes of paths that move in parallel branches; empty once they are merged.
-MOVING = ("offsets/actions/", "offsets/processing/", "offsets/recovery/", "static/js/")
-
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 
 
@@ -43,9 +40,7 @@ def test_it_quotes_only_paths_that_exist(path: Path) -> None:
     if path.name == "CHANGELOG.md":
         return  # it names the paths of the past, too
     missing = {
-        quoted
-        for quoted in paths_of(path)
-        if not quoted.startswith(MOVING) and not any(BASE_DIR.glob(quoted)) and not quoted.startswith(".stack/")
+        quoted for quoted in paths_of(path) if not any(BASE_DIR.glob(quoted)) and not quoted.startswith(".stack/")
     }
     assert missing == set()
 
@@ -76,7 +71,7 @@ def test_the_module_map_names_every_module_of_every_room_and_no_other() -> None:
         f"{folder}{module}"
         for folder, modules in described.items()
         for module in modules
-        if not folder.startswith(MOVING) and not any(BASE_DIR.glob(f"{folder}{module}*"))
+        if not any(BASE_DIR.glob(f"{folder}{module}*"))
     }
     assert missing == set()
 
