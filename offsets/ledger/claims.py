@@ -78,7 +78,7 @@ def known_partitions(group_id: str, topic: str) -> set[int]:
 
 def partition_progress(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, PartitionProgress]:
     """Progress of every live checkpoint of these topics."""
-    rows = PartitionCheckpoint.objects.filter(group_id=group_id, topic__in=list(topics), retired_at__isnull=True)
+    rows = PartitionCheckpoint.objects.live(group_id).filter(topic__in=list(topics))
     return {
         TopicPartition(row.topic, row.partition): PartitionProgress(
             row.next_offset,

@@ -171,13 +171,9 @@ def move_within(group_id: str, commits: Sequence[StoreCommit]) -> dict[TopicPart
     """Advance `next_offset` within the ledger's ranges, by compare-and-set. Returns the refused ones with reasons."""
     refused = {}
     for commit in sorted(commits, key=lambda commit: commit.topic_partition):
-        row = PartitionCheckpoint.objects.select_for_update(no_key=True).filter(
-            group_id=group_id,
-            topic=commit.topic_partition.topic,
-            partition=commit.topic_partition.partition,
-            retired_at__isnull=True,
-        )
-        checkpoint = row.first()
+        tp = commit.topic_partition
+        row = PartitionCheckpoint.objects.live(group_id).filter(topic=tp.topic, partition=tp.partition)
+        checkpoint = row.select_for_update(no_key=True).first()
         reason = _refusal(checkpoint, commit)
         if reason or checkpoint is None:
             refused[commit.topic_partition] = reason

@@ -50,7 +50,7 @@ def in_scope(group_id: str, scopes: Sequence[str], *, everything: bool) -> list[
     """The live checkpoints that the options name. Raises RefusedError when one of them does not exist."""
     if everything == bool(scopes):
         raise RefusedError("Name the partitions with --topic TOPIC:0,1, or all of the group with --all; not both.")
-    live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True)
+    live = PartitionCheckpoint.objects.live(group_id)
     checkpoints = {(row.topic, row.partition): row for row in live}
     if not checkpoints:
         raise RefusedError(f"The group {group_id!r} has no partitions yet.")

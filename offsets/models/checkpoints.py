@@ -95,6 +95,7 @@ class PartitionCheckpoint(models.Model):
 
     @property
     def name(self) -> str:
+        """`topic-partition`, as in logs and on the page."""
         return f"{self.topic}-{self.partition}"
 
 

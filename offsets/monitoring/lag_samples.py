@@ -53,7 +53,7 @@ def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
     """
     if leases.acquire(f"sampler:{group_id}", holder, SAMPLER_SECONDS) is None:
         return False
-    live = PartitionCheckpoint.objects.filter(group_id=group_id, retired_at__isnull=True)
+    live = PartitionCheckpoint.objects.live(group_id)
     partitions = [TopicPartition(*row) for row in live.values_list("topic", "partition")]
     sample(group_id, admin.log_bounds(partitions))
     return True

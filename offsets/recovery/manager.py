@@ -124,7 +124,7 @@ class RecoveryManager:
         deaths = []
         for incident in Incident.objects.filter(group_id=self.group_id, kind="worker_dead", closed_at__isnull=True):
             ranges = [AffectedRange(**fields) for fields in incident.ranges]
-            rows = PartitionCheckpoint.objects.filter(group_id=self.group_id, retired_at__isnull=True)
+            rows = PartitionCheckpoint.objects.live(self.group_id)
             left = {(affected.topic, affected.partition) for affected in ranges}
             ids = {pk for pk, *place in rows.values_list("pk", "topic", "partition") if tuple(place) in left}
             deaths.append(

@@ -74,7 +74,7 @@ class ServiceWatch:
     def _topics(self) -> dict[str, set[int]]:
         """The group's topics, with the partitions that have a checkpoint."""
         topics: dict[str, set[int]] = {}
-        rows = PartitionCheckpoint.objects.filter(group_id=self.group_id, retired_at__isnull=True)
+        rows = PartitionCheckpoint.objects.live(self.group_id)
         for topic, partition in rows.values_list("topic", "partition"):
             topics.setdefault(topic, set()).add(partition)
         return topics

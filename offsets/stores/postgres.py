@@ -24,9 +24,11 @@ class PostgresStore:
     def read(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, StoredOffset]:
         wanted = set(partitions)
         with _translated_errors():
-            rows = PartitionCheckpoint.objects.filter(
-                group_id=group_id, topic__in={tp.topic for tp in wanted}, retired_at__isnull=True
-            ).values_list("topic", "partition", "next_offset", "epoch", "owner_id")
+            rows = (
+                PartitionCheckpoint.objects.live(group_id)
+                .filter(topic__in={tp.topic for tp in wanted})
+                .values_list("topic", "partition", "next_offset", "epoch", "owner_id")
+            )
             offsets = {TopicPartition(row[0], row[1]): StoredOffset(row[2], row[3], row[4] or "") for row in rows}
         return {tp: stored for tp, stored in offsets.items() if tp in wanted}
 
