@@ -59,7 +59,7 @@ def check_stored(seen: Drift, stored: int | None) -> None:
     """Raises StalePreviewError where the store does not hold what the preview showed."""
     if seen.stored != stored:
         raise StalePreviewError(
-            f"The {seen.store} store of {seen.topic_partition} held {_offset(stored)} when you looked, now "
+            f"The {seen.store} store of {seen.topic_partition} had {_offset(stored)} when you looked, now "
             f"{_offset(seen.stored)}. Nothing was changed; refresh the preview."
         )
 
@@ -67,13 +67,13 @@ def check_stored(seen: Drift, stored: int | None) -> None:
 def _in_words(seen: Drift) -> str:
     follow = "" if seen.stored is None else f" To update the ledger instead, seek the partition to {seen.stored:,}."
     return (
-        f"The {seen.store} store of {seen.topic_partition} holds {_offset(seen.stored)}, the ledger "
+        f"The {seen.store} store of {seen.topic_partition} has {_offset(seen.stored)}, the ledger "
         f"{seen.ledger_next_offset:,}. Writes the ledger's offset to the store; nothing is counted or lost.{follow}"
     )
 
 
 def _offset(offset: int | None) -> str:
-    return "nothing" if offset is None else f"{offset:,}"
+    return "no offset" if offset is None else f"{offset:,}"
 
 
 def seeks(drifts: Sequence[Drift]) -> list[Move]:

@@ -49,7 +49,7 @@ def parse_scope(text: str) -> tuple[str, tuple[int, ...]]:
 def in_scope(group_id: str, scopes: Sequence[str], *, everything: bool) -> list[PartitionCheckpoint]:
     """The live checkpoints that the options name. Raises RefusedError when one of them does not exist."""
     if everything == bool(scopes):
-        raise RefusedError("Name the partitions with --topic TOPIC:0,1, or all of the group with --all; not both.")
+        raise RefusedError("Select partitions with --topic TOPIC:0,1, or the whole group with --all, but not both.")
     live = PartitionCheckpoint.objects.live(group_id)
     checkpoints = {(row.topic, row.partition): row for row in live}
     if not checkpoints:

@@ -148,10 +148,10 @@ class Repairs:
         ids = dead_letters.counted_before_rebuild(self.group_id)
         if not ids:
             return
-        checkpoint_id = DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])
         request = automatic.request("it was counted before the partition was rebuilt")
         try:
             with self._writing(token):
+                checkpoint_id = DeadLetter.objects.values_list("checkpoint_id", flat=True).get(pk=ids[0])
                 try:
                     dead_letters.resolve(dead_letters.REQUEUE, ids, request, checkpoint_id=checkpoint_id)
                 except StalePreviewError:

@@ -226,7 +226,7 @@ def test_it_resumes(group, operator):
 
     page.get_by_role("button", name="Resume engagement-2").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("11,118 records wait")
+    expect(dialog).to_contain_text("11,118 records behind")
     dialog.get_by_label("Reason").fill("Done")
     dialog.get_by_role("button", name="Resume engagement-2").click()
 

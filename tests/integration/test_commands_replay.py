@@ -279,7 +279,7 @@ def test_dead_letters_are_chosen_by_error_code_and_partition(letters: Scenario) 
 
 #: `TOPIC` stands for the topic's name.
 NONSENSE = [
-    ([], "Name the partitions with --topic TOPIC:0,1, or all of the group with --all"),
+    ([], "Select partitions with --topic TOPIC:0,1, or the whole group with --all"),
     (["--all", "--topic", "x"], "not both"),
     (["--topic", "TOPIC:7"], "has no TOPIC-7"),
     (["--topic", "TOPIC:x"], "Invalid scope"),
@@ -300,7 +300,7 @@ NONSENSE = [
     (["--all", "--until", "2999-01-01T00:00:00Z"], "--until '2999-01-01T00:00:00Z' is in the future"),
     (["--all", "--since", BETWEEN, "--until", BETWEEN], "--since must be before --until"),
     (["--all", "--until", "1999-01-01T00:00:00Z"], "no range matches"),
-    (["--all", "--status", "failed", "--since", BETWEEN], "The ledger holds no failed offsets there"),
+    (["--all", "--status", "failed", "--since", BETWEEN], "No failed offsets in this scope"),
     (["--all", "--status", "expired"], "invalid choice"),
     (["--all", "--rate", "0"], "at least 1"),
     (["--all", "--rate", "fast"], "not a whole number"),

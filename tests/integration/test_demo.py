@@ -36,11 +36,11 @@ class Demo:
 
     def is_ready(self) -> bool:
         assert self.process.process.poll() is None, self.process.output()
-        return "Ctrl-C ends it." in self.process.output()
+        return "Press Ctrl-C to stop." in self.process.output()
 
     @property
     def url(self) -> str:
-        found = re.search(r"dashboard: (http://127\.0\.0\.1:\d+/)", self.process.output())
+        found = re.search(r"Dashboard: (http://127\.0\.0\.1:\d+/)", self.process.output())
         assert found is not None, self.process.output()
         return found[1]
 

@@ -206,7 +206,7 @@ def test_targets_are_exported_and_read_back(case: MakeCase) -> None:
         ("reset_offsets", ["--all", "--to-offset", "-1"], "at least 0"),
         ("reset_offsets", ["--all", "--to-offset", "ten"], "not a whole number"),
         ("reset_offsets", ["--topic", "t:9", "--to-earliest"], "has no t-9"),
-        ("reset_offsets", ["--to-earliest"], "Name the partitions"),
+        ("reset_offsets", ["--to-earliest"], "Select partitions"),
         ("reset_offsets", ["--all"], "one of the arguments"),
         ("reset_offsets", ["--all", "--to-earliest", "--execute"], "--execute needs --reason"),
         ("reset_offsets", ["--undo", "12345678"], "No applied action"),

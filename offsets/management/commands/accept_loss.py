@@ -53,7 +53,7 @@ class Command(MoveCommand):
             Accepted(one.checkpoint_id, one.offsets) for one in selection.of_kinds(rows, [RangeKind.FAILED], None)
         ]
         if not wanted:
-            raise RefusedError("The ledger holds no failed offsets there; nothing was changed.")
+            raise RefusedError("No failed offsets in this scope. Nothing was changed.")
         shown = [acceptance.preview(accepted, request.actor) for accepted in wanted]
         if options["execute"]:
             seen = [Accepted(preview.checkpoint_id, preview.offsets, preview.failed) for preview in shown]

@@ -241,5 +241,5 @@ def _wanted(options: Mapping[str, Any]) -> list[Wanted]:
     found = selection.of_kinds(rows, kinds or [RangeKind.FAILED], within)
     if not found:
         words = ", ".join(kinds or [RangeKind.FAILED])
-        raise RefusedError(f"The ledger holds no {words} offsets there. Nothing to replay.")
+        raise RefusedError(f"No {words} offsets in this scope. Nothing to replay.")
     return found

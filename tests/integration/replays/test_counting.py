@@ -70,7 +70,7 @@ def test_it_is_audited_and_told_in_the_journal(scenario: Scenario) -> None:
     told = list(JournalEntry.objects.filter(kind="replay").order_by("pk").values_list("message", "level"))
     assert told == [
         (f"Replay {replay.pk} of 20 offsets by ada: the handler is mended", "info"),
-        (f"Replay {replay.pk} done: 20 events counted, 0 left out, because they were counted.", "info"),
+        (f"Replay {replay.pk} done: 20 events counted, 0 already counted.", "info"),
     ]
 
 
