@@ -328,7 +328,7 @@ def test_it_tells_another_store_what_the_ledger_says(group, operator, visits):
     expect(dialog.get_by_role("alert")).to_contain_text("it is set to 40")
     dialog.get_by_role("button", name="Close").click()
     page.get_by_role("button", name=f"Reconcile Redis store of {group.name}").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("equals the ledger. Nothing to do")
+    expect(dialog.get_by_role("alert")).to_contain_text("agrees with the ledger")
     forget_refusals(visits)
 
 
