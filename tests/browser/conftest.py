@@ -18,7 +18,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from scripts.screenshot import chromium, find_chromium, wait_until_live
 from streamsocial.stack import frontend
-from tests.support.page_rows import make_user
+from tests.support.dashboard_page import make_partition
+from tests.support.page_rows import make_user, make_worker
 from tests.support.processes import Background, resume, stopped, wait_for
 
 #: Generous, because the machine may be busy; what is expected comes as soon as it comes.
@@ -167,3 +168,16 @@ def operator(visits: Visits) -> Callable[..., Page]:
         return visits.log_in(visits.page(**context), make_user("olga", "operator"))
 
     return open_page
+
+
+@pytest.fixture
+def group(transactional_db):
+    """Three partitions: two keep up, one is paused far behind. Tests with a real topic have a group of their own."""
+    worker = make_worker("w-7f2a91bc", silent_for=-60, events_per_second=1234.5, memory_bytes=412 * 2**20, records=5000)
+    paused = make_partition(2, owner=worker, next_offset=790_000, log_end=801_118, desired_state="paused", epoch=14)
+    return {
+        "worker": worker,
+        "paused": paused,
+        "first": make_partition(0, owner=worker),
+        "second": make_partition(1, owner=worker, next_offset=2000, log_end=2000),
+    }

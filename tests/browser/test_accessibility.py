@@ -10,19 +10,6 @@ from tests.support.page_rows import GROUP, ago, make_worker
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.fixture
-def group(transactional_db):
-    """Three partitions: two keep up, one is paused far behind."""
-    worker = make_worker("w-7f2a91bc", silent_for=-60, events_per_second=1234.5, memory_bytes=412 * 2**20, records=5000)
-    paused = make_partition(2, owner=worker, next_offset=790_000, log_end=801_118, desired_state="paused", epoch=14)
-    return {
-        "worker": worker,
-        "paused": paused,
-        "first": make_partition(0, owner=worker),
-        "second": make_partition(1, owner=worker, next_offset=2000, log_end=2000),
-    }
-
-
 def test_it_announces_a_change_of_status_and_nothing_else(group, operator):
     page = operator()
     page.evaluate(

@@ -23,21 +23,9 @@ from offsets.models import (
 )
 from offsets.types import BatchStats, Claim, PartitionCommit
 from tests.support.operators import OPERATOR, VIEWER, audit, in_words, refused, run
-from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_worker
+from tests.support.page_rows import GROUP, ago, make_checkpoint, make_worker
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def checkpoint() -> PartitionCheckpoint:
-    """[100, 200) and [300, 350) could not be applied."""
-    row = make_checkpoint(0)
-    make_range(row, 0, 100)
-    make_range(row, 100, 200, "failed", retry_at=ago(-60), detail="DataError: no")
-    make_range(row, 200, 300)
-    make_range(row, 300, 350, "failed")
-    make_range(row, 350, 1000)
-    return row
 
 
 def evict(
