@@ -5,7 +5,7 @@ import json
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.layers import channel_layers, get_channel_layer
+from channels.layers import get_channel_layer
 from channels_redis.core import RedisChannelLayer
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -14,27 +14,12 @@ from analytics.dashboard.broadcast import Packet, channel_group, pack, send, sen
 from analytics.dashboard.read_model import Dashboard
 from offsets.models import PartitionCheckpoint
 from tests.support.page_rows import GROUP, make_checkpoint
-from tests.support.websocket import application, close_code, cookie_of, next_snapshot, socket
+from tests.support.websocket import close_code, next_snapshot, socket
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.filterwarnings("ignore:No directory at:UserWarning"),
 ]
-
-
-@pytest.fixture
-def viewer_cookie():
-    return cookie_of("victor", "viewer")
-
-
-@pytest.fixture(autouse=True)
-def _own_channel_layer(stack):
-    """A layer keeps connections of the loop it was made in."""
-    # Building the application sets logging up anew: within a test it would take away what listens for the test.
-    application()
-    channel_layers.backends.clear()
-    yield
-    channel_layers.backends.clear()
 
 
 FAR_AHEAD = 10**13 * 9

@@ -2,7 +2,6 @@
 
 import pytest
 from asgiref.sync import sync_to_async
-from channels.layers import channel_layers
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.models import Session
@@ -14,21 +13,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.filterwarnings("ignore:No directory at:UserWarning"),
 ]
-
-
-@pytest.fixture
-def viewer_cookie():
-    return cookie_of("victor", "viewer")
-
-
-@pytest.fixture(autouse=True)
-def _own_channel_layer(stack):
-    """A layer keeps connections of the loop it was made in."""
-    # Building the application sets logging up anew: within a test it would take away what listens for the test.
-    application()
-    channel_layers.backends.clear()
-    yield
-    channel_layers.backends.clear()
 
 
 async def test_it_tells_strangers_to_log_in():
