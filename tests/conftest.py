@@ -6,8 +6,13 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
 from tests.support.cases import case
+from tests.support.forkserver import end_server
 
 __all__ = ["case"]
+
+
+def pytest_unconfigure() -> None:
+    end_server()
 
 
 @receiver(connection_created)

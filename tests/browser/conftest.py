@@ -47,7 +47,7 @@ class Server:
         if self._process is None:
             address = ("-b", "127.0.0.1", "-p", str(self._port))
             command = [sys.executable, "-m", "daphne", *address, "streamsocial.asgi:application"]
-            self._process = Background(command, self._env, self._log)
+            self._process = Background.program(command, self._env, self._log)
         wait_for("the web server to answer", self._answers)
 
     def end(self) -> None:

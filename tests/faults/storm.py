@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import statistics
-import sys
 import threading
 import time
 import uuid
@@ -20,7 +19,6 @@ from django.db.models import Sum
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import PartitionCheckpoint, Worker
 from offsets.types import TopicPartition
-from streamsocial.environment import BASE_DIR
 from tests.support.processes import Background, assert_exactly_once, background, manage_json, resume, stopped, wait_for
 
 PARTITIONS = 12
@@ -154,8 +152,7 @@ def _blow(
     frozen: list[Background] = []
 
     def start() -> Background:
-        command = [sys.executable, str(BASE_DIR / "manage.py"), "run_consumer"]
-        worker = Background(command, env, folder / f"{name}-{len(started)}.log")
+        worker = Background.manage(["run_consumer"], env, folder / f"{name}-{len(started)}.log")
         started.append(worker)
         return worker
 

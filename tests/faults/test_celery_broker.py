@@ -32,7 +32,7 @@ def test_a_slots_worker_whose_parent_fails_ends_whole(case: MakeCase, stack: Sta
     this = case(EVENTS, COMMIT_INTERVAL_MS="60000", COMMIT_MAX_RECORDS="100000000")
     command = [sys.executable, "-c", FAILING_CELERY, *slots_arguments(this)]
     with supervision(this):
-        slots = Background(command, environment(this), this.folder / "slots.log")
+        slots = Background.program(command, environment(this), this.folder / "slots.log")
         try:
             wait_for("batches are in hand", lambda: [w for w in running_slots(this) if w.batch_in_hand])
             stack.restart_service("valkey")

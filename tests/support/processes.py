@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 
 from streamsocial.environment import BASE_DIR
+from tests.support.forkserver import ForkedProcess, run_manage, start_manage
 
 T = TypeVar("T")
 
@@ -33,15 +34,7 @@ def wait_for(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:
 
 def manage(env: Mapping[str, str], *arguments: str, seconds: float = 120) -> "subprocess.CompletedProcess[str]":
     """Run `manage.py …` to its end."""
-    return subprocess.run(
-        [sys.executable, str(BASE_DIR / "manage.py"), *arguments],
-        env=dict(env),
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-        cwd=BASE_DIR,
-    )
+    return run_manage(arguments, env, seconds)
 
 
 def manage_json(env: Mapping[str, str], *arguments: str, seconds: float = 120) -> Any:
@@ -54,10 +47,21 @@ def manage_json(env: Mapping[str, str], *arguments: str, seconds: float = 120) -
 class Background:
     """A process that runs beside the test, its output in a file; nothing of it survives the test."""
 
-    def __init__(self, command: list[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | ForkedProcess", log: Path) -> None:
         self.log = log
+        self.process = process
+
+    @classmethod
+    def manage(cls, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> "Background":
+        """`manage.py …`"""
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
+            return cls(start_manage(arguments, env, output, output), log)
+
+    @classmethod
+    def program(cls, command: Sequence[str], env: Mapping[str, str], log: Path) -> "Background":
+        """Any program."""
+        with log.open("ab") as output:
+            process = subprocess.Popen(
                 command,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
@@ -66,6 +70,7 @@ class Background:
                 start_new_session=True,
                 cwd=BASE_DIR,
             )
+        return cls(process, log)
 
     @property
     def pid(self) -> int:
@@ -81,7 +86,7 @@ class Background:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(seconds)
         self.kill()
-        return self.process.returncode
+        return self.process.wait(10)
 
     def kill(self) -> None:
         for process in self._session():
@@ -101,8 +106,10 @@ class Background:
 @contextlib.contextmanager
 def background(env: Mapping[str, str], log: Path, *arguments: str) -> Iterator[Background]:
     """`manage.py …`, or `-m module …`, for the length of a with block."""
-    program = [] if arguments[0] == "-m" else [str(BASE_DIR / "manage.py")]
-    running = Background([sys.executable, *program, *arguments], env, log)
+    if arguments[0] == "-m":
+        running = Background.program([sys.executable, *arguments], env, log)
+    else:
+        running = Background.manage(arguments, env, log)
     try:
         yield running
     finally:
