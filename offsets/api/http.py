@@ -75,7 +75,7 @@ def api_view(*methods: str) -> Callable[[View], View]:
 
 def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     if not request.user.is_authenticated:
-        return error_response(403, "Log in first.")
+        return JsonResponse({"error": "Log in first.", "login_required": True}, status=403)
     if not can_view(request.user):
         return error_response(403, f"{request.user.get_username()} may not see this. Ask to join the group 'viewer'.")
     return None
