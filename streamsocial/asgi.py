@@ -11,6 +11,9 @@ http_application = get_asgi_application()
 
 from analytics.dashboard.routing import websocket_urlpatterns  # noqa: E402
 from streamsocial.prefix import WithoutPrefix  # noqa: E402
+from streamsocial.safety import require_secret_key  # noqa: E402
+
+require_secret_key()
 
 application = ProtocolTypeRouter(
     {
