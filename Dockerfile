@@ -24,4 +24,4 @@ COPY static static
 RUN python manage.py collectstatic --noinput
 USER 10001
 EXPOSE 8000
-CMD ["daphne", "-b", "0.0.0.0", "-p", "8000", "streamsocial.asgi:application"]
+CMD ["daphne", "-b", "0.0.0.0", "-p", "8000", "--proxy-headers", "streamsocial.asgi:application"]

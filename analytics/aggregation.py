@@ -3,14 +3,16 @@
 Nothing here runs at import: a Celery parent imports this module, and polars must not start before a fork.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from analytics.dimensions import DIMENSIONS, EVENT_TYPES
-from analytics.events import InvalidRecordError, decode_columns, decode_record, minutes
+from analytics.event_time import ImplausibleTimes, count_flaws, judge
+from analytics.events import InvalidRecordError, decode_columns, decode_record
+from offsets import clock
 from offsets.failures import failure_of
 from offsets.types import BatchStats, DecodedBatch, KafkaRecord, PartitionCommit, RecordBatch, RecordFailure
 
@@ -20,6 +22,7 @@ _COLUMNS = {
     "user_id": pl.Int64,
     "content_id": pl.Int64,
     "minute": pl.Int64,
+    "flaw": pl.UInt8,
 }
 
 #: One row of COPY analytics_engagementdelta (checkpoint_id, dimension, entity_id, views, likes, comments, shares) in
@@ -40,7 +43,7 @@ _COPY_ROW = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class EngagementWork:
-    """What one commit writes for one checkpoint: encoded delta rows, and counts per minute.
+    """What one commit writes for one checkpoint: encoded delta rows, counts per minute, and of implausible times.
 
     `minutes` is int64 of shape (n, 5): minute since the epoch, views, likes, comments, shares; sorted by minute.
     """
@@ -48,12 +51,16 @@ class EngagementWork:
     delta_rows: bytes
     delta_count: int
     minutes: "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
+    #: Counted events whose time cannot be right.
+    implausible: tuple[ImplausibleTimes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
     max_bytes: int
     time_tolerance_seconds: int
+    #: The time of arrival, in seconds since the epoch.
+    now: Callable[[], float] = clock.wall
 
 
 def decode(batch: RecordBatch, options: DecodingOptions) -> DecodedBatch:
@@ -67,7 +74,7 @@ def decode(batch: RecordBatch, options: DecodingOptions) -> DecodedBatch:
     counted: Sequence[KafkaRecord] = records
     if columns is None:
         columns, counted, failures = _decode_slowly(records, values, options.max_bytes)
-    frame = _with_time_and_place(columns, counted, options.time_tolerance_seconds)
+    frame = _with_time_and_place(columns, counted, options)
     return DecodedBatch(
         batch.claim,
         batch.start,
@@ -90,23 +97,27 @@ def _decode_slowly(
             failures.append(failure_of(record, error.code, error.detail))
         else:
             counted.append(record)
-    schema = {name: kind for name, kind in _COLUMNS.items() if name not in ("offset", "minute")}
+    schema = {name: kind for name, kind in _COLUMNS.items() if name not in ("offset", "minute", "flaw")}
     columns = pl.DataFrame(
         events, schema=[*schema, "occurred_at"], orient="row", schema_overrides={**schema, "occurred_at": pl.Int64}
     )
     return columns, counted, failures
 
 
-def _with_time_and_place(columns: pl.DataFrame, records: Sequence[KafkaRecord], tolerance_seconds: int) -> pl.DataFrame:
-    """Replace `occurred_at` by the minute in which the event counts, and add its offset."""
+def _with_time_and_place(
+    columns: pl.DataFrame, records: Sequence[KafkaRecord], options: DecodingOptions
+) -> pl.DataFrame:
+    """Replace `occurred_at` by the minute in which the event counts and the flaw of its time, and add its offset."""
     # One call per record is the main cost here; -1 is the client's "no timestamp".
     times = pl.Series("record", [record.timestamp()[1] for record in records], dtype=pl.Int64)
+    minutes, flaws = judge(columns["occurred_at"], times, options.time_tolerance_seconds, options.now())
     return columns.select(
         _offsets(records).alias("offset"),
         "type_code",
         "user_id",
         "content_id",
-        minutes(columns["occurred_at"], times, tolerance_seconds).alias("minute"),
+        minutes.alias("minute"),
+        flaws.alias("flaw"),
     )
 
 
@@ -162,6 +173,7 @@ def aggregate(frame: pl.DataFrame, checkpoint_id: int, dimensions: Sequence[str]
         b"".join(rows),
         sum(counts.height for counts in by_entity),
         minute_table[minute_table[:, 0].argsort()],
+        count_flaws(frame["flaw"]),
     )
 
 

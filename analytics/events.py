@@ -24,9 +24,6 @@ _SCHEMA = {"event_type": pl.String, "user_id": pl.Int64, "content_id": pl.Int64,
 _MAX_NUMBER = 2**63
 #: orjson rejects JSON nested deeper than 1,024 levels; polars accepts a little more.
 _SAFE_DEPTH = 1000
-_MINUTE_MS = 60_000
-#: Minutes past the year 9999 cannot be displayed; events with such a time go to the carry row (minute 0).
-_LAST_MINUTE = 253_402_300_799_999 // _MINUTE_MS
 
 
 class Event(NamedTuple):
@@ -143,18 +140,3 @@ def _checked(frame: pl.DataFrame, count: int) -> pl.DataFrame | None:
     if any(column.min() < 0 for column in numbers):  # type: ignore[operator]
         return None
     return frame.select(codes.alias("type_code"), *_NUMBERS)
-
-
-def minutes(occurred_at: pl.Series, record_times: pl.Series, tolerance_seconds: int) -> pl.Series:
-    """The minute (since the epoch) in which each event counts.
-
-    Its own, unless that is further than the tolerance from its record's timestamp: a wrong clock must not create
-    millions of minute rows. Without a record timestamp (negative) or beyond the year 9999: minute 0, the carry row.
-    Arguments are milliseconds since the epoch.
-    """
-    frame = pl.DataFrame({"own": occurred_at, "record": record_times})
-    # The smaller is subtracted from the larger, so nothing overflows: no value here is negative.
-    far = (pl.max_horizontal("own", "record") - pl.min_horizontal("own", "record")) > tolerance_seconds * 1000
-    chosen = pl.when(far).then(pl.col("record")).otherwise(pl.col("own")) // _MINUTE_MS
-    usable = (pl.col("record") >= 0) & (chosen <= _LAST_MINUTE)
-    return frame.select(pl.when(usable).then(chosen).otherwise(0).alias("minute"))["minute"]

@@ -57,7 +57,8 @@ class MetricsStore:
             _expect(cursor.rowcount, sum(work.delta_count for work in works), "delta rows")
 
     def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
-        """Add to the minute rows of all commits, in one statement and one order."""
+        """Add to the minute rows of all commits, in one statement and one order; and count implausible times."""
+        self._count_implausible(commits, connection)
         columns: list[list[Any]] = [[] for _ in range(2 + len(EVENT_TYPES))]
         for commit in sorted(commits, key=lambda commit: commit.claim.checkpoint_id):
             for minute, *counts in commit.work.minutes.tolist():
@@ -76,6 +77,24 @@ class MetricsStore:
                 columns,
             )
             _expect(cursor.rowcount, len(columns[0]), "minute rows")
+
+    def _count_implausible(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        rows = [
+            (commit.claim.checkpoint_id, *times)
+            for commit in sorted(commits, key=lambda commit: commit.claim.checkpoint_id)
+            for times in commit.work.implausible
+        ]
+        if not rows:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO analytics_implausibletime AS t (checkpoint_id, source, unit, events)"
+                " SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[])"
+                " ON CONFLICT (checkpoint_id, source, unit) DO UPDATE SET events = t.events + excluded.events,"
+                " last_seen_at = excluded.last_seen_at",
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+            _expect(cursor.rowcount, len(rows), "rows of implausible times")
 
     # --- Upkeep ------------------------------------------------------------------------------------
 
@@ -158,6 +177,9 @@ class MetricsStore:
 
     def counted_by_time_sql(self) -> str:
         return f"SELECT checkpoint_id, sum({_EVENTS}) AS events FROM analytics_engagementminute GROUP BY 1"
+
+    def implausible_times_sql(self) -> str:
+        return "SELECT checkpoint_id, source, unit, events, first_seen_at, last_seen_at FROM analytics_implausibletime"
 
 
 def _expect(seen: int, wanted: int, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from offsets.models import PartitionCheckpoint
+from offsets.models import DatabaseTime, PartitionCheckpoint
 
 
 class Dimension(models.IntegerChoices):
@@ -75,3 +75,28 @@ class EngagementMinute(Counts):
 
     def __str__(self) -> str:
         return f"{self.minute:%Y-%m-%d %H:%M}"
+
+
+class ImplausibleTime(models.Model):
+    """How many counted events of one checkpoint have a time, or a record with a time, that cannot be right."""
+
+    checkpoint = models.ForeignKey(
+        PartitionCheckpoint,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    #: event (its `occurred_at`) or record (Kafka's timestamp).
+    source = models.CharField(max_length=10)
+    #: The likely unit: seconds, microseconds, nanoseconds or unknown.
+    unit = models.CharField(max_length=15)
+    events = models.BigIntegerField()
+    first_seen_at = models.DateTimeField(db_default=DatabaseTime())
+    last_seen_at = models.DateTimeField(db_default=DatabaseTime())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["checkpoint", "source", "unit"], name="implausible_time_once")]
+
+    def __str__(self) -> str:
+        return f"{self.events} {self.source} {self.unit}"

@@ -44,3 +44,6 @@ class EngagementProcessor:
 
     def counted_by_time_sql(self) -> str:
         return self._store.counted_by_time_sql()
+
+    def implausible_times_sql(self) -> str:
+        return self._store.implausible_times_sql()

@@ -6,6 +6,9 @@ from collections.abc import Callable
 #: Monotonic seconds, for deadlines and durations inside one process.
 monotonic: Callable[[], float] = time.monotonic
 
+#: Seconds since the epoch by this machine's clock, for times that are only stored or shown.
+wall: Callable[[], float] = time.time
+
 
 class Deadline:
     """One bound shared by all steps of an operation (Quix Streams' idea for revokes)."""

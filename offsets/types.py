@@ -309,6 +309,9 @@ class BatchHandler(Protocol):
         """A SELECT of `(checkpoint_id bigint, events numeric)`: minute buckets and their carry (I4)."""
         ...
 
+    # A handler may also have `implausible_times_sql()`: a SELECT of `(checkpoint_id, source, unit, events,
+    # first_seen_at, last_seen_at)`, counted events whose time cannot be right (`offsets.monitoring.event_times`).
+
 
 @dataclass(frozen=True, slots=True)
 class StoredOffset:

@@ -4,9 +4,12 @@ Reading never changes the environment, so that a command can distinguish what th
 stack wrote.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dotenv import dotenv_values
 
@@ -15,6 +18,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 #: A service whose variable is set by the user is the user's: the embedded stack does not manage it.
 SERVICE_VARIABLES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "REDIS_URL")
 
+_PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 
@@ -22,6 +27,15 @@ _FALSE = frozenset({"0", "false", "no", "off", ""})
 def stack_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of the embedded stack's state; `STACK_DIR` overrides it (tests use their own)."""
     return Path(environ.get("STACK_DIR") or BASE_DIR / ".stack")
+
+
+def deployment_name(database: Mapping[str, Any]) -> str:
+    """A short name for the deployment that uses this database, the same in all of its processes.
+
+    Not from SECRET_KEY, which is changed at times, and not from the password.
+    """
+    place = "/".join(str(database.get(part) or "") for part in ("HOST", "PORT", "NAME"))
+    return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
 class Environment:
@@ -62,6 +76,20 @@ class Environment:
 
     def words(self, name: str, default: str = "") -> list[str]:
         return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+
+    def path_prefix(self, name: str) -> str:
+        """A URL path without a slash at its end, as `/streamsocial`; empty for the root of the host."""
+        value = self._values.get(name, "").rstrip("/")
+        if value and not _PATH_PREFIX.fullmatch(value):
+            raise ValueError(f"{name} must be a path that begins with one slash, as /streamsocial, not {value!r}.")
+        return value
+
+    def identifier(self, name: str) -> str:
+        """Letters, digits, dots, dashes and underscores, at most 64; empty if not set."""
+        value = self._values.get(name, "")
+        if value and not _IDENTIFIER.fullmatch(value):
+            raise ValueError(f"{name} must be 1 to 64 letters, digits, dots, dashes or underscores, not {value!r}.")
+        return value
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default)

@@ -6,19 +6,24 @@ from typing import Any
 import dj_database_url
 from csp.constants import NONE, SELF
 
-from streamsocial.environment import BASE_DIR, Environment
+from streamsocial.environment import BASE_DIR, Environment, deployment_name
 
 env = Environment()
 
 # --- Safety ---------------------------------------------------------------------------------------
 DEBUG = env.flag("DEBUG", default=False)
-# A process starts without its own key (migrations, checks); `check --deploy` rejects that.
+# A process starts without its own key (migrations, checks), but no web server does.
 SECRET_KEY = env.text("SECRET_KEY", "insecure-until-SECRET_KEY-is-set")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
 SECURE_COOKIES = env.flag("SECURE_COOKIES", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_HTTPONLY = True
+#: Where a proxy serves the site below a path. The cookies are bound to it: another deployment on the same host has
+#: its own.
+URL_PREFIX = env.path_prefix("URL_PREFIX")
+FORCE_SCRIPT_NAME = URL_PREFIX or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{URL_PREFIX}/"
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
@@ -87,6 +92,10 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 _UPLOT = BASE_DIR / "node_modules" / "uplot" / "dist"
 if _UPLOT.is_dir():
     STATICFILES_DIRS.append(("uplot", _UPLOT))  # type: ignore[arg-type]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "streamsocial.prefix.PrefixedStaticFiles"},
+}
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 LOGIN_URL = "login"
@@ -121,11 +130,26 @@ DATABASES["default"]["OPTIONS"]["options"] = " ".join(
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+#: Names this deployment where several share one Redis: in the keys of the redis offset store and of Celery's queues.
+DEPLOYMENT = env.identifier("DEPLOYMENT")
+#: Of all that may get lost. Without a name it is derived from the database, so that pages are never mixed.
+REDIS_PREFIX = f"streamsocial:{DEPLOYMENT or deployment_name(DATABASES['default'])}"
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": "streamsocial", "expiry": 10},
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": REDIS_PREFIX, "expiry": 10},
     }
+}
+
+#: Counts failed logins; the second one while Redis is unavailable.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": REDIS_PREFIX,
+        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+    },
+    "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
 
 KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
@@ -217,7 +241,12 @@ CELERY_TASK_ACKS_LATE = False  # a slot would be redelivered after the visibilit
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-#: Several deployments can share one Redis.
+# A lost message does no harm: ticks recur, and starts are sent again. So none is kept for redelivery.
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"ack_emulation": False}
+if DEPLOYMENT:
+    # Another deployment on the same Redis must not take this one's tasks.
+    CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"streamsocial:{DEPLOYMENT}:celery:"
+#: DEPLOYMENT separates the queues of deployments on one Redis without other names.
 CELERY_QUEUE_SUFFIX = env.text("CELERY_QUEUE_SUFFIX")
 CELERY_TASK_DEFAULT_QUEUE = f"control{CELERY_QUEUE_SUFFIX}"
 CELERY_TASK_ROUTES = {

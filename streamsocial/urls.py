@@ -1,11 +1,27 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.urls import include, path
 
+from streamsocial.login import AdminLoginForm, LoginForm, with_status
+
+admin.site.login_form = AdminLoginForm
+_login = auth.LoginView.as_view(redirect_authenticated_user=True, authentication_form=LoginForm)
+
+
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for it by this name on pages without a link to an icon, such as JSON."""
+    return redirect(static("favicon.svg"))
+
+
 urlpatterns = [
+    path("favicon.ico", favicon, name="favicon"),
+    path("admin/login/", with_status(admin.site.login)),
     path("admin/", admin.site.urls),
     # Not all of django.contrib.auth.urls: there is no e-mail for password resets.
-    path("accounts/login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/login/", with_status(_login), name="login"),
     path("accounts/logout/", auth.LogoutView.as_view(), name="logout"),
     path("", include("analytics.urls")),
 ]

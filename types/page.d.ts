@@ -70,7 +70,7 @@ interface DeadLetterFilter {
 }
 
 interface ConnectionState {
-  kind: "connecting" | "open" | "waiting" | "logged-out" | "over";
+  kind: "connecting" | "open" | "waiting" | "polling" | "logged-out" | "over";
   attempts?: number;
   reason?: string;
   /** When the next attempt starts, in ms since the epoch. */

@@ -218,6 +218,19 @@ interface RecoverySnapshot {
   actions: ActionSnapshot[];
 }
 
+/** Counted events of a topic whose time cannot be right. */
+interface ImplausibleTimesSnapshot {
+  topic: string;
+  /** event (its own time) or record (Kafka's timestamp) */
+  source: string;
+  /** the likely unit: seconds, microseconds, nanoseconds or unknown */
+  unit: string;
+  events: number;
+  /** since the last one was counted */
+  age_seconds: number;
+  text: string;
+}
+
 interface Snapshot {
   version: number;
   sequence: number;
@@ -242,6 +255,8 @@ interface Snapshot {
   workers: WorkerSnapshot[];
   /** the last 60, oldest first, gaps filled with zeros */
   minutes: MinuteSnapshot[];
+  /** by topic; empty where all times are plausible */
+  implausible_times: ImplausibleTimesSnapshot[];
   invariants: InvariantsSnapshot | null;
   /** newest first, at most 30 */
   journal: JournalSnapshot[];

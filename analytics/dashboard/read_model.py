@@ -17,6 +17,7 @@ from analytics.dashboard.lists import recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
 from analytics.dashboard.queries import GroupRow, WorkerRow
 from analytics.dashboard.snapshot import (
+    ImplausibleTimesSnapshot,
     InvariantsSnapshot,
     PartitionSnapshot,
     RecoverySnapshot,
@@ -25,8 +26,9 @@ from analytics.dashboard.snapshot import (
     TypeCounts,
     WorkerSnapshot,
 )
+from analytics.metrics_store import MetricsStore
 from offsets import clock
-from offsets.monitoring import headline
+from offsets.monitoring import event_time_counts, headline
 from offsets.monitoring.headline import GroupFacts
 from offsets.monitoring.lag import longest_or_none, total_or_none
 from offsets.monitoring.status import Verdict
@@ -99,6 +101,7 @@ class Dashboard:
             partitions=partitions,
             workers=_workers(worker_rows, partitions),
             minutes=queries.minutes(self.group_id),
+            implausible_times=_implausible_times(self.group_id),
             invariants=invariants,
             journal=queries.journal(self.group_id),
             series=self._series.get(lambda: series_of(rows)),
@@ -138,6 +141,20 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Ver
         duplicates=group.duplicates,
         uncounted=uncounted,
     )
+
+
+def _implausible_times(group_id: str) -> list[ImplausibleTimesSnapshot]:
+    return [
+        ImplausibleTimesSnapshot(
+            topic=row.topic,
+            source=row.source,
+            unit=row.unit,
+            events=row.events,
+            age_seconds=round(row.age_seconds, 3),
+            text=row.text,
+        )
+        for row in event_time_counts.read(group_id, MetricsStore().implausible_times_sql())
+    ]
 
 
 def _invariants(group: GroupRow) -> InvariantsSnapshot | None:

@@ -204,6 +204,17 @@ class RecoverySnapshot(TypedDict):
     actions: list[ActionSnapshot]
 
 
+class ImplausibleTimesSnapshot(TypedDict):
+    """Counted events of a topic whose time cannot be right."""
+
+    topic: str
+    source: str  # event (its own time) or record (Kafka's timestamp)
+    unit: str  # the likely unit: seconds, microseconds, nanoseconds or unknown
+    events: int
+    age_seconds: float  # since the last one was counted
+    text: str
+
+
 class Snapshot(TypedDict):
     version: int
     sequence: int
@@ -222,6 +233,7 @@ class Snapshot(TypedDict):
     partitions: list[PartitionSnapshot]  # by topic, partition
     workers: list[WorkerSnapshot]
     minutes: list[MinuteSnapshot]  # the last 60, oldest first, gaps filled with zeros
+    implausible_times: list[ImplausibleTimesSnapshot]  # by topic; empty where all times are plausible
     invariants: InvariantsSnapshot | None
     journal: list[JournalSnapshot]  # newest first, at most 30
     series: SeriesSnapshot

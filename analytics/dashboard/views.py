@@ -2,6 +2,7 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_required, permission_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
@@ -23,7 +24,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "group": settings.ENGAGEMENT_GROUP,
         "can_operate": can_operate(request.user),
         "user": request.user,
-        "websocket_path": WEBSOCKET_PATH,
+        "websocket_path": reverse("dashboard") + WEBSOCKET_PATH,
     }
     return render(request, "dashboard.html", context)
 

@@ -2,10 +2,19 @@
 
 import uuid
 from collections.abc import Mapping
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Value
 
 from offsets.actions.guards import MAX_REASON_LENGTH, Request, Source
-from offsets.models import OperatorAction, PartitionCheckpoint
+from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
+
+MAX_REFUSALS_PER_MINUTE = 20
+#: In `after` of the last recorded refusal: how many followed it.
+MORE_REFUSED = "more_refused"
+_MORE = " Not recorded one by one: "
 
 
 def applied(
@@ -60,7 +69,12 @@ def refused(
     detail: str,
     target: str = "",
 ) -> None:
-    """Record a refusal, outside of the transaction that was rolled back; before and after are the same."""
+    """Record a refusal, outside of the transaction that was rolled back; before and after are the same.
+
+    A user who is refused again and again fills no table: after MAX_REFUSALS_PER_MINUTE the last row counts the rest.
+    """
+    if request.source is not Source.AUTOMATIC and _counted_on_the_last(request.actor.name):
+        return
     checkpoint = PartitionCheckpoint.objects.filter(pk=checkpoint_id or 0).first()
     state = state_of(checkpoint) if checkpoint else {}
     OperatorAction.objects.create(
@@ -75,6 +89,26 @@ def refused(
         outcome=OperatorAction.Outcome.REFUSED,
         detail=detail,
     )
+
+
+def _counted_on_the_last(username: str) -> bool:
+    """Whether the user has had as many refusals in the last minute as are recorded one by one."""
+    recent = OperatorAction.objects.filter(
+        username=username,
+        outcome=OperatorAction.Outcome.REFUSED,
+        created_at__gt=DatabaseTime() - Value(timedelta(minutes=1)),
+    ).order_by("-pk")
+    with transaction.atomic():
+        rows = list(recent.select_for_update()[:MAX_REFUSALS_PER_MINUTE])
+        if len(rows) < MAX_REFUSALS_PER_MINUTE:
+            return False
+        last = rows[0]
+        more = int(last.after.get(MORE_REFUSED, 0)) + 1
+        first = last.detail.partition(_MORE)[0]
+        OperatorAction.objects.filter(pk=last.pk).update(
+            after={**last.after, MORE_REFUSED: more}, detail=f"{first}{_MORE}{more:,} more refused within a minute."
+        )
+    return True
 
 
 def state_of(checkpoint: PartitionCheckpoint) -> dict[str, object]:

@@ -22,8 +22,9 @@ _SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
 UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, dead_letters.DISCARD})
 
 
-def find(reference: str) -> list[OperatorAction]:
-    """The applied actions that `reference` names: one by its number, or all of one change by its id.
+def find(reference: str, group_id: str = "") -> list[OperatorAction]:
+    """The applied actions that `reference` names: one by its number, or all of one change by its id; of one group, if
+    it is given.
 
     Raises RefusedError when there are none, or when one of them was already undone.
     """
@@ -36,12 +37,20 @@ def find(reference: str) -> list[OperatorAction]:
             rows = list(applied.filter(change_id=uuid.UUID(reference)).order_by("pk"))
         except ValueError:
             raise RefusedError(f"{reference!r} is neither the number of an action nor the id of a change.") from None
-    if not rows:
+    if not rows or (group_id and _groups(rows) - {group_id}):
         raise RefusedError(f"No applied action {reference}. See the action log.")
     for row in rows:
         if OperatorAction.objects.filter(undoes=row).exists():
             raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was already undone.")
     return rows
+
+
+def _groups(actions: Sequence[OperatorAction]) -> set[str]:
+    """The groups that these acted on. An action on dead letters of several partitions names none itself."""
+    named = {action.checkpoint.group_id for action in actions if action.checkpoint is not None}
+    unnamed = [action.pk for action in actions if action.checkpoint is None]
+    letters = DeadLetter.objects.filter(action__in=unnamed) if unnamed else DeadLetter.objects.none()
+    return named | set(letters.values_list("checkpoint__group_id", flat=True).distinct())
 
 
 def preview(undone: Sequence[OperatorAction], actor: Actor) -> list[MovePreview]:

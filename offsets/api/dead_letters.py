@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import dead_letters
 from offsets.actions.dead_letter_listing import DeadLetterFilter, as_json, listed
-from offsets.actions.guards import Actor
+from offsets.actions.guards import Actor, UnknownPartitionError
 from offsets.api.http import (
     MAX_INTEGER,
     MAX_LISTED,
@@ -26,6 +27,10 @@ from offsets.types import DeadLetterStatus
 _KINDS = (dead_letters.REQUEUE, dead_letters.DISCARD, dead_letters.REOPEN)
 
 
+def _own() -> "QuerySet[DeadLetter]":
+    return DeadLetter.objects.filter(checkpoint__group_id=settings.ENGAGEMENT_GROUP)
+
+
 @api_view("GET", "HEAD")
 def dead_letter_list(request: HttpRequest) -> HttpResponse:
     """Newest first, filtered by status, topic, partition and error_code; `before` is the last id of the page before."""
@@ -38,7 +43,7 @@ def dead_letter_list(request: HttpRequest) -> HttpResponse:
 
 @api_view("GET", "HEAD")
 def dead_letter_detail(request: HttpRequest, dead_letter_id: int) -> HttpResponse:
-    row = DeadLetter.objects.select_related("checkpoint").filter(pk=min(dead_letter_id, MAX_INTEGER)).first()
+    row = _own().select_related("checkpoint").filter(pk=min(dead_letter_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"Unknown dead letter {dead_letter_id}.")
     return JsonResponse(as_json(row))
@@ -59,6 +64,10 @@ def dead_letters_act(request: HttpRequest, kind: str) -> HttpResponse:
     ids = body.get("ids")
     if not isinstance(ids, list) or not ids or not all(type(pk) is int and 0 < pk <= MAX_INTEGER for pk in ids):
         raise BadInputError("`ids` must be a list of dead letters' ids, as the preview gave them.")
+    # No more than an action takes are looked up; it refuses the rest.
+    named = DeadLetter.objects.filter(pk__in=ids[: dead_letters.MAX_DEAD_LETTERS])
+    if named.exclude(checkpoint__group_id=settings.ENGAGEMENT_GROUP).exists():
+        raise UnknownPartitionError("Some of these dead letters belong to another group. Refresh the preview.")
     done = dead_letters.resolve(kind, tuple(ids), request_of(request, body))
     return JsonResponse(
         {

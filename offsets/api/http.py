@@ -4,20 +4,21 @@ Responses are always JSON. One with an `error` has changed nothing, and says wha
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from offsets.actions.guards import Actor, Request, Source
+from offsets.actions.guards import Actor, Request, Source, UnknownPartitionError
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError
-from offsets.models import OperatorAction
+from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.permissions import can_view
 from offsets.ranges import OffsetRange
 from offsets.replays.plans import checked_range
@@ -75,7 +76,7 @@ def api_view(*methods: str) -> Callable[[View], View]:
 
 def _refused_reader(request: HttpRequest) -> HttpResponse | None:
     if not request.user.is_authenticated:
-        return error_response(403, "Log in first.")
+        return JsonResponse({"error": "Log in first.", "login_required": True}, status=403)
     if not can_view(request.user):
         return error_response(403, f"{request.user.get_username()} may not see this. Ask to join the group 'viewer'.")
     return None
@@ -123,6 +124,25 @@ def word_of(name: str, value: str | None) -> str:
     if "\x00" in (value or ""):
         raise BadInputError(f"`{name}` must not hold NUL.")
     return value or ""
+
+
+def own_checkpoint(checkpoint_id: int) -> int:
+    """The id, unless it is that of another group's partition: this API is about one group.
+
+    An id that nobody has is left to the action, which audits it.
+    """
+    if checkpoint_id > MAX_INTEGER:  # the path accepts more digits than the database
+        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
+    check_own([checkpoint_id])
+    return checkpoint_id
+
+
+def check_own(checkpoint_ids: Collection[int]) -> None:
+    """Raises UnknownPartitionError for the first that is another group's partition."""
+    others = PartitionCheckpoint.objects.filter(pk__in=checkpoint_ids).exclude(group_id=settings.ENGAGEMENT_GROUP)
+    other = others.order_by("pk").values_list("pk", flat=True).first()
+    if other is not None:
+        raise UnknownPartitionError(f"Unknown checkpoint {other}.")
 
 
 def place_of(get: Callable[[str], Any]) -> tuple[int, OffsetRange]:

@@ -9,7 +9,7 @@ from offsets.actions.guards import Actor, Request, Seen, UnknownPartitionError
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.actions.pause import ActionKind
-from offsets.api.http import MAX_INTEGER, BadInputError, api_view, body_of, outcome_of, request_of
+from offsets.api.http import MAX_INTEGER, BadInputError, api_view, body_of, outcome_of, own_checkpoint, request_of
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.text import whole_number
 
@@ -17,20 +17,20 @@ from offsets.text import whole_number
 @api_view("GET", "HEAD")
 def preview(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     """What an action would do, in words, and the `seen` that the POST must repeat."""
-    actor = Actor.of_user(request.user)
+    actor, checkpoint_id = Actor.of_user(request.user), own_checkpoint(checkpoint_id)
     if kind in _MOVES:
         return JsonResponse(_preview_move(request, checkpoint_id, MoveKind(kind), actor).as_json())
-    return JsonResponse(pause.preview(_kind(kind), _known_id(checkpoint_id), actor).as_json())
+    return JsonResponse(pause.preview(_kind(kind), checkpoint_id, actor).as_json())
 
 
 @api_view("POST")
 def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     """Apply what was previewed, if the partition is still as it was seen."""
     body = body_of(request)
-    asked = request_of(request, body)
+    asked, checkpoint_id = request_of(request, body), own_checkpoint(checkpoint_id)
     if kind in _MOVES:
         return JsonResponse(outcome_of(_apply_move(asked, checkpoint_id, MoveKind(kind), body)))
-    action = pause.set_paused(_kind(kind), _known_id(checkpoint_id), asked, seen=_seen(body.get("seen")))
+    action = pause.set_paused(_kind(kind), checkpoint_id, asked, seen=_seen(body.get("seen")))
     return JsonResponse(outcome_of(action))
 
 
@@ -43,7 +43,7 @@ _WORDS = ("earliest", "latest")
 
 def _preview_move(request: HttpRequest, checkpoint_id: int, kind: MoveKind, actor: Actor) -> MovePreview:
     target = _target(kind, checkpoint_id, request.GET.get("to", ""), actor)
-    return moves.preview(kind, [Move(_known_id(checkpoint_id), target)], actor)[0]
+    return moves.preview(kind, [Move(checkpoint_id, target)], actor)[0]
 
 
 def _apply_move(asked: Request, checkpoint_id: int, kind: MoveKind, body: dict[str, Any]) -> OperatorAction:
@@ -54,7 +54,7 @@ def _apply_move(asked: Request, checkpoint_id: int, kind: MoveKind, body: dict[s
     if seen.next_offset is None:
         raise BadInputError("`seen` must hold next_offset, as the preview gave it.")
     offset = _target(kind, checkpoint_id, str(target), asked.actor)
-    return moves.move_partitions(kind, [Move(_known_id(checkpoint_id), offset, seen)], asked)[0]
+    return moves.move_partitions(kind, [Move(checkpoint_id, offset, seen)], asked)[0]
 
 
 def _target(kind: MoveKind, checkpoint_id: int, text: str, actor: Actor) -> int:
@@ -85,13 +85,6 @@ def _kind(text: str) -> ActionKind:
     except ValueError:
         known = ", ".join([kind.value for kind in ActionKind] + sorted(_MOVES))
         raise UnknownPartitionError(f"Unknown action {text!r}. Use one of: {known}.") from None
-
-
-def _known_id(checkpoint_id: int) -> int:
-    """The path accepts more digits than the database."""
-    if checkpoint_id > MAX_INTEGER:
-        raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
-    return checkpoint_id
 
 
 def _seen(value: Any) -> Seen:

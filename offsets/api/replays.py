@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions.guards import Actor
@@ -13,6 +14,7 @@ from offsets.api.http import (
     BadInputError,
     api_view,
     body_of,
+    check_own,
     error_response,
     number_of,
     place_of,
@@ -26,17 +28,22 @@ from offsets.replays.plans import Wanted
 from offsets.tasks import dispatch_replay
 
 
+def _own() -> "QuerySet[Replay]":
+    return Replay.objects.filter(group_id=settings.ENGAGEMENT_GROUP)
+
+
 @api_view("GET", "HEAD", "POST")
 def replay_list(request: HttpRequest) -> HttpResponse:
     """The group's replays, newest first; with POST `{ranges, reason}` begin span."""
     if request.method != "POST":
-        rows = Replay.objects.filter(group_id=settings.ENGAGEMENT_GROUP).order_by("-pk")[:MAX_LISTED]
+        rows = _own().order_by("-pk")[:MAX_LISTED]
         return JsonResponse({"items": [replay_rows.progress(row) for row in rows]})
     body = body_of(request)
     ranges = body.get("ranges")
     if not isinstance(ranges, list) or not all(isinstance(span, dict) for span in ranges):
         raise BadInputError("`ranges` must be a list of {checkpoint_id, start, end, to_count}.")
     wanted = [_wanted(span.get, whole=True) for span in ranges]
+    check_own({span.checkpoint_id for span in wanted})
     limit = body.get("records_per_second")
     if limit is not None and (type(limit) is not int or not 0 < limit <= 2**31 - 1):
         raise BadInputError("`records_per_second` must be a whole number above 0, or absent.")
@@ -53,13 +60,15 @@ def replay_list(request: HttpRequest) -> HttpResponse:
 @api_view("GET", "HEAD")
 def replay_preview(request: HttpRequest) -> HttpResponse:
     """What replaying `[start, end)` of a checkpoint would do, and the `to_count` that the POST must repeat."""
-    plan = requests.preview([_wanted(request.GET.get, whole=False)], Actor.of_user(request.user))[0]
+    wanted = _wanted(request.GET.get, whole=False)
+    check_own([wanted.checkpoint_id])
+    plan = requests.preview([wanted], Actor.of_user(request.user))[0]
     return JsonResponse({"kind": replay_rows.KIND, "target": plan.name, "text": plan.text, **plan.as_json()})
 
 
 @api_view("GET", "HEAD")
 def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
-    row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
+    row = _own().filter(pk=min(replay_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"Unknown replay {replay_id}.")
     ranges = [
@@ -79,7 +88,7 @@ def replay_detail(request: HttpRequest, replay_id: int) -> HttpResponse:
 
 @api_view("GET", "HEAD", "POST")
 def replay_cancel(request: HttpRequest, replay_id: int) -> HttpResponse:
-    row = Replay.objects.filter(pk=min(replay_id, MAX_INTEGER)).first()
+    row = _own().filter(pk=min(replay_id, MAX_INTEGER)).first()
     if row is None:
         return error_response(404, f"Unknown replay {replay_id}.")
     if request.method != "POST":
@@ -109,4 +118,6 @@ def accept_failed(request: HttpRequest) -> HttpResponse:
 
 
 def _accepted(get: Callable[[str], Any], seen: int | None) -> Accepted:
-    return Accepted(*place_of(get), seen)
+    accepted = Accepted(*place_of(get), seen)
+    check_own([accepted.checkpoint_id])
+    return accepted

@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import reconcile
 from offsets.actions.guards import Actor
-from offsets.api.http import MAX_INTEGER, BadInputError, api_view, body_of, error_response, request_of
+from offsets.api.http import BadInputError, api_view, body_of, error_response, own_checkpoint, request_of
 
 _STORES = ("kafka", "redis", "file")
 
@@ -15,7 +15,7 @@ def reconcile_store(request: HttpRequest, checkpoint_id: int, store: str) -> Htt
     """What would be written to the store, and the `stored` that the POST `{reason, stored}` must repeat."""
     if store not in _STORES:
         return error_response(404, f"Unknown store {store[:40]!r}. Use one of: {', '.join(_STORES)}.")
-    actor, checkpoint_id = Actor.of_user(request.user), min(checkpoint_id, MAX_INTEGER)
+    actor, checkpoint_id = Actor.of_user(request.user), own_checkpoint(checkpoint_id)
     if request.method != "POST":
         return JsonResponse(reconcile.preview(settings.ENGAGEMENT_GROUP, store, checkpoint_id, actor).as_json())
     body = body_of(request)

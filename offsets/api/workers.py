@@ -1,11 +1,13 @@
 """Workers: evict one that is stuck."""
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import eviction
 from offsets.actions.eviction import UnknownWorkerError
 from offsets.actions.guards import Actor
 from offsets.api.http import BadInputError, api_view, body_of, request_of
+from offsets.models import Worker
 
 
 @api_view("GET", "HEAD", "POST")
@@ -13,6 +15,8 @@ def evict(request: HttpRequest, worker_id: str) -> HttpResponse:
     """What evicting a worker would do, and what it owns; with POST `{reason, owned}` do it."""
     if "\x00" in worker_id:
         raise UnknownWorkerError("Unknown worker.")
+    if Worker.objects.filter(pk=worker_id).exclude(group_id=settings.ENGAGEMENT_GROUP).exists():
+        raise UnknownWorkerError(f"Unknown worker {worker_id}.")
     if request.method != "POST":
         return JsonResponse(eviction.preview(worker_id, Actor.of_user(request.user)).as_json())
     body = body_of(request)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from offsets.monitoring import event_times
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState, PartitionState, WorkerState
 from offsets.monitoring.status import Status
 from offsets.text import duration
@@ -50,6 +51,7 @@ def find(state: GroupState, limits: FindingLimits) -> list[Finding]:
         *_unclaimed(state),
         *_invariants(state),
         *_replays(state),
+        *_event_times(state),
     ]
     return list({finding.key: finding for finding in found}.values())
 
@@ -316,4 +318,13 @@ def _replays(state: GroupState) -> Iterator[Finding]:
             f"queue replays, or run it here: manage.py replay_offsets --resume {replay_id}.",
             since,
             critical=False,
+        )
+
+
+def _event_times(state: GroupState) -> Iterator[Finding]:
+    """One for each topic that still receives events with implausible times."""
+    for topic in sorted({row.topic for row in state.implausible if row.age_seconds <= event_times.QUIET_SECONDS}):
+        rows = [row for row in state.implausible if row.topic == topic]
+        yield Finding(
+            "event_time", topic, event_times.summary(rows), min(row.first_seen_at for row in rows), critical=False
         )

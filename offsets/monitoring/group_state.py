@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from offsets.monitoring.event_times import ImplausibleTimes
 from offsets.monitoring.status import Verdict
 
 
@@ -110,3 +111,5 @@ class GroupState:
     orphaned_replays: Sequence[tuple[int, datetime]] = ()
     #: Replays that no process has taken for too long: (id, since).
     waiting_replays: Sequence[tuple[int, datetime]] = ()
+    #: Counted events whose time cannot be right.
+    implausible: Sequence[ImplausibleTimes] = ()

@@ -15,7 +15,7 @@ from offsets.database import DATABASE_LOST
 from offsets.errors import ServiceUnavailableError
 from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, PartitionCheckpoint
-from offsets.monitoring import findings, incidents
+from offsets.monitoring import event_time_counts, findings, incidents
 from offsets.monitoring.findings import FindingLimits
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
 from offsets.recovery import assessments
@@ -117,6 +117,7 @@ class RecoveryManager:
             violated_at=report.checked_at if report else None,
             orphaned_replays=replay_rows.orphaned(self.group_id),
             waiting_replays=replay_rows.not_taken(self.group_id, REPLAY_WAITS_SECONDS),
+            implausible=event_time_counts.read(self.group_id, event_time_counts.handler_sql()),
         )
 
     def _deaths(self) -> list[DeathState]:

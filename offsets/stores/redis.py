@@ -13,7 +13,6 @@ from offsets.errors import CorruptStoreError, OffsetsError, RefusedError, Servic
 from offsets.stores.base import stale_epoch, unexpected_offset
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
-PREFIX = "streamsocial:offsets:"
 TIMEOUT_SECONDS = 5.0
 
 # One call commits many partitions independently; Redis runs a script atomically. Numbers are compared as text, by
@@ -137,9 +136,16 @@ class RedisStore:
         self._client.close()
 
 
+def prefix() -> str:
+    """Of all keys. Without the setting DEPLOYMENT it is that of a Redis with one deployment: a changed key would be
+    a missing store, which halts.
+    """
+    return f"streamsocial:{settings.DEPLOYMENT}:offsets:" if settings.DEPLOYMENT else "streamsocial:offsets:"
+
+
 def _key(group_id: str, tp: TopicPartition) -> str:
     # JSON, because a group id can be any text. The braces keep a group in one hash slot of a cluster.
-    return f"{PREFIX}{{{json.dumps(group_id)}}}:{tp}"
+    return f"{prefix()}{{{json.dumps(group_id)}}}:{tp}"
 
 
 def _stored(key: str, row: Sequence[Any]) -> StoredOffset:

@@ -35,18 +35,19 @@ def chart_library() -> None:
 class Server:
     """The web server, which can be stopped in its tracks and let go on, or ended and started again."""
 
-    def __init__(self, env: dict[str, str], log: Path) -> None:
+    def __init__(self, env: dict[str, str], log: Path, *options: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}/"
-        self._env, self._log = {**env, "DASHBOARD_INTERVAL_MS": "500"}, log
+            self.port = probe.getsockname()[1]
+        #: Where browsers find the page; a test that puts a proxy in between changes it.
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._env, self._log, self._options = {**env, "DASHBOARD_INTERVAL_MS": "500"}, log, options
         self._process: Background | None = None
 
     def start(self) -> None:
         if self._process is None:
-            address = ("-b", "127.0.0.1", "-p", str(self._port))
-            command = [sys.executable, "-m", "daphne", *address, "streamsocial.asgi:application"]
+            address = ("-b", "127.0.0.1", "-p", str(self.port))
+            command = [sys.executable, "-m", "daphne", *address, *self._options, "streamsocial.asgi:application"]
             self._process = Background.program(command, self._env, self._log)
         wait_for("the web server to answer", self._answers)
 
@@ -69,7 +70,7 @@ class Server:
         assert self._process is not None
         assert self._process.process.poll() is None, self._process.output()
         try:
-            with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -41,7 +41,7 @@ def redis_harness(stack: Stack, tmp_path: Path) -> Iterator[tuple[StoreHarness, 
 
 
 def _keys(harness: StoreHarness, client: "redis.Redis") -> list[str]:
-    return [key for key in client.scan_iter(f"{redis_module.PREFIX}*") if harness.group in key]
+    return [key for key in client.scan_iter(f"{redis_module.prefix()}*") if harness.group in key]
 
 
 def test_something_else_under_a_key_of_redis_is_named_and_left_alone(
@@ -139,3 +139,19 @@ def test_redis_says_how_it_may_lose_offsets(redis_harness: tuple[StoreHarness, "
     finally:
         for name, value in before.items():
             client.config_set(name, value)
+
+
+def test_deployments_with_names_do_not_share_keys(
+    redis_harness: tuple[StoreHarness, "redis.Redis"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of a deployment without a name stay as they are: others would be a missing store."""
+    harness, client = redis_harness
+    place, stored = harness.tp(0), {"": 10, "staging": 20, "production": 30}
+    for name, offset in stored.items():
+        monkeypatch.setattr(settings, "DEPLOYMENT", name)
+        assert harness.store.put(harness.group, {place: StoredOffset(offset, 1, "w-1")}) == {}
+
+    for name, offset in stored.items():
+        monkeypatch.setattr(settings, "DEPLOYMENT", name)
+        assert harness.get() == StoredOffset(offset, 1, "w-1")
+    assert client.hget(f'streamsocial:offsets:{{"{harness.group}"}}:{place}', "offset") == "10"

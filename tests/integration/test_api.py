@@ -7,6 +7,8 @@ from django.test import Client
 
 from analytics.dashboard import views
 from analytics.dashboard.read_model import Dashboard
+from offsets import clock
+from offsets.api import system
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
 from tests.support.page_rows import make_checkpoint, make_user, make_worker
 
@@ -274,14 +276,37 @@ def test_it_says_when_the_database_does_not_answer(viewer, monkeypatch):
 
 
 def test_it_reports_its_health_to_anybody(client, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    system.health.forget()
     assert client.get("/healthz").json() == {"status": "ok", "database": "ok"}
 
     def away(*_):
         raise OperationalError("connection refused")
 
     monkeypatch.setattr(type(connections["default"]), "cursor", away)
+    now[0] += 0.5 * system.HEALTH_SECONDS
+    assert client.get("/healthz").status_code == 200, "the database is not asked again yet"
+    now[0] += system.HEALTH_SECONDS
     response = client.get("/healthz")
     assert (response.status_code, response.json()["database"]) == (503, "unavailable")
+
+
+def test_its_health_costs_at_most_one_question_to_the_database_in_a_second(client, django_assert_num_queries):
+    system.health.forget()
+
+    with django_assert_num_queries(1):
+        for _ in range(50):
+            client.get("/healthz")
+    system.health.forget()
+
+
+def test_browsers_find_the_icon(client):
+    response = client.get("/favicon.ico")
+
+    assert (response.status_code, response["Location"]) == (302, "/static/favicon.svg")
+    assert client.get(response["Location"]).status_code == 200
+    assert '<link rel="icon" href="/static/favicon.svg"' in client.get("/admin/login/").content.decode()
 
 
 def test_it_sends_strangers_to_the_login(client):

@@ -1,12 +1,16 @@
 """What the coordinator does with logs that change under it, on a real broker."""
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from django.db.models import Min
 
+from analytics.models import EngagementMinute
 from offsets.models import LedgerRange, PartitionCheckpoint
 from tests.support.cases import Case
 from tests.support.processes import assert_exactly_once, background, manage, manage_json, wait_for
@@ -94,6 +98,35 @@ def test_it_counts_from_the_start_of_partitions_by_which_the_topic_grew(case: Ma
         )
         assert _checkpoints(this)[1].baseline_kind == "grown"
         assert worker.end() == 0, worker.output()
+
+
+def test_it_counts_events_with_wrong_units_of_time_exactly_and_says_so(case: MakeCase) -> None:
+    this = case(100, partitions=1, poison=0.0)
+    producer = Producer({"bootstrap.servers": this.env["KAFKA_BOOTSTRAP_SERVERS"]})
+    now = int(time.time())
+
+    def event(at: int) -> bytes:
+        return b'{"event_type":"like","user_id":1,"content_id":1,"occurred_at":%d}' % at
+
+    for _ in range(300):
+        producer.produce(this.topic, event(now), partition=0)
+        producer.produce(this.topic, event(now * 1_000_000), partition=0)
+        # The record's timestamp in seconds: Kafka takes it for one of January 1970.
+        producer.produce(this.topic, event(now * 1000), partition=0, timestamp=now)
+    producer.flush(10)
+
+    assert manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))["events"] == 1000
+
+    status = manage_json(this.env, "offsets_status", "--group", this.group)
+    assert [(row["source"], row["unit"], row["events"]) for row in status["implausible_times"]] == [
+        ("event", "microseconds", 300),
+        ("event", "seconds", 300),
+        ("record", "seconds", 300),
+    ]
+    minutes = EngagementMinute.objects.filter(checkpoint__group_id=this.group)
+    assert minutes.aggregate(oldest=Min("minute"))["oldest"] > datetime.fromtimestamp(now - 3600, UTC)
+    assert sum(row.views + row.likes + row.comments + row.shares for row in minutes) == 1000
+    assert manage_json(this.env, "verify_offsets", "--group", this.group)["ok"]
 
 
 def test_it_covers_transaction_markers_and_leaves_out_aborted_records(case: MakeCase) -> None:

@@ -8,9 +8,10 @@ from analytics.processor import EngagementProcessor
 from offsets import ledger
 from offsets.errors import LedgerConflictError
 from offsets.ledger import Baseline
-from offsets.models import PartitionCheckpoint
+from offsets.models import DatabaseTime, PartitionCheckpoint
+from offsets.monitoring import event_time_counts
 from offsets.types import Claim, PartitionCommit, RecordBatch
-from tests.support.records import Record, event
+from tests.support.records import START, Record, event
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -117,3 +118,45 @@ def test_it_refuses_a_copy_that_wrote_another_number_of_rows() -> None:
     with pytest.raises(LedgerConflictError, match="2 of 3 delta rows"):
         write(commit)
     assert list(STORE.export("a")) == []
+
+
+def test_it_counts_implausible_times_with_the_events_and_by_checkpoint() -> None:
+    first, second, other = claim_of("a", "t"), claim_of("a", "u"), claim_of("b", "t")
+    seconds, right = event("view", 1, 2, at=START // 1000), event("view", 1, 2)
+    write(commit_of(first, seconds, seconds, right), commit_of(second, right))
+    write(commit_of(first, seconds, event("like", 1, 2, at=START * 1000)), commit_of(other, seconds))
+
+    seen = {
+        (row.topic, row.source, row.unit): row for row in event_time_counts.read("a", STORE.implausible_times_sql())
+    }
+
+    assert {key: row.events for key, row in seen.items()} == {
+        ("t", "event", "seconds"): 3,
+        ("t", "event", "microseconds"): 1,
+    }
+    assert all(0 <= row.age_seconds < 60 for row in seen.values())
+    assert STORE.totals("a") == {**NOTHING, "view": 5, "like": 1}, "they are counted all the same"
+
+
+def test_implausible_times_of_a_transaction_that_fails_are_not_counted() -> None:
+    commit = commit_of(claim_of("a", "t"), event("view", 1, 2, at=START // 1000))
+    with transaction.atomic():
+        HANDLER.insert([commit], connection)
+        HANDLER.update([commit], connection)
+        transaction.set_rollback(True)
+
+    assert event_time_counts.read("a", STORE.implausible_times_sql()) == []
+
+
+def test_a_rebuild_begins_again_with_implausible_times() -> None:
+    claim = claim_of("a", "t")
+    write(commit_of(claim, event("view", 1, 2, at=START // 1000)))
+    sql = event_time_counts.handler_sql()
+    assert len(event_time_counts.read("a", sql)) == 1
+
+    PartitionCheckpoint.objects.filter(pk=claim.checkpoint_id).update(
+        retired_at=DatabaseTime(), retired_reason="rebuilt"
+    )
+
+    assert event_time_counts.read("a", sql) == []
+    assert event_time_counts.read("a", "") == []

@@ -22,7 +22,7 @@ from offsets.models import DeadLetter, PartitionCheckpoint
 from offsets.monitoring import invariants
 from offsets.types import Claim, RecordBatch
 from tests.support.page_rows import GROUP
-from tests.support.records import HOUR, Record, event
+from tests.support.records import HOUR, START, Record, event
 
 OPERATOR = Actor("olga", allowed=True)
 
@@ -36,7 +36,7 @@ PENDING = DeadLetterFilter(GROUP)
 partitions = pytest.mark.usefixtures("_partitions")
 
 
-def big(kind: str = "share", user: int = 7, content: int = 9, at: int = 10 * HOUR) -> bytes:
+def big(kind: str = "share", user: int = 7, content: int = 9, at: int = START + 10 * HOUR) -> bytes:
     """An event that is right, and was larger than the limit when it was read."""
     return event(kind, user, content, at)[:-1] + b', "note": "' + b"x" * LIMIT + b'"}'
 

@@ -9,6 +9,9 @@ from offsets.ranges import KnownRange
 from offsets.types import Claim, RangeKind, RecordBatch
 
 HOUR = 3_600_000
+#: An hour of November 2023, from which the records' times are counted: the first hours of 1970 are implausible.
+START = 1_699_920_000_000
+START_MINUTE = START // 60_000
 
 
 CLAIM = Claim(42, "t", 0, 1, 0, ("content", "user"))
@@ -20,7 +23,7 @@ class Record:
 
     at: int
     data: bytes | None
-    time: int = 10 * HOUR
+    time: int = START + 10 * HOUR
     named: list[tuple[str, bytes | None]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -45,7 +48,7 @@ class Record:
         return 3
 
 
-def event(kind: str, user: int, content: int, at: int = 10 * HOUR) -> bytes:
+def event(kind: str, user: int, content: int, at: int = START + 10 * HOUR) -> bytes:
     return json.dumps({"event_type": kind, "user_id": user, "content_id": content, "occurred_at": at}).encode()
 
 

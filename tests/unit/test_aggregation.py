@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from analytics.aggregation import DecodingOptions, combine, decode
 from analytics.dimensions import EVENT_TYPES
+from analytics.event_time import ImplausibleTimes
 from offsets.types import Claim, PartitionCommit, RecordBatch
-from tests.support.records import CLAIM, HOUR, Record, event
+from tests.support.records import CLAIM, HOUR, START, START_MINUTE, Record, event
 
 OPTIONS = DecodingOptions(max_bytes=1024, time_tolerance_seconds=3600)
 
@@ -53,13 +54,13 @@ def test_it_counts_like_a_plain_loop(batches: list[list[tuple[str, int, int, int
     for rows in batches:
         records, start = [], offset
         for row in rows:
-            records.append(Record(offset, b"poison" if row is None else event(*row[:3], at=row[3] * HOUR)))
+            records.append(Record(offset, b"poison" if row is None else event(*row[:3], at=START + row[3] * HOUR)))
             if row is None:
                 poisoned.append(offset)
             else:
                 entities[(1, row[2], row[0])] += 1
                 entities[(2, row[1], row[0])] += 1
-                by_minute[row[3] * 60] += 1
+                by_minute[START_MINUTE + row[3] * 60] += 1
             offset += 2  # compacted logs have holes
         one = batch(records, start)
         decoded.append(decode(one, OPTIONS))
@@ -78,7 +79,7 @@ def test_it_keeps_the_dimensions_frozen_on_the_checkpoint(dimensions: tuple[str,
     claim = Claim(42, "t", 0, 1, 0, dimensions)
     commit = combine([decode(batch([Record(0, event("like", 1, 2))], claim=claim), OPTIONS)])
     assert {dimension for dimension, _, _ in decoded_rows(commit)} == kept
-    assert commit.work.minutes.tolist() == [[600, 0, 1, 0, 0]]
+    assert commit.work.minutes.tolist() == [[START_MINUTE + 600, 0, 1, 0, 0]]
 
 
 def test_it_sets_bad_records_apart_whole() -> None:
@@ -88,7 +89,26 @@ def test_it_sets_bad_records_apart_whole() -> None:
     assert (failure.offset, failure.key, failure.value) == (7, b"key", b"\x00bad")
     assert failure.error_code == "malformed"
     assert json.loads(failure.headers) == [["trace\x00", base64.b64encode(b"\x00\xff").decode()], ["none", None]]
-    assert failure.timestamp_ms == 10 * HOUR
+    assert failure.timestamp_ms == START + 10 * HOUR
+
+
+def test_it_counts_implausible_times_of_counted_events() -> None:
+    late = START + 11 * HOUR
+    records = [
+        Record(0, event("view", 1, 2, at=late)),
+        Record(1, event("view", 1, 2, at=late // 1000)),
+        Record(2, event("view", 1, 2, at=late), time=late // 1000),
+        Record(3, b"poison", time=late // 1000),
+    ]
+    options = DecodingOptions(1024, 3600, now=lambda: late / 1000)
+    commit = combine([decode(batch(records[:2]), options), decode(batch(records[2:], 2), options)])
+
+    assert commit.work.implausible == (
+        ImplausibleTimes("event", "seconds", 1),
+        ImplausibleTimes("record", "seconds", 1),
+    )
+    # The second counts in its record's minute.
+    assert commit.work.minutes.tolist() == [[START_MINUTE + 600, 1, 0, 0, 0], [START_MINUTE + 660, 2, 0, 0, 0]]
 
 
 def test_it_commits_a_stretch_without_records() -> None:

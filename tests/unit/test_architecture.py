@@ -30,6 +30,7 @@ WRITERS = {
     "analytics_engagementdelta": "analytics/metrics_store.py",
     "analytics_engagementtotal": "analytics/metrics_store.py",
     "analytics_engagementminute": "analytics/metrics_store.py",
+    "analytics_implausibletime": "analytics/metrics_store.py",
 }
 MODELS = {
     "Worker": "offsets_worker",
@@ -51,6 +52,7 @@ MODELS = {
     "EngagementDelta": "analytics_engagementdelta",
     "EngagementTotal": "analytics_engagementtotal",
     "EngagementMinute": "analytics_engagementminute",
+    "ImplausibleTime": "analytics_implausibletime",
 }
 WRITING_SQL = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM|TRUNCATE|COPY)\s+((?:offsets|analytics)_\w+)")
 WRITING_METHODS = {

@@ -2,13 +2,12 @@
 
 import json
 
-import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analytics.dimensions import EVENT_TYPES
-from analytics.events import Event, InvalidRecordError, decode_columns, decode_record, minutes
+from analytics.events import Event, InvalidRecordError, decode_columns, decode_record
 
 LIMIT = 4096
 GOOD = b'{"event_id":"e","event_type":"view","user_id":7,"content_id":8,"occurred_at":9}'
@@ -187,26 +186,3 @@ def test_it_sets_apart_a_field_nested_as_deep_as_json_goes(name: bytes, opening:
     with pytest.raises(InvalidRecordError) as caught:
         decode_record(value, 2 * LIMIT * LIMIT)
     assert caught.value.code == "mistyped_field"
-
-
-WEEK = 7 * 24 * 3600
-NOW = 1_700_000_000_000
-
-
-@pytest.mark.parametrize(
-    ("occurred_at", "record", "minute"),
-    [
-        (NOW, NOW + 1000, NOW // 60_000),
-        (NOW - WEEK * 1000, NOW, (NOW - WEEK * 1000) // 60_000),
-        (NOW - WEEK * 1000 - 1, NOW, NOW // 60_000),
-        (NOW + WEEK * 1000 + 1, NOW, NOW // 60_000),
-        (2**63 - 1, NOW, NOW // 60_000),
-        (0, NOW, NOW // 60_000),
-        (NOW, -1, 0),
-        (NOW, 2**63 - 1, 0),
-        (2**63 - 1, 2**63 - 1, 0),
-    ],
-)
-def test_it_counts_an_event_with_a_wild_clock_in_its_records_minute(occurred_at: int, record: int, minute: int) -> None:
-    seen = minutes(pl.Series([occurred_at]), pl.Series([record]), WEEK)
-    assert seen.to_list() == [minute]

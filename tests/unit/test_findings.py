@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from offsets.monitoring.event_times import QUIET_SECONDS, ImplausibleTimes
 from offsets.monitoring.findings import Finding, FindingLimits, find
 from offsets.monitoring.group_state import (
     AffectedRange,
@@ -358,3 +359,26 @@ def test_each_cause_at_each_subject_is_found_once() -> None:
     findings = found(partition(Status.STALLED), partition(Status.STALLED, owner="w-2"))
     assert keys(findings) == {("stalled", "t-0")}
     assert len(findings) == 1
+
+
+def implausible(topic: str = "t", source: str = "event", unit: str = "seconds", **fields: Any) -> ImplausibleTimes:
+    defaults: dict[str, Any] = {"events": 3000, "first_seen_at": ago(50), "age_seconds": 1.0}
+    return ImplausibleTimes(topic, source, unit, **(defaults | fields))
+
+
+def test_implausible_event_times_are_one_warning_for_each_topic() -> None:
+    times = [implausible(), implausible(source="record", events=1), implausible("u", unit="unknown")]
+
+    first, second = found(implausible=times)
+
+    assert (first.key, first.critical, first.began_at) == (("event_time", "t"), False, ago(50))
+    assert first.summary.startswith("3,000 events of t: the event time looks like seconds. Minute used: the record's,")
+    assert "1 record of t: the timestamp looks like seconds. Minute used: the event's own," in first.summary
+    assert "Totals are exact" in first.summary
+    assert second.key == ("event_time", "u")
+    assert second.summary.startswith("3,000 events of u: implausible event time. ")
+
+
+@pytest.mark.parametrize(("age", "kinds"), [(0.0, 1), (QUIET_SECONDS, 1), (QUIET_SECONDS + 1, 0)])
+def test_implausible_event_times_are_over_when_none_came_for_a_while(age: float, kinds: int) -> None:
+    assert len(found(implausible=[implausible(age_seconds=age)])) == kinds

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analytics.dashboard.read_model import dashboard_of
-from analytics.dashboard.snapshot import PartitionSnapshot, Snapshot
+from analytics.dashboard.snapshot import ImplausibleTimesSnapshot, PartitionSnapshot, Snapshot
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management.base import EXIT_UNAVAILABLE, OperatorCommand
@@ -68,8 +68,9 @@ class Command(OperatorCommand):
             status = EXIT_UNAVAILABLE
         snapshot = dashboard_of(group).snapshot()
         partitions = [p for p in snapshot["partitions"] if not topic or p["topic"] == topic]
-        data = {"group": group, "partitions": [_row(p) for p in partitions]}
-        self.emit(data, lambda console: _show(console, snapshot, partitions), as_json=options["json"])
+        times = [row for row in snapshot["implausible_times"] if not topic or row["topic"] == topic]
+        data = {"group": group, "partitions": [_row(p) for p in partitions], "implausible_times": times}
+        self.emit(data, lambda console: _show(console, snapshot, partitions, times), as_json=options["json"])
         return status
 
 
@@ -77,7 +78,12 @@ def _row(partition: PartitionSnapshot) -> dict[str, Any]:
     return {name: partition[name] for name in _FIELDS} | {"ranges": partition["range_offsets"]}  # type: ignore[literal-required]
 
 
-def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapshot]) -> None:
+def _show(
+    console: Console,
+    snapshot: Snapshot,
+    partitions: list[PartitionSnapshot],
+    times: list[ImplausibleTimesSnapshot],
+) -> None:
     console.print(f"{snapshot['group']}: {snapshot['headline']}", soft_wrap=True)
     table = Table()
     for name in ("Partition", "Status", "Owner"):
@@ -104,3 +110,5 @@ def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapsh
             console.print(
                 f"{partition['topic']}-{partition['partition']}: {partition['status_detail']}", soft_wrap=True
             )
+    for row in times:
+        console.print(row["text"], soft_wrap=True)

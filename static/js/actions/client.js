@@ -1,21 +1,25 @@
 // Asks the server for previews and actions. Refusals carry the server's message.
 
 const TIMEOUT_MS = 15_000;
+/** The page's own folder: all requests go below it, also behind a proxy with a path prefix. */
+const ROOT = new URL(document.getElementById("page")?.dataset.root ?? "/", location.href);
 
 /** A refusal or a failure, with a message for the operator; `status` is 0 where no answer came. */
 export class ActionError extends Error {
   /**
    * @param {string} message
    * @param {number} status
+   * @param {boolean} loginRequired
    */
-  constructor(message, status) {
+  constructor(message, status, loginRequired = false) {
     super(message);
     this.status = status;
+    this.loginRequired = loginRequired;
   }
 }
 
 /**
- * @param {string} path
+ * @param {string} path relative to the page's root
  * @param {RequestInit} options
  * @param {string} unanswered the message where no answer came
  * @returns {Promise<any>}
@@ -23,7 +27,7 @@ export class ActionError extends Error {
 async function ask(path, options, unanswered) {
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(new URL(path, ROOT), {
       ...options,
       headers: { Accept: "application/json", ...options.headers },
       signal: AbortSignal.timeout(TIMEOUT_MS),
@@ -36,6 +40,7 @@ async function ask(path, options, unanswered) {
   throw new ActionError(
     answer.error ?? `The server returned HTTP ${response.status} without an error message. Try again.`,
     response.status,
+    answer.login_required === true,
   );
 }
 

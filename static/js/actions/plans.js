@@ -44,11 +44,11 @@ export function ofPartition(kind, partition) {
     kind,
     fields: kind === "seek" || kind === "skip" ? [TARGET] : [],
     async preview({ target }) {
-      const shown = await read(`/api/partitions/${id}/preview/${kind}/`, { to: target });
+      const shown = await read(`api/partitions/${id}/preview/${kind}/`, { to: target });
       // "latest" is the offset that was shown, not the log end by then.
       return { ...shown, token: { seen: shown.seen, to: target === undefined ? undefined : shown.to } };
     },
-    apply: (reason, token) => send(`/api/partitions/${id}/${kind}/`, { reason, ...token }),
+    apply: (reason, token) => send(`api/partitions/${id}/${kind}/`, { reason, ...token }),
     done(answer, { partitions }) {
       const shown = partitions.find((candidate) => candidate.checkpoint_id === (answer.after.checkpoint_id ?? id));
       if (!shown || !done(shown, answer.after)) return null;
@@ -65,7 +65,7 @@ export function ofPartition(kind, partition) {
  */
 export function reconcile(partition, store) {
   const name = nameOf(partition);
-  const path = `/api/partitions/${partition.checkpoint_id}/reconcile/${store}/`;
+  const path = `api/partitions/${partition.checkpoint_id}/reconcile/${store}/`;
   return {
     title: `Reconcile ${storeName(store)} store of ${name}`,
     button: `Update ${storeName(store)} store`,
@@ -120,7 +120,7 @@ export function replay(id, name, ranges = null) {
         throw new ActionError(`Invalid rate '${limit}'. Enter a whole number above 0, or leave it empty.`, 400);
       const wanted = ranges ?? [{ start, end }];
       const plans = await Promise.all(
-        wanted.map((range) => read("/api/replays/preview/", { checkpoint_id: id, start: range.start, end: range.end })),
+        wanted.map((range) => read("api/replays/preview/", { checkpoint_id: id, start: range.start, end: range.end })),
       );
       const token = plans.map((plan) => ({
         checkpoint_id: id,
@@ -131,7 +131,7 @@ export function replay(id, name, ranges = null) {
       return { text: plans.map((plan) => plan.text).join(" "), token };
     },
     apply: (reason, token, { rate: limit }) =>
-      send("/api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
+      send("api/replays/", { reason, ranges: token, records_per_second: limit ? Number(limit) : null }),
     progress(answer, { recovery }) {
       const replay = recovery.replays.find(({ id: replayId }) => replayId === answer.replay_id);
       return replay ? { value: replay.done_offsets, max: replay.total_offsets, text: progressOf(replay) } : null;
@@ -151,10 +151,10 @@ export const acceptFailed = ({ checkpoint_id: id, start, end }, name) => ({
   button: "Accept as uncounted",
   fields: [],
   async preview() {
-    const shown = await read("/api/failed/accept/", { checkpoint_id: id, start, end });
+    const shown = await read("api/failed/accept/", { checkpoint_id: id, start, end });
     return { text: shown.text, token: { checkpoint_id: id, start, end, failed: shown.failed } };
   },
-  apply: (reason, token) => send("/api/failed/accept/", { reason, ...token }),
+  apply: (reason, token) => send("api/failed/accept/", { reason, ...token }),
   done(_answer, { recovery }) {
     const left = recovery.uncounted.some(
       (range) => range.checkpoint_id === id && range.kind === "failed" && range.start < end && start < range.end,
@@ -169,9 +169,9 @@ export const cancelReplay = ({ id }) => ({
   button: `Cancel replay ${id}`,
   fields: [],
   async preview() {
-    return { ...(await read(`/api/replays/${id}/cancel/`)), token: {} };
+    return { ...(await read(`api/replays/${id}/cancel/`)), token: {} };
   },
-  apply: (reason) => send(`/api/replays/${id}/cancel/`, { reason }),
+  apply: (reason) => send(`api/replays/${id}/cancel/`, { reason }),
   done(_answer, { recovery }) {
     const replay = recovery.replays.find(({ id: replayId }) => replayId === id);
     return replay?.finished_at ? `Replay ${id} is ${replay.status}: ${replay.detail}` : null;
@@ -193,13 +193,13 @@ export const ofDeadLetters = (kind, selection, name) => ({
   fields: [],
   async preview() {
     const shown = await read(
-      `/api/dead-letters/${kind}/`,
+      `api/dead-letters/${kind}/`,
       "ids" in selection ? { ids: selection.ids.join() } : selection,
     );
     const reasons = [...new Set(shown.reasons)].map((reason) => ` ${reason}`).join("");
     return { text: shown.text + reasons, token: shown.will_change ? { ids: shown.ids } : null };
   },
-  apply: (reason, token) => send(`/api/dead-letters/${kind}/`, { reason, ...token }),
+  apply: (reason, token) => send(`api/dead-letters/${kind}/`, { reason, ...token }),
   done(answer) {
     const rest = answer.still_fail
       ? ` ${exact(answer.still_fail)} failed again and stay pending: ${answer.reasons.join(" ")}`
@@ -214,10 +214,10 @@ export const evict = ({ worker_id: id }) => ({
   button: `Evict ${id}`,
   fields: [],
   async preview() {
-    const shown = await read(`/api/workers/${encodeURIComponent(id)}/evict/`);
+    const shown = await read(`api/workers/${encodeURIComponent(id)}/evict/`);
     return { text: shown.text, token: { seen: shown.seen } };
   },
-  apply: (reason, token) => send(`/api/workers/${encodeURIComponent(id)}/evict/`, { reason, ...token }),
+  apply: (reason, token) => send(`api/workers/${encodeURIComponent(id)}/evict/`, { reason, ...token }),
   done(_answer, { partitions, workers }) {
     if (partitions.some(({ owner }) => owner === id)) return null;
     const worker = workers.find(({ worker_id: workerId }) => workerId === id);
@@ -231,10 +231,10 @@ export const undo = ({ id, kind, target }) => ({
   button: "Undo",
   fields: [],
   async preview() {
-    const { texts } = await read(`/api/actions/${id}/undo/`);
+    const { texts } = await read(`api/actions/${id}/undo/`);
     return { text: texts.join(" "), token: {} };
   },
-  apply: (reason) => send(`/api/actions/${id}/undo/`, { reason }),
+  apply: (reason) => send(`api/actions/${id}/undo/`, { reason }),
   done(answer, { recovery }) {
     const shown = recovery.actions.find((action) => action.id === id);
     return shown?.undone ? `Done: action ${id} is undone by action ${answer.action_id}, at ${now()}.` : null;

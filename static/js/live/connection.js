@@ -5,8 +5,10 @@ import { byId, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { age, clock, duration } from "../ui/format.js";
 import { announce } from "../ui/live-region.js";
 import { RELOAD_SECONDS, STALE_SECONDS } from "./freshness.js";
+import { POLL_SECONDS } from "./polling.js";
 
 const TICK_MS = 200;
+const POLLING = `Live updates are blocked (websocket); polling every ${POLL_SECONDS} s.`;
 
 export class Connection {
   #freshness;
@@ -46,8 +48,12 @@ export class Connection {
 
   /** @param {number} seconds */
   #aged(seconds) {
-    const stale = seconds > STALE_SECONDS || this.#connection.kind === "over";
-    this.#show(stale ? "stale" : "fresh", stale ? `stale for ${age(seconds)}` : duration(seconds), seconds);
+    const polling = this.#connection.kind === "polling";
+    const limit = STALE_SECONDS + (polling ? POLL_SECONDS : 0);
+    const stale = seconds > limit || this.#connection.kind === "over";
+    const fresh = polling ? `polling · ${duration(seconds)}` : duration(seconds);
+    this.#show(stale ? "stale" : "fresh", stale ? `stale for ${age(seconds)}` : fresh, seconds);
+    setText(byId("live-note"), polling ? POLLING : "");
     showAdvice(stale ? this.#trouble(this.#freshness.takenAt) : "", stale ? "STALE · " : "");
     if (stale === this.#stale) return;
     this.#stale = stale;
@@ -75,11 +81,13 @@ export class Connection {
     const shown = this.#freshness.age === null || !since ? "" : `Showing data from ${clock(since)}. `;
     if (kind === "over") return `${shown}${reason}`;
     const retry =
-      kind === "waiting"
-        ? `The server is not responding; next retry in ${Math.max(1, Math.ceil(((until ?? 0) - Date.now()) / 1000))} s.`
-        : kind === "connecting"
-          ? "Connecting to the server."
-          : "Connected, but the server sends no data; its database may be unavailable.";
+      kind === "polling"
+        ? POLLING
+        : kind === "waiting"
+          ? `The server is not responding; next retry in ${Math.max(1, Math.ceil(((until ?? 0) - Date.now()) / 1000))} s.`
+          : kind === "connecting"
+            ? "Connecting to the server."
+            : "Connected, but the server sends no data; its database may be unavailable.";
     return `${shown}${retry} Workers keep counting; check manage.py offsets_status.`;
   }
 }

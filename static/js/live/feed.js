@@ -1,9 +1,13 @@
-// The websocket: one snapshot per message, each acknowledged after it was rendered; reconnects by itself.
+// The websocket: one snapshot per message, each acknowledged after it was rendered; reconnects by itself. While it
+// cannot be opened, snapshots are polled.
+import { Poller } from "./polling.js";
 
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 15_000;
 // A connection that is cut without a close frame never closes by itself, neither while it opens nor later.
 const SILENCE_MS = 20_000;
+// A server that restarts fails once or twice; a proxy that blocks websockets fails always.
+const FAILURES_BEFORE_POLLING = 2;
 
 const NOT_LOGGED_IN = 4401;
 const FINAL = new Map([
@@ -25,6 +29,12 @@ export class Feed {
   #attempts = 0;
   #sequence = 0;
   #over = false;
+  #poller;
+  /** Connections in a row that ended without a snapshot. */
+  #failures = 0;
+  #polling = false;
+  /** @type {ConnectionState} */
+  #socketState = { kind: "connecting" };
 
   /**
    * @param {string} path
@@ -37,6 +47,10 @@ export class Feed {
     this.#url = url;
     this.#onSnapshot = onSnapshot;
     this.#onState = onState;
+    this.#poller = new Poller(
+      (snapshot) => this.#show(snapshot),
+      (state) => this.#polled(state),
+    );
     window.addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
   }
@@ -45,9 +59,9 @@ export class Feed {
     clearTimeout(this.#timer);
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
-    this.#onState({ kind: "connecting", attempts: this.#attempts });
+    this.#socketChanged({ kind: "connecting", attempts: this.#attempts });
     this.#listenFor();
-    socket.onopen = () => this.#onState({ kind: "open" });
+    socket.onopen = () => this.#socketChanged({ kind: "open" });
     socket.onmessage = (event) => this.#receive(socket, event.data);
     socket.onclose = (event) => socket === this.#socket && this.#closed(event.code);
   }
@@ -65,16 +79,52 @@ export class Feed {
     if (socket !== this.#socket) return;
     this.#listenFor();
     const snapshot = JSON.parse(text);
-    this.#attempts = 0;
+    this.#attempts = this.#failures = 0;
+    this.#stopPolling();
     try {
-      if (snapshot.sequence > this.#sequence) {
-        this.#sequence = snapshot.sequence;
-        this.#onSnapshot(snapshot);
-      }
+      this.#show(snapshot);
     } finally {
       // Also an older one: the server sends the next only after an answer.
       socket.send(JSON.stringify({ type: "ack", sequence: snapshot.sequence }));
     }
+  }
+
+  /** @param {Snapshot} snapshot */
+  #show(snapshot) {
+    if (snapshot.sequence <= this.#sequence) return;
+    this.#sequence = snapshot.sequence;
+    this.#onSnapshot(snapshot);
+  }
+
+  /**
+   * What the socket does is shown only while no snapshot comes by polling.
+   * @param {ConnectionState} state
+   */
+  #socketChanged(state) {
+    this.#socketState = state;
+    if (!this.#polling) this.#onState(state);
+  }
+
+  /** @param {ConnectionState | null} state */
+  #polled(state) {
+    this.#polling = state?.kind === "polling";
+    if (state && !this.#polling) this.#end(state);
+    else this.#onState(state ?? this.#socketState);
+  }
+
+  #stopPolling() {
+    this.#poller.stop();
+    if (!this.#polling) return;
+    this.#polling = false;
+    this.#onState(this.#socketState);
+  }
+
+  /** @param {ConnectionState} state */
+  #end(state) {
+    this.#over = true;
+    this.#poller.stop();
+    clearTimeout(this.#timer);
+    this.#onState(state);
   }
 
   #listenFor() {
@@ -91,9 +141,9 @@ export class Feed {
   #closed(code) {
     this.#socket = null;
     clearTimeout(this.#watchdog);
+    if (this.#over) return;
     if (FINAL.has(code)) {
-      this.#over = true;
-      this.#onState({ kind: code === NOT_LOGGED_IN ? "logged-out" : "over", reason: FINAL.get(code) });
+      this.#end({ kind: code === NOT_LOGGED_IN ? "logged-out" : "over", reason: FINAL.get(code) });
       return;
     }
     const longest = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#attempts);
@@ -101,6 +151,8 @@ export class Feed {
     const wait = longest * (0.5 + Math.random() / 2);
     this.#attempts += 1;
     this.#timer = setTimeout(() => this.connect(), wait);
-    this.#onState({ kind: "waiting", attempts: this.#attempts, until: Date.now() + wait });
+    this.#failures += 1;
+    if (this.#failures >= FAILURES_BEFORE_POLLING) this.#poller.start();
+    this.#socketChanged({ kind: "waiting", attempts: this.#attempts, until: Date.now() + wait });
   }
 }

@@ -63,7 +63,9 @@ export class MinutesChart {
   }
 
   /** @param {Snapshot} snapshot */
-  show({ minutes }) {
+  show({ minutes, implausible_times: times }) {
+    setText(byId("event-times"), times.map(({ text }) => text).join(" "));
+    setHidden(byId("event-times"), !times.length);
     const key = JSON.stringify(minutes);
     if (key === this.#shown) return;
     this.#shown = key;

@@ -44,7 +44,7 @@ function fill(title, facts, text) {
 
 /** @param {DeadLetterSnapshot} deadLetter */
 export const showDeadLetter = ({ id, topic, partition, offset }) =>
-  open(`${topic}-${partition} at offset ${exact(offset)}`, `/api/dead-letters/${id}/`, (deadLetter) => [
+  open(`${topic}-${partition} at offset ${exact(offset)}`, `api/dead-letters/${id}/`, (deadLetter) => [
     {
       Error: `${deadLetter.error_code}: ${deadLetter.error_detail}`,
       Status: deadLetter.status,
@@ -81,7 +81,7 @@ function checked(value) {
 
 /** @param {IncidentSnapshot} incident */
 export const showIncident = ({ id, kind, subject }) =>
-  open(`${kindName(kind)}: ${subject}`, `/api/incidents/${id}/`, (incident) => [
+  open(`${kindName(kind)}: ${subject}`, `api/incidents/${id}/`, (incident) => [
     {
       Severity: incident.severity,
       Started: moment(incident.began_at),

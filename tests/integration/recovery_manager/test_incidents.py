@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from analytics.models import ImplausibleTime
 from offsets.actions import pause
 from offsets.actions.guards import Actor, Request, Seen, Source
 from offsets.actions.pause import ActionKind
@@ -17,6 +18,7 @@ from offsets.models import (
     Worker,
 )
 from offsets.monitoring import findings, incidents
+from offsets.monitoring.event_times import QUIET_SECONDS
 from offsets.monitoring.group_state import AffectedRange
 from offsets.recovery.manager import RecoveryManager
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
@@ -187,5 +189,24 @@ def test_a_violated_invariant_and_a_new_partition_are_incidents(manager: Recover
     assert "(I1)" in Incident.objects.get(kind="invariants").summary
     InvariantReport.objects.update(ok=True)
     make_checkpoint(1, owner=Worker.objects.get())
+    manager.tick()
+    assert open_kinds() == {}
+
+
+@supervised
+def test_implausible_event_times_are_an_incident_until_none_came_for_a_while(
+    manager: RecoveryManager, cluster: Cluster
+) -> None:
+    checkpoint = make_checkpoint(owner=make_worker("w-1"))
+    cluster.partitions["engagement"] = (0,)
+    row = ImplausibleTime.objects.create(checkpoint=checkpoint, source="record", unit="seconds", events=3000)
+
+    manager.tick()
+
+    assert open_kinds() == {"event_time": "engagement"}
+    incident = Incident.objects.get()
+    assert incident.severity == Incident.Severity.WARNING
+    assert incident.summary.startswith("3,000 records of engagement: the timestamp looks like seconds.")
+    ImplausibleTime.objects.filter(pk=row.pk).update(last_seen_at=ago(QUIET_SECONDS + 60))
     manager.tick()
     assert open_kinds() == {}

@@ -7,12 +7,14 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from channels_redis.core import RedisChannelLayer
+from django.conf import settings
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from analytics.dashboard import consumers, feed
-from analytics.dashboard.broadcast import Packet, channel_group, pack, send, send_snapshot
+from analytics.dashboard.broadcast import Packet, channel_group, pack, send, send_snapshot, unpack
 from analytics.dashboard.read_model import Dashboard
 from offsets.models import PartitionCheckpoint
+from streamsocial.environment import deployment_name
 from tests.support.page_rows import GROUP, make_checkpoint
 from tests.support.websocket import close_code, next_snapshot, socket
 
@@ -91,6 +93,29 @@ async def test_it_passes_on_what_the_monitor_broadcasts(viewer_cookie):
         await acknowledge(browser, await next_snapshot(browser))
         heard = await until_listening(browser)
         assert heard["sequence"] >= FAR_AHEAD
+
+
+async def test_it_hears_nothing_of_another_deployment_on_the_same_redis(viewer_cookie, monkeypatch):
+    there = deployment_name({**settings.DATABASES["default"], "NAME": "staging"})
+    other = RedisChannelLayer(hosts=[settings.REDIS_URL], prefix=f"streamsocial:{there}", expiry=10)
+    silence_the_database(monkeypatch)
+    async with socket(viewer_cookie) as browser:
+        await acknowledge(browser, await next_snapshot(browser))
+        last = await until_listening(browser)
+
+        # A process of the other deployment is listening as well, so that its layer has a group to send to.
+        listener = await other.new_channel()
+        await other.group_add(channel_group(GROUP), listener)
+        await other.group_send(channel_group(GROUP), pack(packet(FAR_AHEAD + 10**6, group="another")))
+        assert unpack(await other.receive(listener)).sequence == FAR_AHEAD + 10**6
+        await broadcast(10**5)
+        while last["sequence"] < FAR_AHEAD + 10**5:
+            last = await next_snapshot(browser)
+            await acknowledge(browser, last)
+
+    assert last["sequence"] == FAR_AHEAD + 10**5
+    assert "group" not in last
+    await other.close_pools()
 
 
 async def test_it_leaves_the_database_alone_while_the_monitor_broadcasts(viewer_cookie, monkeypatch):

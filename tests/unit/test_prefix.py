@@ -1,0 +1,78 @@
+"""The site below a path prefix."""
+
+import pytest
+from django.templatetags.static import static
+from django.urls import get_script_prefix, set_script_prefix
+
+from streamsocial.environment import BASE_DIR, Environment
+from streamsocial.prefix import WithoutPrefix, without_prefix
+from tests.support.documents import text_of
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "inside"),
+    [
+        ("/ws/dashboard/", "", "/ws/dashboard/"),
+        ("/streamsocial/ws/dashboard/", "/streamsocial", "/ws/dashboard/"),
+        ("/ws/dashboard/", "/streamsocial", "/ws/dashboard/"),
+        ("/streamsocials/ws/", "/streamsocial", "/streamsocials/ws/"),
+        ("/a/b/ws/", "/a/b", "/ws/"),
+        ("/streamsocial", "/streamsocial", ""),
+    ],
+)
+def test_a_path_is_the_same_whether_the_proxy_strips_the_prefix_or_not(path, prefix, inside):
+    assert without_prefix(path, prefix) == inside
+
+
+@pytest.mark.parametrize(("forced", "root_path"), [("/streamsocial", ""), (None, "/streamsocial")])
+async def test_a_websocket_is_routed_below_the_prefix(settings, forced, root_path):
+    settings.FORCE_SCRIPT_NAME = forced
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append((scope["root_path"], scope["path"]))
+
+    for path in ("/streamsocial/ws/dashboard/", "/ws/dashboard/"):
+        await WithoutPrefix(application)({"root_path": root_path, "path": path}, None, None)
+
+    assert seen == [("", "/ws/dashboard/")] * 2
+
+
+def test_static_urls_follow_the_prefix_of_the_request():
+    before = get_script_prefix()
+    try:
+        assert static("favicon.svg") == "/static/favicon.svg"
+        set_script_prefix("/streamsocial")
+        assert static("favicon.svg") == "/streamsocial/static/favicon.svg"
+    finally:
+        set_script_prefix(before)
+
+
+@pytest.mark.parametrize(("value", "prefix"), [("", ""), ("/", ""), ("/a", "/a"), ("/a/", "/a"), ("/a/b-c", "/a/b-c")])
+def test_the_prefix_is_a_path_without_a_slash_at_its_end(tmp_path, value, prefix):
+    environ = {"STACK_DIR": str(tmp_path), "URL_PREFIX": value}
+
+    assert Environment(environ).path_prefix("URL_PREFIX") == prefix
+
+
+@pytest.mark.parametrize("value", ["streamsocial", "//example.org", "https://example.org/a", "/a b", "/a/../b?c"])
+def test_a_prefix_that_is_not_a_path_is_refused(tmp_path, value):
+    with pytest.raises(ValueError, match="URL_PREFIX must be a path"):
+        Environment({"STACK_DIR": str(tmp_path), "URL_PREFIX": value}).path_prefix("URL_PREFIX")
+
+
+def test_the_page_holds_no_address_that_begins_at_the_root_of_the_host():
+    sources = [*(BASE_DIR / "static" / "js").rglob("*.js"), *(BASE_DIR / "templates").rglob("*.html")]
+    starts = ('"/', "'/", "`/")
+    # A comparison with the root, in `client.js`, is where the prefix itself comes from.
+    allowed = {'dataset.root ?? "/"'}
+
+    found = [
+        f"{path.relative_to(BASE_DIR)}: {line.strip()}"
+        for path in sources
+        for line in text_of(path).splitlines()
+        if any(start in line for start in starts) and not any(text in line for text in allowed)
+    ]
+
+    assert len(sources) > 40
+    assert found == []
