@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import IO, Any, cast
@@ -12,8 +12,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from offsets.checks import refused_settings
+from offsets.configuration import refuse
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
+from offsets.names import refuse_group, refuse_topic
 from offsets.text import whole_number
 
 EXIT_AIM_NOT_MET = 1
@@ -62,6 +65,8 @@ class OperatorCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_as_exit_status():
+            refuse(refused_settings())
+            refuse_bad_names(options)
             status = self.run(**options)
         if status:
             sys.exit(status)
@@ -77,6 +82,16 @@ class OperatorCommand(BaseCommand):
             # Never cut a column in a pipe or a file: a cut-off offset is a wrong offset.
             width = None if self.stdout.isatty() else PIPED_WIDTH
             show(Console(file=cast("IO[str]", self.stdout), highlight=False, width=width))
+
+
+def refuse_bad_names(options: Mapping[str, Any]) -> None:
+    """Raises RefusedError for an invalid group or topic name among a command's options."""
+    if (group := options.get("group")) is not None:
+        refuse_group(group, "--group")
+    topics = options.get("topic") or []
+    for topic in [topics] if isinstance(topics, str) else topics:
+        # The commands on partitions take `topic:0,1`.
+        refuse_topic(topic.partition(":")[0], "--topic")
 
 
 def positive(text: str) -> int:
