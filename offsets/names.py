@@ -22,9 +22,13 @@ def topic_problem(name: str) -> str:
 
 def group_problem(name: str) -> str:
     """What a group's id must be, if `name` is not valid; else empty."""
-    if 0 < len(name) <= MAX_GROUP_LENGTH and name.isprintable():
+    # librdkafka strips space at the start for some requests and not for others.
+    if 0 < len(name) <= MAX_GROUP_LENGTH and name.isprintable() and name == name.strip():
         return ""
-    return f"must be a consumer group id, 1 to {MAX_GROUP_LENGTH} printable characters, not {shortened(name)}"
+    return (
+        f"must be a consumer group id, 1 to {MAX_GROUP_LENGTH} printable characters without space around them, "
+        f"not {shortened(name)}"
+    )
 
 
 def instance_problem(name: str) -> str:

@@ -13,6 +13,7 @@ from unicodedata import category
 
 from dotenv.parser import parse_stream
 
+from offsets.text import InvalidTextError, file_text
 from streamsocial.values import Rule
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -47,13 +48,12 @@ def read_env_file(path: Path) -> dict[str, str]:
     if len(raw) > _MAX_FILE_BYTES:
         raise InvalidSettingError(f"{path} is larger than 1 MiB: it was not written by `manage.py stack`.")
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise InvalidSettingError(f"{path}, line {line}: not valid UTF-8.") from None
+        text = file_text(raw)
+    except InvalidTextError as error:
+        raise InvalidSettingError(f"{path}, {error}.") from None
     values = {}
     for binding in parse_stream(StringIO(text)):
-        if binding.error or "\0" in binding.original.string:
+        if binding.error:
             raise InvalidSettingError(f"{path}, line {binding.original.line}: not a line KEY=VALUE.")
         if binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value

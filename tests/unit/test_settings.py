@@ -239,8 +239,8 @@ def test_the_stacks_file_is_read_with_any_line_end(tmp_path: Path, line_end: str
     ("content", "says"),
     [
         (b"A=1\nB='open\nC=3\n", "line 2: not a line KEY=VALUE"),
-        (b"A=1\nB=\0\n", "line 2: not a line KEY=VALUE"),
-        (b"A=1\nB=\xff\n", "line 2: not valid UTF-8"),
+        (b"A=1\nB=\0\n", "line 2: a NUL character"),
+        (b"A=1\nB=\xff\n", "line 2: not UTF-8 text"),
         (b"A=1\n" * 300_000, "larger than 1 MiB"),
     ],
 )
