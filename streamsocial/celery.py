@@ -15,7 +15,6 @@ from kombu.transport import redis as redis_transport
 from streamsocial.startup import load_settings, refuse_bad_settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
-load_settings()
 
 app = Celery("streamsocial")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -46,6 +45,12 @@ STOP_RECORD_SECONDS = 5.0
 # Each tick would log that it was received and that it succeeded: five lines a second.
 for _name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@app.on_configure.connect
+def _load_settings(**_: object) -> None:
+    """The settings are read when Celery first needs one, not when this module is imported."""
+    load_settings()
 
 
 @celeryd_init.connect
