@@ -6,6 +6,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register, run_checks
+from django.db import DEFAULT_DB_ALIAS
 from django.utils.module_loading import import_string
 
 from offsets.configuration import (
@@ -16,9 +17,11 @@ from offsets.configuration import (
     refused_slots,
     refused_timeouts,
 )
+from offsets.database import DATABASE_LOST
 from offsets.kafka.validation import refused_client_config
 from offsets.monitoring.notifications import refused_setup
 from offsets.processing.commit_policy import refused_policy
+from offsets.requirements import ask_database, unfit_database
 from offsets.text import describe_error
 
 HANDLER_METHODS = ("decode", "combine", "insert", "update", "counted_sql", "counted_by_time_sql")
@@ -29,7 +32,12 @@ def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> l
     """Semantics with their store, the group protocol, the baseline, and how alerts are sent."""
     group = misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID)
     alerts = refused_setup(
-        settings.ALERT_WEBHOOK_URL, settings.ALERT_WEBHOOK_SECRET, settings.ALERT_EMAIL_TO, settings.EMAIL_HOST
+        settings.ALERT_WEBHOOK_URL,
+        settings.ALERT_WEBHOOK_SECRET,
+        settings.ALERT_EMAIL_TO,
+        settings.EMAIL_HOST,
+        starttls=settings.EMAIL_USE_TLS,
+        implicit_tls=settings.EMAIL_USE_SSL,
     )
     reasons = [
         ("offsets.E001", refusal(settings.PROCESSING_SEMANTICS, settings.OFFSET_STORE)),
@@ -67,6 +75,21 @@ def refused_settings() -> str:
     """The first error of the checks that ask no service; empty when there is none."""
     errors = [message for message in run_checks(tags=["offsets", "analytics"]) if message.is_serious()]
     return errors[0].msg if errors else ""
+
+
+@register(Tags.database)
+def check_database(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **options: Any
+) -> list[CheckMessage]:
+    """Version, encoding and rights; with `check --database default`, and before `migrate`."""
+    if DEFAULT_DB_ALIAS not in (databases or ()):
+        return []
+    try:
+        reasons = unfit_database(ask_database())
+    except DATABASE_LOST as error:
+        text = " ".join(str(error).split()).rstrip(".?")
+        return [Error(f"PostgreSQL is not available: {text}. Check DATABASE_URL.", id="offsets.E010")]
+    return [Error(reason, id="offsets.E011") for reason in reasons]
 
 
 @register(Tags.security, deploy=True)

@@ -18,6 +18,7 @@ from offsets.kafka.admin import KafkaAdmin
 from offsets.names import refuse_group, refuse_topic
 from offsets.processing.commit_policy import refused_policy
 from offsets.processing.processor import ProcessorOptions, StreamProcessor
+from offsets.requirements import ask_database, unfit_database
 from offsets.text import describe_error
 from offsets.types import BatchHandler, Semantics
 
@@ -76,6 +77,7 @@ def run_worker(
     OperationalError when a service is down at the start. Later outages are waited out.
     """
     _refuse_misconfiguration(options)
+    refuse(*unfit_database(ask_database()))
     admin = KafkaAdmin()
     for topic in options.topics:
         admin.describe_topic(topic)
