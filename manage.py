@@ -8,8 +8,16 @@ import sys
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
     from django.core.management import execute_from_command_line
+    from django.core.management.base import SystemCheckError
 
-    execute_from_command_line(sys.argv)
+    from streamsocial.startup import REFUSED, load_settings
+
+    load_settings()
+    try:
+        execute_from_command_line(sys.argv)
+    except SystemExit as end:
+        # Django ends with 1 if a system check fails; here that is a refused command.
+        raise SystemExit(REFUSED if isinstance(end.__context__, SystemCheckError) else end.code) from None
 
 
 if __name__ == "__main__":

@@ -12,4 +12,4 @@ def refused_dimensions(names: Sequence[str]) -> str:
     """Why these dimensions are invalid; empty when they are valid."""
     if set(names) <= set(DIMENSIONS) and len(set(names)) == len(names):
         return ""
-    return f"Invalid ENGAGEMENT_DIMENSIONS '{','.join(names)}'. Use each of {', '.join(DIMENSIONS)} at most once."
+    return f"ENGAGEMENT_DIMENSIONS must name each of {', '.join(DIMENSIONS)} at most once, not '{','.join(names)}'."

@@ -72,6 +72,16 @@ def misconfiguration(group_protocol: str, baseline: str, instance_id: str = "") 
     return ""
 
 
+def refused_timeouts(group_protocol: str, session_ms: int, max_poll_ms: int) -> str:
+    """Why the client cannot be a group member with these timeouts; empty when it can. Pure."""
+    if group_protocol == "classic" and session_ms > max_poll_ms:
+        return (
+            f"SESSION_TIMEOUT_MS ({session_ms}) must not be greater than MAX_POLL_INTERVAL_MS ({max_poll_ms}): "
+            "Kafka's client rejects that."
+        )
+    return ""
+
+
 def refuse(*reasons: str) -> None:
     """Raises RefusedError with the first reason that is not empty."""
     for reason in filter(None, reasons):

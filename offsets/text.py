@@ -4,6 +4,7 @@ import base64
 import traceback
 
 PREVIEW_CHARACTERS = 200
+NEWLINE = b"\n"
 
 
 def preview_text(payload: bytes | None, limit: int = PREVIEW_CHARACTERS) -> str | None:
@@ -33,6 +34,28 @@ def describe_error(error: BaseException) -> str:
 def postgres_text(text: str) -> str:
     """An unchecked text without what PostgreSQL refuses in a text: NUL, half a character."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")
+
+
+class InvalidTextError(ValueError):
+    """A file's content is not text; the message names the line."""
+
+
+def file_text(raw: bytes) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark. Raises InvalidTextError."""
+    for place, why in ((raw.find(b"\0"), "a NUL character"), (_not_utf8(raw), "not UTF-8 text")):
+        if place >= 0:
+            before = raw[:place].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            raise InvalidTextError(f"line {before.count(NEWLINE) + 1}: {why}")
+    return raw.decode("utf-8-sig")
+
+
+def _not_utf8(raw: bytes) -> int:
+    """Where `raw` is not valid UTF-8; -1 where it is."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return -1
 
 
 def whole_number(text: str, minimum: int = 0, maximum: int = 2**63 - 1) -> int | None:

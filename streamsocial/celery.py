@@ -9,8 +9,10 @@ import threading
 from typing import Any
 
 from celery import Celery, bootsteps
-from celery.signals import worker_shutting_down
+from celery.signals import beat_init, celeryd_init, worker_shutting_down
 from kombu.transport import redis as redis_transport
+
+from streamsocial.startup import load_settings, refuse_bad_settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
 
@@ -42,6 +44,19 @@ STOP_RECORD_SECONDS = 5.0
 # Each tick would log that it was received and that it succeeded: five lines a second.
 for _name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@app.on_configure.connect
+def _load_settings(**_: object) -> None:
+    """The settings are read when Celery first needs one, not when this module is imported."""
+    load_settings()
+
+
+@celeryd_init.connect
+@beat_init.connect
+def _refuse_bad_settings(**_: object) -> None:
+    """End a worker or beat before it starts anything, if the settings cannot work."""
+    refuse_bad_settings()
 
 
 def _ask_slots_to_stop(node: str) -> threading.Thread:

@@ -8,10 +8,15 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from offsets.text import InvalidTextError, file_text
+from streamsocial.values import Rule
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -22,6 +27,12 @@ _PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
+#: `.stack/env` has a dozen lines.
+_MAX_FILE_BYTES = 1024 * 1024
+
+
+class InvalidSettingError(ValueError):
+    """A setting cannot be used; the message names its variable."""
 
 
 def stack_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -38,19 +49,48 @@ def deployment_name(database: Mapping[str, Any]) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
+def read_env_file(path: Path) -> dict[str, str]:
+    """The `KEY=VALUE` lines of a file; none if there is no file. Raises InvalidSettingError, naming the line."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidSettingError(f"Cannot read {path}: {error.strerror}. Check STACK_DIR.") from None
+    if len(raw) > _MAX_FILE_BYTES:
+        raise InvalidSettingError(f"{path} is larger than 1 MiB: it was not written by `manage.py stack`.")
+    try:
+        text = file_text(raw)
+    except InvalidTextError as error:
+        raise InvalidSettingError(f"{path}, {error}.") from None
+    values = {}
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            raise InvalidSettingError(f"{path}, line {binding.original.line}: not a line KEY=VALUE.")
+        if binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+    return values
+
+
 class Environment:
     """A read-only view of the settings' variables.
 
-    Raises ValueError, naming the variable, for an invalid value.
+    Raises InvalidSettingError, naming the variable, for an invalid value.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        written = dotenv_values(stack_dir(environ) / "env")
-        self._values: dict[str, str] = {k: v for k, v in written.items() if v is not None}
+        self._values = read_env_file(stack_dir(environ) / "env")
         self._values.update({k: v for k, v in environ.items() if v != ""})
 
-    def text(self, name: str, default: str = "") -> str:
-        return self._values.get(name, default)
+    def text(self, name: str, default: str = "", *, rule: Rule | None = None) -> str:
+        """The value as it is. `rule` is not applied to an empty one."""
+        value = self._values.get(name, default)
+        if any(category(character) in ("Cc", "Cs") for character in value):
+            raise InvalidSettingError(f"{name} must be text in UTF-8 without control characters.")
+        if value and rule and (problem := rule(value)):
+            raise InvalidSettingError(f"{name} {problem}.")
+        return value
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self._values.get(name)
@@ -60,47 +100,62 @@ class Environment:
             return True
         if value.lower() in _FALSE:
             return False
-        raise ValueError(f"{name} must be true or false, not {value!r}.")
+        raise InvalidSettingError(f"{name} must be true or false, not {value[:100]!r}.")
 
     def integer(self, name: str, default: int, *, minimum: int, maximum: int = 2**31) -> int:
         value = self._values.get(name)
         if value is None:
             return default
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError(f"{name} must be a whole number, not {value!r}.") from None
+        # Python itself also reads spaces, underscores and the digits of other scripts.
+        if not re.fullmatch(r"-?[0-9]{1,25}", value):
+            raise InvalidSettingError(f"{name} must be a whole number, not {value[:100]!r}.")
+        number = int(value)
         if not minimum <= number <= maximum:
-            raise ValueError(f"{name} must be between {minimum} and {maximum}, not {number}.")
+            raise InvalidSettingError(f"{name} must be between {minimum} and {maximum}, not {value[:100]}.")
         return number
 
-    def words(self, name: str, default: str = "") -> list[str]:
-        return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+    def words(self, name: str, default: str = "", *, rule: Rule | None = None) -> list[str]:
+        """The words between commas; `rule` is applied to each."""
+        words = [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+        for problem in filter(None, map(rule or _anything, words)):
+            raise InvalidSettingError(f"{name} {problem}.")
+        return words
 
     def path_prefix(self, name: str) -> str:
         """A URL path without a slash at its end, as `/streamsocial`; empty for the root of the host."""
         value = self._values.get(name, "").rstrip("/")
         if value and not _PATH_PREFIX.fullmatch(value):
-            raise ValueError(f"{name} must be a path that begins with one slash, as /streamsocial, not {value!r}.")
+            raise InvalidSettingError(
+                f"{name} must be a path that begins with one slash, as /streamsocial, not {value!r}."
+            )
         return value
 
     def identifier(self, name: str) -> str:
         """Letters, digits, dots, dashes and underscores, at most 64; empty if not set."""
         value = self._values.get(name, "")
         if value and not _IDENTIFIER.fullmatch(value):
-            raise ValueError(f"{name} must be 1 to 64 letters, digits, dots, dashes or underscores, not {value!r}.")
+            raise InvalidSettingError(
+                f"{name} must be 1 to 64 letters, digits, dots, dashes or underscores, not {value!r}."
+            )
         return value
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`, in upper or lower case."""
         value = self.text(name, default)
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-        return value
+        for choice in choices:
+            if choice.lower() == value.lower():
+                return choice
+        raise InvalidSettingError(f"{name} must be one of {', '.join(choices)}, not {value[:100]!r}.")
 
     def prefixed(self, prefix: str) -> dict[str, str]:
         """`PREFIX_A_B=v` becomes `{"a.b": "v"}`, the format of librdkafka's settings."""
         return {
-            name.removeprefix(prefix).lower().replace("_", "."): value
-            for name, value in self._values.items()
+            name.removeprefix(prefix).lower().replace("_", "."): self.text(name)
+            for name in self._values
             if name.startswith(prefix)
         }
+
+
+def _anything(value: str) -> str:
+    """The rule that every value meets."""
+    return ""

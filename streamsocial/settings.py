@@ -6,6 +6,9 @@ from typing import Any
 import dj_database_url
 from csp.constants import NONE, SELF
 
+from offsets.configuration import BASELINES, GROUP_PROTOCOLS, SEMANTICS, STORES
+from offsets.names import group_problem, instance_problem, topic_problem
+from streamsocial import values
 from streamsocial.environment import BASE_DIR, Environment, deployment_name
 
 env = Environment()
@@ -14,8 +17,8 @@ env = Environment()
 DEBUG = env.flag("DEBUG", default=False)
 # A process starts without its own key (migrations, checks), but no web server does.
 SECRET_KEY = env.text("SECRET_KEY", "insecure-until-SECRET_KEY-is-set")
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]", rule=values.allowed_host)
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS", rule=values.origin)
 SECURE_COOKIES = env.flag("SECURE_COOKIES", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_HTTPONLY = True
@@ -112,7 +115,7 @@ USE_TZ = True
 # --- Services -------------------------------------------------------------------------------------
 DATABASES = {
     "default": dj_database_url.parse(
-        env.text("DATABASE_URL", "postgresql://streamsocial@127.0.0.1:5432/streamsocial"),
+        env.text("DATABASE_URL", "postgresql://streamsocial@127.0.0.1:5432/streamsocial", rule=values.postgres_url),
         conn_max_age=0,
     )
 }
@@ -129,7 +132,7 @@ DATABASES["default"]["OPTIONS"]["options"] = " ".join(
 ).strip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0", rule=values.redis_url)
 #: Names this deployment where several share one Redis: in the keys of the redis offset store and of Celery's queues.
 DEPLOYMENT = env.identifier("DEPLOYMENT")
 #: Of all that may get lost. Without a name it is derived from the database, so that pages are never mixed.
@@ -152,13 +155,13 @@ CACHES = {
     "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
 
-KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
+KAFKA_BOOTSTRAP_SERVERS = env.text("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092", rule=values.kafka_brokers)
 #: Passed unchanged to every Kafka client (`KAFKA_CONFIG_SASL_USERNAME` is `sasl.username`); never logged.
 KAFKA_CONFIG = env.prefixed("KAFKA_CONFIG_")
 
 # --- Counting -------------------------------------------------------------------------------------
-ENGAGEMENT_TOPIC = env.text("ENGAGEMENT_TOPIC", "engagement")
-ENGAGEMENT_GROUP = env.text("ENGAGEMENT_GROUP", "engagement-analytics")
+ENGAGEMENT_TOPIC = env.text("ENGAGEMENT_TOPIC", "engagement", rule=topic_problem)
+ENGAGEMENT_GROUP = env.text("ENGAGEMENT_GROUP", "engagement-analytics", rule=group_problem)
 #: Dimensions of the counts, frozen on each checkpoint when it is created: content, user.
 ENGAGEMENT_DIMENSIONS = env.words("ENGAGEMENT_DIMENSIONS", "content,user")
 #: An event whose time is further than this from its record's timestamp counts in the record's minute.
@@ -167,17 +170,17 @@ EVENT_MAX_BYTES = env.integer("EVENT_MAX_BYTES", 1024 * 1024, minimum=64)
 MINUTE_RETENTION_DAYS = env.integer("MINUTE_RETENTION_DAYS", 30, minimum=1)
 
 BATCH_HANDLER = env.text("BATCH_HANDLER", "analytics.processor.EngagementProcessor")
-# Not checked here: `offsets.checks` rejects invalid combinations and explains why.
-PROCESSING_SEMANTICS = env.text("PROCESSING_SEMANTICS", "exactly_once")
-OFFSET_STORE = env.text("OFFSET_STORE", "postgres")
+# `offsets.checks` rejects invalid combinations and explains why.
+PROCESSING_SEMANTICS = env.choice("PROCESSING_SEMANTICS", "exactly_once", SEMANTICS)
+OFFSET_STORE = env.choice("OFFSET_STORE", "postgres", STORES)
 #: Stores that mirror the ledger for other tools: kafka, redis, file.
 OFFSET_MIRRORS = env.words("OFFSET_MIRRORS", "kafka")
 MIRROR_INTERVAL_MS = env.integer("MIRROR_INTERVAL_MS", 1000, minimum=50, maximum=60_000)
 OFFSET_FILE_DIR = env.text("OFFSET_FILE_DIR", str(BASE_DIR / "offset-files"))
-GROUP_PROTOCOL = env.text("GROUP_PROTOCOL", "classic")
+GROUP_PROTOCOL = env.choice("GROUP_PROTOCOL", "classic", GROUP_PROTOCOLS)
 #: Makes workers static members (classic protocol only); slots append their number.
-GROUP_INSTANCE_ID = env.text("GROUP_INSTANCE_ID")
-OFFSET_BASELINE = env.text("OFFSET_BASELINE", "earliest")
+GROUP_INSTANCE_ID = env.text("GROUP_INSTANCE_ID", rule=instance_problem)
+OFFSET_BASELINE = env.choice("OFFSET_BASELINE", "earliest", BASELINES)
 
 #: Measured: batches of 100,000 exceed the processor's cache.
 FETCH_MAX_RECORDS = env.integer("FETCH_MAX_RECORDS", 10_000, minimum=1, maximum=100_000)
@@ -216,16 +219,22 @@ DASHBOARD_INTERVAL_MS = env.integer("DASHBOARD_INTERVAL_MS", 1000, minimum=500)
 
 # --- Alerts ---------------------------------------------------------------------------------------
 #: Incidents are posted to this URL, signed with the secret; both empty: no webhook.
-ALERT_WEBHOOK_URL = env.text("ALERT_WEBHOOK_URL")
+ALERT_WEBHOOK_URL = env.text("ALERT_WEBHOOK_URL", rule=values.url(("http", "https"), "https://alerts.example.org/hook"))
 ALERT_WEBHOOK_SECRET = env.text("ALERT_WEBHOOK_SECRET")
-ALERT_EMAIL_TO = env.words("ALERT_EMAIL_TO")
-ALERT_EMAIL_FROM = env.text("ALERT_EMAIL_FROM", "streamsocial@localhost")
-EMAIL_HOST = env.text("EMAIL_HOST")
+ALERT_EMAIL_TO = env.words("ALERT_EMAIL_TO", rule=values.mail_address)
+ALERT_EMAIL_FROM = env.text("ALERT_EMAIL_FROM", "streamsocial@localhost", rule=values.mail_address)
+EMAIL_HOST = env.text("EMAIL_HOST", rule=values.host)
 EMAIL_PORT = env.integer("EMAIL_PORT", 25, minimum=1, maximum=65535)
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
 EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=False)
+#: TLS from the first byte, usually at port 465; EMAIL_USE_TLS is STARTTLS.
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)
 EMAIL_TIMEOUT = 5
+#: The webhook goes through a proxy, chosen by its scheme, unless NO_PROXY lists its host.
+HTTPS_PROXY = env.text("HTTPS_PROXY", rule=values.url(("http", "https"), "http://user:password@proxy.example.org:3128"))
+HTTP_PROXY = env.text("HTTP_PROXY", rule=values.url(("http", "https"), "http://user:password@proxy.example.org:3128"))
+NO_PROXY = env.words("NO_PROXY", rule=values.no_proxy)
 NOTIFY_MAX_ATTEMPTS = env.integer("NOTIFY_MAX_ATTEMPTS", 8, minimum=1)
 NOTIFY_MAX_PER_HOUR = env.integer("NOTIFY_MAX_PER_HOUR", 60, minimum=1)
 #: An incident that reopens within this time after the last message about it is not announced again.
@@ -247,7 +256,7 @@ if DEPLOYMENT:
     # Another deployment on the same Redis must not take this one's tasks.
     CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"streamsocial:{DEPLOYMENT}:celery:"
 #: DEPLOYMENT separates the queues of deployments on one Redis without other names.
-CELERY_QUEUE_SUFFIX = env.text("CELERY_QUEUE_SUFFIX")
+CELERY_QUEUE_SUFFIX = env.text("CELERY_QUEUE_SUFFIX", rule=values.queue_suffix)
 CELERY_TASK_DEFAULT_QUEUE = f"control{CELERY_QUEUE_SUFFIX}"
 CELERY_TASK_ROUTES = {
     "offsets.tasks.run_slot": {"queue": f"slots{CELERY_QUEUE_SUFFIX}"},
@@ -263,7 +272,7 @@ LOGGING: dict[str, Any] = {
         "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stderr"], "level": env.choice("LOG_LEVEL", "INFO", values.LOG_LEVELS)},
     # librdkafka logs a lost broker about 20 times a second; the client's logger limits that.
     "loggers": {"daphne": {"level": "WARNING"}, "django.channels.server": {"level": "WARNING"}},
 }

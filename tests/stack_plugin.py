@@ -23,7 +23,7 @@ pytest.register_assert_rewrite("tests.support", "tests.faults.scene")
 
 _PREFIX = "streamsocial-test-"
 _OWNER = "owner"
-_READ_BY_SETTINGS = re.compile(r"env\.(?:text|flag|integer|words|choice|path_prefix|identifier)\(\s*\"(\w+)\"")
+_READ_BY_SETTINGS = re.compile(r"env\.\w+\(\s*\"(\w+)\"")
 
 
 def _settings_variables() -> set[str]:

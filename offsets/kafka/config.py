@@ -6,6 +6,9 @@ from typing import Any
 
 from django.conf import settings
 
+#: Without a delivery for this long, the broker counts as unavailable.
+DELIVERY_TIMEOUT_SECONDS = 30
+
 _logger = logging.getLogger("offsets.kafka")
 
 
@@ -39,6 +42,20 @@ def client_config() -> dict[str, Any]:
         "logger": ThinnedLogger(_logger),
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2000,
+    }
+
+
+def producer_config() -> dict[str, Any]:
+    """Settings of an idempotent producer: retries do not write duplicates."""
+    return client_config() | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "compression.type": "lz4",
+        "linger.ms": 20,
+        "batch.num.messages": 50_000,
+        "queue.buffering.max.messages": 500_000,
+        "message.max.bytes": 2 * 1024 * 1024,
+        "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
     }
 
 

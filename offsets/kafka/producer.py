@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaError, Message, Producer
 
 from offsets.errors import ServiceUnavailableError
-from offsets.kafka.config import client_config
-
-#: Without a delivery for this long, the broker counts as unavailable.
-DELIVERY_TIMEOUT_SECONDS = 30
+from offsets.kafka.config import DELIVERY_TIMEOUT_SECONDS, producer_config
 
 
 class EventProducer:
@@ -20,19 +17,7 @@ class EventProducer:
         self.delivered = 0
         self.failed = 0
         self.last_failure = ""
-        self._producer = Producer(
-            client_config()
-            | {
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": "lz4",
-                "linger.ms": 20,
-                "batch.num.messages": 50_000,
-                "queue.buffering.max.messages": 500_000,
-                "message.max.bytes": 2 * 1024 * 1024,
-                "delivery.timeout.ms": DELIVERY_TIMEOUT_SECONDS * 1000,
-            }
-        )
+        self._producer = Producer(producer_config())
 
     def send(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Queue records; block while the queue is full. Raises ServiceUnavailableError after a failed delivery."""

@@ -3,17 +3,21 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
+from pathlib import Path
 from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis.exceptions import RedisError
 from rich.console import Console
 
+from offsets.checks import refused_settings
+from offsets.configuration import refuse
 from offsets.database import DATABASE_LOST
-from offsets.errors import OffsetsError
+from offsets.errors import OffsetsError, RefusedError
+from offsets.names import refuse_group, refuse_topic
 from offsets.text import whole_number
 
 EXIT_AIM_NOT_MET = 1
@@ -51,6 +55,8 @@ def errors_as_exit_status() -> Iterator[None]:
 class OperatorCommand(BaseCommand):
     """Base of the commands. Subclasses implement `run(**options)` and may return an exit status."""
 
+    #: Settings that cannot work are refused before `run`.
+    refuses_bad_settings = True
     #: Adds `--json`.
     json_option = True
     # System checks of the database would turn "PostgreSQL is down" into a stack trace.
@@ -62,6 +68,9 @@ class OperatorCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with errors_as_exit_status():
+            if self.refuses_bad_settings:
+                refuse(refused_settings())
+            refuse_bad_names(options)
             status = self.run(**options)
         if status:
             sys.exit(status)
@@ -77,6 +86,20 @@ class OperatorCommand(BaseCommand):
             # Never cut a column in a pipe or a file: a cut-off offset is a wrong offset.
             width = None if self.stdout.isatty() else PIPED_WIDTH
             show(Console(file=cast("IO[str]", self.stdout), highlight=False, width=width))
+
+
+def refuse_bad_names(options: Mapping[str, Any]) -> None:
+    """Raises RefusedError for an invalid group or topic name, or text that is not UTF-8, among a command's options."""
+    for name, value in options.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str | Path) and any(0xD800 <= ord(character) < 0xE000 for character in str(text)):
+                raise RefusedError(f"--{name.replace('_', '-')} is not UTF-8 text.")
+    if (group := options.get("group")) is not None:
+        refuse_group(group, "--group")
+    topics = options.get("topic") or []
+    for topic in [topics] if isinstance(topics, str) else topics:
+        # The commands on partitions take `topic:0,1`.
+        refuse_topic(topic.partition(":")[0], "--topic")
 
 
 def positive(text: str) -> int:

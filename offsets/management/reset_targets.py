@@ -3,10 +3,11 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from offsets.errors import RefusedError
+from offsets.names import refuse_topic, shortened
 from offsets.text import whole_number
 from offsets.types import TopicPartition
 
@@ -51,7 +52,7 @@ def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
     """
     targets: dict[TopicPartition, int] = {}
     lines = 0
-    for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+    for line, row in _rows(text):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -69,23 +70,47 @@ def read_csv(text: str, group_id: str) -> dict[TopicPartition, int]:
     return targets
 
 
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of its first line. Lines end with LF, CR LF or CR. Raises RefusedError."""
+    # Strict: without it a quote that is not closed would swallow the following lines.
+    reader = csv.reader(io.StringIO(text, newline=None), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            yield line, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise RefusedError(f"Line {line}: {_csv_problem(str(error))}. Use topic,partition,offset.") from None
+
+
+def _csv_problem(error: str) -> str:
+    """The csv module's words, or clearer ones."""
+    if "unexpected end of data" in error:
+        return "a quote is not closed"
+    if "field larger than" in error:
+        return "a value is too long"
+    return error
+
+
 def _row(line: int, cells: Sequence[str], group_id: str) -> tuple[TopicPartition, int]:
     if len(cells) == 4:
         group, *cells = cells
         if group != group_id:
-            raise RefusedError(f"Line {line} is for group {group!r}, not {group_id!r}.")
+            raise RefusedError(f"Line {line} is for group {shortened(group)}, not {group_id!r}.")
     if len(cells) != 3:
         raise RefusedError(f"Line {line} has {len(cells)} columns. Use topic,partition,offset.")
     topic, partition, offset = cells
     if not topic:
         raise RefusedError(f"Line {line} names no topic.")
+    refuse_topic(topic, f"Line {line}: the topic")
     return TopicPartition(topic, _number(line, "partition", partition)), _number(line, "offset", offset)
 
 
 def _number(line: int, what: str, text: str) -> int:
     number = whole_number(text, maximum=MAX_OFFSET)
     if number is None:
-        raise RefusedError(f"Line {line}: invalid {what} {text!r}. Use a whole number from 0.")
+        raise RefusedError(f"Line {line}: invalid {what} {shortened(text)}. Use a whole number from 0.")
     return number
 
 

@@ -18,7 +18,7 @@ class Worker(models.Model):
     hostname = models.CharField(max_length=255)
     process_id = models.IntegerField()
     #: "slot:<group>:<n>" for a Celery slot, "" for a foreground worker.
-    slot = models.CharField(max_length=255, blank=True, default="")
+    slot = models.CharField(max_length=300, blank=True, default="")
     #: Celery node that runs the slot: its shutdown signal reaches only the parent process.
     node = models.CharField(max_length=255, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
@@ -53,7 +53,8 @@ class Lease(models.Model):
     Rows rather than advisory locks: those break under transaction pooling and never expire for a stopped holder.
     """
 
-    name = models.CharField(primary_key=True, max_length=255)
+    #: Most names end with a group's id, which has up to 255 characters.
+    name = models.CharField(primary_key=True, max_length=300)
     holder = models.CharField(max_length=255, blank=True, default="")
     epoch = models.BigIntegerField(default=0)
     expires_at = models.DateTimeField(db_default=DatabaseTime())

@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from offsets import journal
 from offsets.models import DatabaseTime, Incident, Notification
+from offsets.monitoring.webhook_pools import pool_for
 from offsets.text import describe_error
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,9 @@ def channels() -> list[str]:
     return found + ([EMAIL] if settings.ALERT_EMAIL_TO else [])
 
 
-def refused_setup(url: str, secret: str, email_to: list[str], email_host: str) -> str:
+def refused_setup(
+    url: str, secret: str, email_to: list[str], email_host: str, *, starttls: bool = False, implicit_tls: bool = False
+) -> str:
     """Why this configuration cannot send alerts; empty when it can. Pure."""
     if url:
         try:
@@ -63,6 +66,8 @@ def refused_setup(url: str, secret: str, email_to: list[str], email_host: str) -
             return "ALERT_WEBHOOK_URL must be an http or https URL."
         if not secret:
             return "ALERT_WEBHOOK_URL requires ALERT_WEBHOOK_SECRET, which signs the messages."
+    if starttls and implicit_tls:
+        return "EMAIL_USE_TLS (STARTTLS) and EMAIL_USE_SSL (TLS from the start) exclude each other. Set one of them."
     if email_to and not email_host:
         return "ALERT_EMAIL_TO requires EMAIL_HOST, the SMTP server."
     return ""
@@ -243,7 +248,7 @@ def _post(message: Notification, suppressed: int) -> None:
     }
     timeout = urllib3.Timeout(connect=TIMEOUT_SECONDS, read=TIMEOUT_SECONDS)
     try:
-        with urllib3.PoolManager(retries=False) as pool:
+        with pool_for(settings.ALERT_WEBHOOK_URL) as pool:
             answer = pool.request(
                 "POST",
                 settings.ALERT_WEBHOOK_URL,

@@ -11,12 +11,14 @@ from django.utils.module_loading import import_string
 
 from offsets import journal, workers
 from offsets.clock import monotonic
-from offsets.configuration import misconfiguration, refusal, refuse, refused_mirrors
+from offsets.configuration import misconfiguration, refusal, refuse, refused_mirrors, refused_timeouts
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
+from offsets.names import refuse_group, refuse_topic
 from offsets.processing.commit_policy import refused_policy
 from offsets.processing.processor import ProcessorOptions, StreamProcessor
+from offsets.requirements import ask_database, unfit_database
 from offsets.text import describe_error
 from offsets.types import BatchHandler, Semantics
 
@@ -75,6 +77,7 @@ def run_worker(
     OperationalError when a service is down at the start. Later outages are waited out.
     """
     _refuse_misconfiguration(options)
+    refuse(*unfit_database(ask_database()))
     admin = KafkaAdmin()
     for topic in options.topics:
         admin.describe_topic(topic)
@@ -97,9 +100,13 @@ def run_worker(
 
 
 def _refuse_misconfiguration(options: WorkerOptions) -> None:
+    refuse_group(options.group_id)
+    for topic in options.topics:
+        refuse_topic(topic)
     refuse(
         refusal(options.semantics or settings.PROCESSING_SEMANTICS, options.store or settings.OFFSET_STORE),
         misconfiguration(settings.GROUP_PROTOCOL, settings.OFFSET_BASELINE, settings.GROUP_INSTANCE_ID),
+        refused_timeouts(settings.GROUP_PROTOCOL, settings.SESSION_TIMEOUT_MS, settings.MAX_POLL_INTERVAL_MS),
         refused_policy(),
         refused_mirrors(settings.OFFSET_MIRRORS, options.store or settings.OFFSET_STORE),
     )

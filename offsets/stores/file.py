@@ -23,6 +23,8 @@ FORMAT = "streamsocial-offsets-1"
 #: How long an operation waits for the lock. Operations take milliseconds, unless their process is stopped.
 LOCK_TIMEOUT_SECONDS = 5.0
 _MAX = 2**63 - 1
+#: About 500,000 partitions.
+MAX_BYTES = 64 * 1024 * 1024
 Offsets = dict[TopicPartition, StoredOffset]
 
 
@@ -131,9 +133,12 @@ class FileStore:
     def _load(self, group_id: str) -> Offsets:
         path = self.path(group_id)
         try:
-            raw = path.read_bytes()
+            with path.open("rb") as file:
+                raw = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             return {}
+        if len(raw) > MAX_BYTES:
+            raise CorruptStoreError(_corrupt(path, f"it is larger than {MAX_BYTES >> 20} MiB"))
         return _parse(raw, path, group_id)
 
     def _save(self, group_id: str, offsets: Offsets) -> None:

@@ -58,7 +58,7 @@ class Children:
 
     def clean_leftovers(self) -> None:
         """Stop the processes of a killed demo; only those with the recorded start time."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             left = [Identity(entry["pid"], entry["created"]) for entry in json.loads(self.record.read_text())]
             alive = [identity for identity in left if identity.is_alive()]
             if alive:

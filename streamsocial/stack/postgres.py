@@ -83,7 +83,7 @@ class Postgres(Service):
             report.say("Creating the data folder of PostgreSQL")
             self._initialise()
         version_file = self.data / "PG_VERSION"
-        version = version_file.read_text().strip() if version_file.exists() else "unknown"
+        version = version_file.read_text(errors="replace").strip()[:20] if version_file.exists() else "unknown"
         if version != _MAJOR:
             raise StackError(
                 f"{self.data} belongs to PostgreSQL {version}, not {_MAJOR}. "

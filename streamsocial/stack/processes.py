@@ -148,6 +148,7 @@ class Record:
 
     def _read(self) -> Identity | None:
         try:
-            return Identity(**json.loads(self._path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            identity = Identity(**json.loads(self._path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
             return None
+        return identity if type(identity.pid) is int and isinstance(identity.created, int | float) else None

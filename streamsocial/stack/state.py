@@ -55,6 +55,17 @@ class State:
         return self.ports[name]
 
 
+def _checked(state: State) -> State:
+    """Raises ValueError for values of other types, as a file that was edited may hold."""
+    if not all(isinstance(part, dict) for part in (state.ports, state.secrets)):
+        raise ValueError("ports and secrets must be objects")
+    if not all(type(port) is int and 0 < port < 65536 for port in state.ports.values()):
+        raise ValueError("a port is not a number from 1 to 65535")
+    if not all(isinstance(secret, str) for secret in state.secrets.values()):
+        raise ValueError("a secret is not text")
+    return state
+
+
 class StateDir:
     """The folder and the files in it that are not a service's own."""
 
@@ -86,10 +97,10 @@ class StateDir:
 
     def load(self) -> State:
         try:
-            return State(**json.loads(self._state_file.read_text(encoding="utf-8")))
+            return _checked(State(**json.loads(self._state_file.read_text(encoding="utf-8-sig"))))
         except FileNotFoundError:
             return State()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise StackError(
                 f"Cannot read {self._state_file} ({error}). To delete all data and start again: `stack up --wipe`."
             ) from error

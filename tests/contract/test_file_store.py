@@ -260,3 +260,24 @@ def test_the_file_behaves_like_a_dictionary(
         if not stale:
             model[tp] = new
     assert store.read(GROUP, [TopicPartition("t", number) for number in range(3)]) == model
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf{}", b"{}\r\n", b'{"sha256": "unclosed', b"\0" * 100, b"\xff\xfe{\0}\0", b"[" * 100_000, b"", b"5"],
+    ids=lambda content: repr(content[:20]),
+)
+def test_a_file_that_is_not_an_offset_file_is_reported_and_kept(tmp_path: Path, content: bytes) -> None:
+    store = FileStore(tmp_path)
+    store.path(GROUP).write_bytes(content)
+    with pytest.raises(CorruptStoreError, match="is corrupt"):
+        store.read(GROUP, [PLACE])
+    assert store.path(GROUP).read_bytes() == content
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    with store.path(GROUP).open("wb") as file:
+        file.truncate(100 * 1024 * 1024)
+    with pytest.raises(CorruptStoreError, match="it is larger than 64 MiB"):
+        store.read(GROUP, [PLACE])

@@ -159,3 +159,32 @@ def test_a_full_disk_is_told_before_anything_is_started(tmp_path: Path, monkeypa
     with pytest.raises(StackError, match=r"Cannot start Valkey.*256 MiB"):
         stack.up()
     assert stack.status()["valkey"].state == "stopped"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"ports": "x"}',
+        b'{"ports": {"kafka": "9092"}}',
+        b'{"ports": {"kafka": 70000}}',
+        b'{"secrets": {"postgres": 5}}',
+        b'{"other": {}}',
+        b'{"ports": {}\0}',
+    ],
+    ids=lambda content: repr(content[:30]),
+)
+def test_a_state_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    directory = StateDir(tmp_path)
+    (tmp_path / "state.json").write_bytes(content)
+    with pytest.raises(StackError, match="stack up --wipe"):
+        directory.load()
+
+
+@pytest.mark.parametrize("content", [b'\xef\xbb\xbf{"ports": {"kafka": 9092}}\r\n', b'{"ports":\r{"kafka": 9092}}\r'])
+def test_a_state_that_an_editor_has_saved_is_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.json").write_bytes(content)
+    assert StateDir(tmp_path).load().ports == {"kafka": 9092}

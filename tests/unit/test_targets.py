@@ -28,6 +28,8 @@ def test_what_is_written_is_read_back(rows: dict[tuple[str, int], int]) -> None:
         "topic,partition,offset\nt,0,5\n",
         "g,t,0,5\n",
         "group,topic,partition,offset\ng,t,0,5\n\n",
+        "topic,partition,offset\rt,0,5\r",
+        "\r\r\n\nt,0,5",
     ],
 )
 def test_it_reads_what_kafkas_own_tool_writes(text: str) -> None:
@@ -49,6 +51,11 @@ def test_it_reads_what_kafkas_own_tool_writes(text: str) -> None:
         ("t,0," + "9" * 5000 + "\n", "invalid offset"),
         ("t,0,٣\n", "invalid offset"),
         (",0,1\n", "names no topic"),
+        ('t,0,1\n"t,1,1\nt,2,1\n', "Line 2: a quote is not closed"),
+        ('t,0,1\r"t"x,1,1\r', "Line 2: "),
+        ("t,0,1\n" + "x" * 200_000 + ",1,1\n", "Line 2: a value is too long"),
+        ('t,0,1\n"t\nu",1,1\nt,x,1\n', "Line 2: the topic must be a Kafka topic name"),
+        ("t,0,1\nü,1,1\n", "Line 2: the topic must be a Kafka topic name"),
         ("t,0,1\n" * 100_001, "duplicate partition"),
     ],
 )

@@ -19,6 +19,7 @@ from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.producer import EventProducer
 from offsets.management.base import OperatorCommand, non_negative, positive
+from offsets.names import refuse_topic
 
 DEFAULT_PARTITIONS = 6
 #: Larger than the application's limit, so that oversized records reach it and become dead letters.
@@ -46,7 +47,8 @@ def bounded(maximum: int) -> Any:
 
 
 def ensure_topic(topic: str, partitions: int | None) -> None:
-    """Create the topic, or check its number of partitions. Raises RefusedError if it has another number."""
+    """Create the topic, or check its partitions. Raises RefusedError for an invalid name or another number of them."""
+    refuse_topic(topic)
     admin = KafkaAdmin()
     if admin.create_topic(topic, partitions or DEFAULT_PARTITIONS, TOPIC_CONFIG):
         # Creation is asynchronous: a producer that starts too early would not find the topic.

@@ -20,6 +20,7 @@ from offsets.management.base import non_negative
 from offsets.management.moves import MoveCommand
 from offsets.management.scope import add_execute, add_scope, in_scope, request_of
 from offsets.models import PartitionCheckpoint
+from offsets.text import InvalidTextError, file_text
 from offsets.types import TopicPartition
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -154,11 +155,11 @@ def _read(name: str) -> str:
         raw = sys.stdin.buffer.read(_MAX_FILE_BYTES + 1) if name == "-" else _head(Path(name))
         if len(raw) > _MAX_FILE_BYTES:
             raise RefusedError(f"{name} is larger than {_MAX_FILE_BYTES >> 20} MiB.")
-        return raw.decode("utf-8-sig")
+        return file_text(raw)
     except OSError as error:
         raise RefusedError(f"{name} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        raise RefusedError(f"{name} is not UTF-8 text.") from None
+    except InvalidTextError as error:
+        raise RefusedError(f"{name}, {error}.") from None
 
 
 def _head(path: Path) -> bytes:

@@ -15,12 +15,14 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from django.db import connection
 
+from offsets.configuration import refuse
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.management.base import OperatorCommand
 from offsets.monitoring import notifications
 from offsets.recovery.manager import RecoveryManager, Tick
 from offsets.replays import runner
+from offsets.requirements import ask_database, unfit_database
 from offsets.tasks import dispatch_replay
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Command(OperatorCommand):
         parser.add_argument("--once", action="store_true", help="Run one tick and print the result.")
 
     def run(self, **options: Any) -> None:
+        refuse(*unfit_database(ask_database()))
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -191,7 +191,7 @@ def _passwords(file: Path) -> dict[str, str]:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         return {name: str(stored[name]) for name in LOGINS}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         made = {name: secrets.token_urlsafe(9) for name in LOGINS}
         write_private(file, json.dumps(made, indent=2) + "\n")
         return made

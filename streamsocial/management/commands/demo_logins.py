@@ -9,6 +9,9 @@ from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand, CommandError
 
 from offsets.management.base import EXIT_REFUSED, errors_as_exit_status
+from offsets.names import shortened
+
+LOGINS = frozenset({"viewer", "operator", "admin"})
 
 
 class Command(BaseCommand):
@@ -18,7 +21,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             passwords = {name: str(password) for name, password in json.load(sys.stdin).items()}
-        except (ValueError, AttributeError) as error:
+            if unknown := set(passwords) - LOGINS:
+                raise ValueError(f"unknown login {shortened(min(unknown))}")
+        except (ValueError, AttributeError, RecursionError) as error:
             raise CommandError(
                 f"Standard input must be a JSON object of passwords: {error}", returncode=EXIT_REFUSED
             ) from error

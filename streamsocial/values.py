@@ -1,0 +1,163 @@
+"""Rules for the values of settings. Each returns what the value must be, if it is not; else an empty text.
+
+An address is never repeated: it may contain a password.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from email.utils import parseaddr
+from ipaddress import ip_address, ip_network
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
+
+Rule = Callable[[str], str]
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LABEL = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?")
+#: Options that dj-database-url or Django takes itself; all others are passed to libpq.
+_DJANGO_OPTIONS = {
+    "currentSchema",
+    "pool",
+    "assume_role",
+    "isolation_level",
+    "server_side_binding",
+    "prepare_threshold",
+}
+
+
+def is_host(text: str) -> bool:
+    """A host name or an IP address; IPv6 in brackets or not."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        ip_address(bare)
+    except ValueError:
+        return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.removesuffix(".").split("."))
+    return True
+
+
+def host(text: str) -> str:
+    return "" if is_host(text) else f"must be a host name or IP address, not {text!r}"
+
+
+def allowed_host(text: str) -> str:
+    """A host as Django's ALLOWED_HOSTS takes it: `.example.org` includes subdomains, `*` is every host."""
+    if text == "*" or is_host(text.removeprefix(".")):
+        return ""
+    return f"must list host names without scheme, port and path, not {text!r}"
+
+
+def no_proxy(text: str) -> str:
+    """A host that is reached without the proxy: a name, also of a domain, with or without a port, or `*`."""
+    name, _, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "1")
+    if text == "*" or (is_host(name.lstrip(".") or "x ") and 0 < int(port) < 65536) or is_network(text):
+        return ""
+    return f"must list host names, not {text!r}"
+
+
+def is_network(text: str) -> bool:
+    """A network such as `10.0.0.0/8`, which other programs read in NO_PROXY."""
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def origin(text: str) -> str:
+    parts = _split(text)
+    if parts and parts.scheme in ("http", "https") and not parts.path and is_host((parts.hostname or "").lstrip("*.")):
+        return ""
+    return f"must list origins such as https://analytics.example.org, not {text!r}"
+
+
+def mail_address(text: str) -> str:
+    _, address = parseaddr(text)
+    local, at, domain = address.rpartition("@")
+    if at and local and is_host(domain) and text.isprintable() and not re.search(r"\s", address):
+        return ""
+    return f"must be an e-mail address, not {text!r}"
+
+
+def kafka_brokers(text: str) -> str:
+    """`host:port,host:port`; librdkafka takes a protocol in front of each."""
+    wanted = f"must list Kafka brokers as host:port, separated by commas, not {text!r}"
+    for broker in text.split(","):
+        address = broker.strip().rpartition("://")[2]
+        parts = _split(f"kafka://{address}")
+        if parts is None or not parts.hostname or not is_host(parts.hostname) or re.search(r"[/@?#]", address):
+            return wanted
+    return ""
+
+
+def queue_suffix(text: str) -> str:
+    return (
+        ""
+        if re.fullmatch(r"[\w.-]{0,100}", text, re.ASCII)
+        else (f"must be at most 100 letters, digits, '.', '_' and '-', not {text!r}")
+    )
+
+
+def url(schemes: Sequence[str], example: str) -> Rule:
+    """A rule for the address of a service."""
+
+    def rule(text: str) -> str:
+        return f"must be a URL such as {example}: {problem}" if (problem := _url_problem(text, schemes)) else ""
+
+    return rule
+
+
+def _url_problem(text: str, schemes: Sequence[str]) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "it cannot be parsed"
+    if parts.scheme not in schemes:
+        return f"it does not begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+    try:
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        port_ok = False
+    if not port_ok:
+        return "its port is not a number from 1 to 65535 (a password must be percent-encoded)"
+    if not parts.hostname or not is_host(parts.hostname):
+        return "its host name is missing or invalid"
+    return ""
+
+
+def postgres_url(text: str) -> str:
+    """A database's address; its options must be libpq's."""
+    example = "postgresql://user:password@host:5432/name"
+    # libpq also takes a folder of sockets as host, percent-encoded.
+    problem = "" if "%2f" in text.lower().partition("?")[0] else _url_problem(text, ("postgresql", "postgres"))
+    if problem:
+        return f"must be a URL such as {example}: {problem}"
+    parts = urlsplit(text)
+    if not parts.path.strip("/"):
+        return f"must be a URL such as {example}: it does not name a database"
+    options = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _DJANGO_OPTIONS
+    for name in sorted(options):
+        try:
+            make_conninfo("", **{name: "1"})
+        except ProgrammingError:
+            return f"has an option {name!r} that PostgreSQL's client does not know"
+    return ""
+
+
+def redis_url(text: str) -> str:
+    """The broker's address; its path is the number of a database."""
+    example = "redis://:password@host:6379/0"
+    problem = _url_problem(text, ("redis", "rediss"))
+    if not problem and not re.fullmatch(r"/?\d{0,5}", urlsplit(text).path):
+        problem = "its path is not the number of a database"
+    return f"must be a URL such as {example}: {problem}" if problem else ""
+
+
+def _split(text: str) -> SplitResult | None:
+    """The parts of an address with a valid port; None if it cannot be parsed."""
+    try:
+        parts = urlsplit(text)
+        return parts if parts.port is None or parts.port > 0 else None
+    except ValueError:
+        return None
