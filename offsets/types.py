@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, Protocol
 
 #: The circuit breaker's name in the audit log.
 CIRCUIT_BREAKER = "auto:circuit-breaker"
+#: Why a checkpoint is retired that no other one has replaced: an operator ended the watching of its partition.
+RETIRED = "retired"
 
 
 class RangeKind(enum.StrEnum):

@@ -125,6 +125,7 @@ class StreamProcessor:
             drain=self._drain,
             on_claimed=self._claimed,
             on_committed=lambda local: self._mirrors.post(local.claim, local.committed),
+            on_trouble=self._troubles.report,
             semantics=self.options.semantics,
             store=self._store,
         )
