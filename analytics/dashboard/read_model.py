@@ -27,6 +27,7 @@ from analytics.dashboard.snapshot import (
 )
 from offsets import clock
 from offsets.monitoring import headline
+from offsets.monitoring.absence import Reader, refused_words
 from offsets.monitoring.headline import GroupFacts
 from offsets.monitoring.lag import longest_or_none, total_or_none
 from offsets.monitoring.status import Verdict
@@ -74,12 +75,13 @@ class Dashboard:
         totals = self._totals.get(lambda: queries.totals(self.group_id))
         worker_rows = queries.workers(self.group_id)
         group = queries.group(self.group_id)
-        verdicts = [verdict_of(row) for row in rows]
+        readers = _readers(worker_rows)
+        verdicts = [verdict_of(row, readers) for row in rows]
         partitions = [
             partition_of(row, verdict, pieces.get(row.checkpoint_id, []), dead_letters, len(rows))
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
-        facts = _group_facts(partitions, verdicts, group)
+        facts = _group_facts(partitions, verdicts, group, readers)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
@@ -115,7 +117,14 @@ def dashboard_of(group_id: str) -> Dashboard:
 # --- The group ------------------------------------------------------------------------------------
 
 
-def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow) -> GroupFacts:
+def _readers(rows: Sequence[WorkerRow]) -> list[Reader]:
+    running = [row for row in rows if _state(row) not in ("dead", "stopped")]
+    return [Reader(row.worker_id, row.topics, row.refusal) for row in running]
+
+
+def _group_facts(
+    partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow, readers: Sequence[Reader]
+) -> GroupFacts:
     uncounted: dict[str, int] = {}
     for partition in partitions:
         for kind, offsets in partition["range_offsets"].items():
@@ -137,6 +146,8 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Ver
         dead_letters=sum(partition["dead_letters"] for partition in partitions),
         duplicates=group.duplicates,
         uncounted=uncounted,
+        refusals=[refused_words(reader, ()) for reader in readers if reader.refusal],
+        retired=group.retired,
     )
 
 
