@@ -99,6 +99,7 @@ class Dashboard:
             dead_letters=facts.dead_letters,
             fenced_commits=group.fenced_commits,
             partitions=partitions,
+            retired=group.retired,
             workers=_workers(worker_rows, partitions),
             minutes=queries.minutes(self.group_id),
             invariants=invariants,

@@ -268,7 +268,7 @@ def _retention(partition: PartitionState, state: GroupState, limits: FindingLimi
     """Unread or failed offsets that Kafka deletes soon: by the rate at which the log start moves, or by the topic's
     retention. Kafka deletes whole segments, so it may be later, never sooner.
     """
-    if partition.halt_reason:
+    if partition.halt_reason or partition.absence.missing:
         return
     left = [
         ("unread", partition.next_offset, partition.log_end or partition.next_offset, partition.unread_seconds),

@@ -102,7 +102,11 @@ def test_our_workers_are_known_by_their_client_id():
 
 
 def row(number: int, absence: Absence, *, seconds: float = 60, owner: str | None = None) -> PartitionState:
-    facts = {"name": f"engagement-{number}", "owner": owner, "owner_heartbeat_age_seconds": 0.1 if owner else None}
+    facts: dict[str, Any] = {
+        "name": f"engagement-{number}",
+        "owner": owner,
+        "owner_heartbeat_age_seconds": 0.1 if owner else None,
+    }
     verdict = assess(dataclasses.replace(FINE, **facts, absence=absence), LIMITS)
     since = NOW - timedelta(seconds=seconds)
     return PartitionState(
