@@ -155,7 +155,7 @@ def _bring_back(action: OperatorAction, row: PartitionCheckpoint, change: Attemp
         change_id=change.change_id,
         undoes=action,
     )
-    audit.complete(done, audit.state_of(ledger.bring_back(row, action=done)))
+    audit.complete(done, {**audit.state_of(ledger.bring_back(row, action=done)), "retired": False})
     _journal(row, f"{row.name}: retirement undone by {change.request.actor.name}: {change.request.reason}")
     return done
 

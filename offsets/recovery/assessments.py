@@ -52,6 +52,7 @@ class _Row(NamedTuple):
     old_start: int | None
 
 
+# A verdict from before a retirement says nothing of the partition since that was undone.
 _ROWS = f"""
     SELECT c.id, c.topic, c.partition, c.next_offset, c.owner_id,
         extract(epoch FROM statement_timestamp() - w.heartbeat_at)::float8, coalesce(w.state = 'stopped', false),
@@ -66,6 +67,7 @@ _ROWS = f"""
     LEFT JOIN offsets_operatoraction a ON a.id = c.last_action_id
     {PAUSE_JOIN}
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
+        AND NOT (h.since < a.created_at AND coalesce(a.after->>'retired', '') = 'false')
     LEFT JOIN LATERAL (
         SELECT sampled_at, log_start_offset FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
             AND s.sampled_at > statement_timestamp() - make_interval(hours => %(hours)s)
