@@ -29,6 +29,8 @@ class Absence:
     refused: Reader | None = None
     #: The topics that running workers read, if this topic is not one of them.
     read_instead: Sequence[str] = ()
+    #: Running workers that subscribe to the topic and are not refused: Kafka may assign it to one of them.
+    waiting: Sequence[str] = ()
     #: Members of the group that are not our workers: those that hold the partition, or, of a refused worker, all.
     strangers: Sequence[GroupMember] = ()
 
@@ -62,6 +64,7 @@ def absence_of(
         read_instead=sorted({topic for reader in running for topic in reader.topics})
         if known and not subscribed
         else (),
+        waiting=[reader.worker_id for reader in subscribed if not reader.refusal],
         strangers=[member for member in others if partition in member.partitions] or (others if refused else ()),
     )
 
@@ -101,6 +104,13 @@ def unowned_words(name: str, absence: Absence) -> str:
         return (
             f"No running worker reads topic {absence.topic!r}; they read {', '.join(absence.read_instead)}. Start one "
             f"with --topic {absence.topic}, or retire the topic: manage.py retire_partitions --topic {absence.topic}."
+        )
+    if absence.waiting:
+        names = ", ".join(absence.waiting[:_NAMED]) + (" …" if len(absence.waiting) > _NAMED else "")
+        verb = "subscribes" if len(absence.waiting) == 1 else "subscribe"
+        return (
+            f"Not assigned yet, so nothing is counted: {names} {verb} to the topic. A rebalance takes seconds; if this "
+            "lasts, check the last error of the workers."
         )
     return f"No worker owns it, so nothing is counted. {START_A_WORKER}."
 

@@ -152,7 +152,7 @@ def _partitions(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
         yield Finding(
             "no_worker",
             "group",
-            "No worker owns any partition, so nothing is counted. Start one: manage.py run_consumer.",
+            f"No worker owns any partition, so nothing is counted. {_advice(waited)}",
             min(row.since for row in waited),
         )
     else:
@@ -160,6 +160,11 @@ def _partitions(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
             yield _of(row, "unowned", row.verdict.detail, row.since)
     for row in state.partitions:
         yield from _one_partition(row, state, limits)
+
+
+def _advice(unowned: Sequence[PartitionState]) -> str:
+    waiting = [row.verdict.detail for row in unowned if row.absence.waiting]
+    return waiting[0] if waiting else "Start one: manage.py run_consumer."
 
 
 def _unowned(state: GroupState) -> list[PartitionState]:

@@ -8,8 +8,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from offsets import ledger
-from offsets.actions import retire, undo
+from offsets.actions import pause, retire, undo
 from offsets.actions.guards import Request, Seen, Source
+from offsets.actions.pause import ActionKind
 from offsets.errors import NotAllowedError, RefusedError, StalePreviewError
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.ledger import Baseline
@@ -115,6 +116,16 @@ def test_it_retires_a_partition_of_a_worker_that_is_gone(fields: dict[str, objec
 
     row.refresh_from_db()
     assert (row.retired_reason, row.owner_id, row.epoch) == (RETIRED, None, 4)
+
+
+def test_no_other_action_touches_it() -> None:
+    row = make_checkpoint(0)
+    [action] = retire_now(row)
+
+    with pytest.raises(RefusedError, match=f"engagement-0 is retired. Undo action {action.pk} first."):
+        retire_now(row)
+    with pytest.raises(RefusedError, match="is retired"):
+        pause.preview(ActionKind.PAUSE, row.pk, OPERATOR)
 
 
 def test_all_or_none_as_they_were_seen() -> None:

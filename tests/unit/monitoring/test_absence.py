@@ -32,10 +32,10 @@ def verdict_of(absence: Absence, **changes: Any) -> Any:
     ("readers", "strangers", "status", "words", "not_words"),
     [
         ([], [], Status.UNOWNED, ["No worker owns it", "Start a worker"], []),
-        ([READS], [], Status.UNOWNED, ["Start a worker"], []),
+        ([READS], [], Status.UNOWNED, ["Not assigned yet", "w-1 subscribes to the topic"], ["Start a worker"]),
         ([REFUSED], [], Status.REFUSED, ["refuses worker w-1", "Inconsistent group protocol. Fix"], ["Start a worker"]),
         # Another worker is a member of the group: it will get the partition.
-        ([REFUSED, READS._replace(worker_id="w-3")], [], Status.UNOWNED, ["Start a worker"], ["refuses"]),
+        ([REFUSED, READS._replace(worker_id="w-3")], [], Status.UNOWNED, ["w-3 subscribes"], ["refuses", "w-1"]),
         (
             [REFUSED],
             [HOLDER],
@@ -168,6 +168,15 @@ def test_a_topic_is_one_finding(known, kind):
 
     assert (finding.kind, finding.subject, finding.critical) == (kind, "engagement", True)
     assert "retire_partitions --topic engagement" in finding.summary
+
+
+def test_nobody_is_told_to_start_a_worker_while_one_waits():
+    [finding] = found(rows([READS]), [READS])
+
+    assert finding.kind == "no_worker"
+    assert "w-1 subscribes" in finding.summary
+    assert "run_consumer" not in finding.summary
+    assert "run_consumer" in found(rows([]))[0].summary
 
 
 def test_a_rebalance_is_none():
