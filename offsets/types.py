@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, Protocol
 
 #: The circuit breaker's name in the audit log.
 CIRCUIT_BREAKER = "auto:circuit-breaker"
+#: Why a checkpoint is retired that no other one has replaced: an operator ended the watching of its partition.
+RETIRED = "retired"
 
 
 class RangeKind(enum.StrEnum):
@@ -83,6 +85,14 @@ class TopicPartition:
 
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}"
+
+
+class GroupMember(NamedTuple):
+    """A member of a consumer group, as the broker describes it."""
+
+    client_id: str
+    host: str
+    partitions: frozenset[TopicPartition] = frozenset()
 
 
 class KafkaRecord(Protocol):

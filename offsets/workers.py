@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class WorkerStats:
     stage: str = ""
     stage_seconds: float | None = None
     stack: str = ""
+    #: Why Kafka refuses it as a member of the group; empty while it is one.
+    refusal: str = ""
 
 
 class StopRequest(NamedTuple):
@@ -39,7 +42,7 @@ class StopRequest(NamedTuple):
     evicted: bool
 
 
-def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -> None:
+def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "", topics: Iterable[str] = ()) -> None:
     Worker.objects.create(
         worker_id=worker_id,
         group_id=group_id,
@@ -47,6 +50,7 @@ def register(worker_id: str, group_id: str, *, slot: str = "", node: str = "") -
         process_id=os.getpid(),
         slot=slot,
         node=node,
+        topics=list(topics),
     )
 
 
@@ -56,6 +60,7 @@ def heartbeat(worker_id: str, stats: WorkerStats) -> StopRequest:
         cursor.execute(
             "UPDATE offsets_worker SET heartbeat_at = clock_timestamp(), records = %s, events_per_second = %s,"
             " memory_bytes = %s, batch_in_hand = %s, last_error = %s, stage = %s, stage_seconds = %s, stack = %s,"
+            " refusal = %s,"
             " state = CASE WHEN stop_requested THEN 'stopping' ELSE 'running' END, stopped_at = NULL"
             " WHERE worker_id = %s RETURNING stop_requested, evicted_at IS NOT NULL",
             [
@@ -67,6 +72,7 @@ def heartbeat(worker_id: str, stats: WorkerStats) -> StopRequest:
                 stats.stage[:300],
                 stats.stage_seconds,
                 stats.stack[:20_000],
+                stats.refusal[:2000],
                 worker_id,
             ],
         )

@@ -252,6 +252,8 @@ interface Snapshot {
   fenced_commits: number;
   /** by topic, partition */
   partitions: PartitionSnapshot[];
+  /** partitions that an operator retired; their counts are in the totals */
+  retired: number;
   workers: WorkerSnapshot[];
   /** the last 60, oldest first, gaps filled with zeros */
   minutes: MinuteSnapshot[];

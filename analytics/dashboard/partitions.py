@@ -7,9 +7,11 @@ from analytics.dashboard.ledger_strip import Piece, fit, offsets_by_kind
 from analytics.dashboard.queries import PartitionRow
 from analytics.dashboard.snapshot import PartitionSnapshot, RangeSnapshot
 from offsets.monitoring import status
+from offsets.monitoring.absence import Reader, absence_of
 from offsets.monitoring.facts import FailedTotals, LogSamples, facts_of, lag_of, limits
 from offsets.monitoring.lag import LogEnd, lag_records, per_second
 from offsets.monitoring.status import Verdict
+from offsets.types import TopicPartition
 
 MAX_PIECES = 200
 MIN_PIECES = 20
@@ -19,14 +21,17 @@ PIECES_BUDGET = 10_000
 HEALTH_FRESH_SECONDS = 5.0
 
 
-def verdict_of(row: PartitionRow) -> Verdict:
-    """The recovery manager's while it is recent: it knows the last minute. Otherwise the same rules without it."""
+def verdict_of(row: PartitionRow, readers: Sequence[Reader] = ()) -> Verdict:
+    """The recovery manager's while it is recent: it knows the last minute. Otherwise the same rules without it.
+    `readers` are the running workers.
+    """
     if _watched(row):
         return Verdict(
             status.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
         )
     failed = FailedTotals(row.failed_ranges, row.failed_offsets, row.failed_given_up)
-    return status.assess(facts_of(row, _log_samples(row), failed), limits())
+    absence = absence_of(TopicPartition(row.topic, row.partition), readers)
+    return status.assess(facts_of(row, _log_samples(row), failed, absence), limits())
 
 
 def _watched(row: PartitionRow) -> bool:

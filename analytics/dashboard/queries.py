@@ -239,13 +239,16 @@ class WorkerRow(NamedTuple):
     last_error: str
     stage: str
     stage_seconds: float | None
+    topics: list[str]
+    refusal: str
 
 
 _WORKERS = f"""
     SELECT worker_id, slot, hostname, process_id, state,
         {_age("heartbeat_at")},
         extract(epoch FROM stopped_at - heartbeat_at)::float8,
-        records, events_per_second, memory_bytes, batch_in_hand, fenced_commits, last_error, stage, stage_seconds
+        records, events_per_second, memory_bytes, batch_in_hand, fenced_commits, last_error, stage, stage_seconds,
+        topics, refusal
     FROM offsets_worker w
     WHERE group_id = %(group)s AND (
         state <> 'stopped' OR stopped_at > statement_timestamp() - make_interval(secs => %(shown)s)
@@ -267,6 +270,8 @@ class GroupRow(NamedTuple):
     invariants_ok: bool | None
     invariants_age: float | None
     invariants: str | None
+    #: Partitions that an operator retired.
+    retired: int
 
 
 _GROUP = f"""
@@ -274,7 +279,8 @@ _GROUP = f"""
         (SELECT coalesce(sum(fenced_commits), 0)::bigint FROM offsets_worker WHERE group_id = %(group)s),
         (SELECT coalesce(sum(duplicates), 0)::bigint FROM offsets_partitioncheckpoint
             WHERE group_id = %(group)s AND retired_reason <> 'rebuilt'),
-        i.ok, {_age("i.checked_at")}, i.invariants::text
+        i.ok, {_age("i.checked_at")}, i.invariants::text,
+        (SELECT count(*) FROM offsets_partitioncheckpoint WHERE group_id = %(group)s AND retired_reason = 'retired')
     FROM (SELECT 1) AS one LEFT JOIN offsets_invariantreport i ON i.group_id = %(group)s
 """  # noqa: S608
 

@@ -29,6 +29,7 @@ from analytics.dashboard.snapshot import (
 from analytics.metrics_store import MetricsStore
 from offsets import clock
 from offsets.monitoring import event_time_counts, headline
+from offsets.monitoring.absence import Reader, refused_words
 from offsets.monitoring.headline import GroupFacts
 from offsets.monitoring.lag import longest_or_none, total_or_none
 from offsets.monitoring.status import Verdict
@@ -76,12 +77,13 @@ class Dashboard:
         totals = self._totals.get(lambda: queries.totals(self.group_id))
         worker_rows = queries.workers(self.group_id)
         group = queries.group(self.group_id)
-        verdicts = [verdict_of(row) for row in rows]
+        readers = _readers(worker_rows)
+        verdicts = [verdict_of(row, readers) for row in rows]
         partitions = [
             partition_of(row, verdict, pieces.get(row.checkpoint_id, []), dead_letters, len(rows))
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
-        facts = _group_facts(partitions, verdicts, group)
+        facts = _group_facts(partitions, verdicts, group, readers)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
@@ -99,6 +101,7 @@ class Dashboard:
             dead_letters=facts.dead_letters,
             fenced_commits=group.fenced_commits,
             partitions=partitions,
+            retired=group.retired,
             workers=_workers(worker_rows, partitions),
             minutes=queries.minutes(self.group_id),
             implausible_times=_implausible_times(self.group_id),
@@ -118,7 +121,14 @@ def dashboard_of(group_id: str) -> Dashboard:
 # --- The group ------------------------------------------------------------------------------------
 
 
-def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow) -> GroupFacts:
+def _readers(rows: Sequence[WorkerRow]) -> list[Reader]:
+    running = [row for row in rows if _state(row) not in ("dead", "stopped")]
+    return [Reader(row.worker_id, row.topics, row.refusal) for row in running]
+
+
+def _group_facts(
+    partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow, readers: Sequence[Reader]
+) -> GroupFacts:
     uncounted: dict[str, int] = {}
     for partition in partitions:
         for kind, offsets in partition["range_offsets"].items():
@@ -140,6 +150,8 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Ver
         dead_letters=sum(partition["dead_letters"] for partition in partitions),
         duplicates=group.duplicates,
         uncounted=uncounted,
+        refusals=[refused_words(reader, ()) for reader in readers if reader.refusal],
+        retired=group.retired,
     )
 
 

@@ -231,6 +231,7 @@ class Snapshot(TypedDict):
     dead_letters: int  # pending, all partitions
     fenced_commits: int
     partitions: list[PartitionSnapshot]  # by topic, partition
+    retired: int  # partitions that an operator retired; their counts are in the totals
     workers: list[WorkerSnapshot]
     minutes: list[MinuteSnapshot]  # the last 60, oldest first, gaps filled with zeros
     implausible_times: list[ImplausibleTimesSnapshot]  # by topic; empty where all times are plausible

@@ -13,6 +13,7 @@ from django.db import OperationalError, connection
 from offsets.errors import NotAllowedError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import PartitionCheckpoint
 from offsets.permissions import AnyUser, can_operate
+from offsets.types import RETIRED
 
 MAX_REASON_LENGTH = 500
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -152,6 +153,8 @@ def require_live(checkpoint_id: int, checkpoint: PartitionCheckpoint | None) -> 
     """The checkpoint, if there is one that can be acted on. Raises UnknownPartitionError, RefusedError."""
     if checkpoint is None:
         raise UnknownPartitionError(f"Unknown checkpoint {checkpoint_id}.")
+    if checkpoint.retired_reason == RETIRED:
+        raise RefusedError(f"{checkpoint.name} is retired. Undo action {checkpoint.last_action_id} first.")
     if checkpoint.retired_at is not None:
         raise RefusedError(
             f"{checkpoint.name}: this checkpoint was retired ({checkpoint.retired_reason or 'unknown reason'}); "

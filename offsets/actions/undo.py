@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 
 from offsets import journal, ledger
-from offsets.actions import audit, dead_letters, moves, pause
+from offsets.actions import audit, dead_letters, moves, pause, retire
 from offsets.actions.attempt import Attempt, attempt
 from offsets.actions.dead_letter_listing import DeadLetterFilter
 from offsets.actions.guards import Actor, Request, Seen, check_allowed, require_live
@@ -19,12 +19,12 @@ UNDO = "undo"
 _INVERSE = {ActionKind.PAUSE: ActionKind.RESUME, ActionKind.RESUME: ActionKind.PAUSE}
 _SEEKS = (MoveKind.SEEK, MoveKind.SKIP, MoveKind.ACCEPT_LOSS)
 #: Kinds that can be undone; whether an action still can is checked in its preview.
-UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, dead_letters.DISCARD})
+UNDOABLE = frozenset({*_SEEKS, *_INVERSE, MoveKind.REBUILD, dead_letters.DISCARD, retire.KIND})
 
 
 def find(reference: str, group_id: str = "") -> list[OperatorAction]:
     """The applied actions that `reference` names: one by its number, or all of one change by its id; of one group, if
-    it is given.
+    it is given. A retirement is always its whole change.
 
     Raises RefusedError when there are none, or when one of them was already undone.
     """
@@ -39,6 +39,9 @@ def find(reference: str, group_id: str = "") -> list[OperatorAction]:
             raise RefusedError(f"{reference!r} is neither the number of an action nor the id of a change.") from None
     if not rows or (group_id and _groups(rows) - {group_id}):
         raise RefusedError(f"No applied action {reference}. See the action log.")
+    if number is not None and rows[0].kind == retire.KIND:
+        # A topic is retired as a whole, and comes back as a whole.
+        rows = list(applied.filter(change_id=rows[0].change_id).order_by("pk"))
     for row in rows:
         if OperatorAction.objects.filter(undoes=row).exists():
             raise RefusedError(f"Action {row.pk} ({row.kind} {row.target}) was already undone.")
@@ -71,6 +74,8 @@ def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
                 f"Undo the rebuild of {new.name}: restores the counts from before, drops the counts since, and resumes "
                 f"at {old.next_offset:,}."
             )
+        elif action.kind == retire.KIND:
+            described.append(retire.undo_text(action))
         elif action.kind == dead_letters.DISCARD:
             described.append(dead_letters.preview(dead_letters.REOPEN, _discarded(action), actor).text)
         elif action.kind in _INVERSE and action.checkpoint_id is not None:
@@ -98,6 +103,8 @@ def undo(undone: Sequence[OperatorAction], request: Request, *, seen: Seen | Non
         return [done.action]
     if all(action.kind == MoveKind.REBUILD for action in undone):
         return _swap_back(undone, request)
+    if all(action.kind == retire.KIND for action in undone):
+        return retire.bring_back(undone, UNDO, request)
     raise RefusedError("These actions cannot be undone together. Undo them one by one, the last one first.")
 
 

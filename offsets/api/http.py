@@ -15,7 +15,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from offsets.actions.guards import Actor, Request, Source, UnknownPartitionError
+from offsets.actions.guards import Actor, Request, Seen, Source, UnknownPartitionError
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError
 from offsets.models import OperatorAction, PartitionCheckpoint
@@ -151,6 +151,17 @@ def place_of(get: Callable[[str], Any]) -> tuple[int, OffsetRange]:
         return checkpoint_id, checked_range(start, end)
     except RefusedError as error:
         raise BadInputError(str(error)) from error
+
+
+def seen_of(value: Any) -> Seen:
+    """What the operator saw of a partition, as the preview gave it."""
+    if isinstance(value, dict):
+        epoch, owner, state = value.get("epoch"), value.get("owner"), value.get("desired_state")
+        next_offset = value.get("next_offset")
+        named = (owner is None or isinstance(owner, str)) and (next_offset is None or type(next_offset) is int)
+        if named and type(epoch) is int and isinstance(state, str):
+            return Seen(epoch, owner, state, next_offset)
+    raise BadInputError("`seen` must hold epoch, owner (or null) and desired_state, as the preview gave them.")
 
 
 MAX_LISTED = 200

@@ -5,11 +5,20 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import moves, pause
-from offsets.actions.guards import Actor, Request, Seen, UnknownPartitionError
+from offsets.actions.guards import Actor, Request, UnknownPartitionError
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.actions.pause import ActionKind
-from offsets.api.http import MAX_INTEGER, BadInputError, api_view, body_of, outcome_of, own_checkpoint, request_of
+from offsets.api.http import (
+    MAX_INTEGER,
+    BadInputError,
+    api_view,
+    body_of,
+    outcome_of,
+    own_checkpoint,
+    request_of,
+    seen_of,
+)
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.text import whole_number
 
@@ -30,7 +39,7 @@ def act(request: HttpRequest, checkpoint_id: int, kind: str) -> HttpResponse:
     asked, checkpoint_id = request_of(request, body), own_checkpoint(checkpoint_id)
     if kind in _MOVES:
         return JsonResponse(outcome_of(_apply_move(asked, checkpoint_id, MoveKind(kind), body)))
-    action = pause.set_paused(_kind(kind), checkpoint_id, asked, seen=_seen(body.get("seen")))
+    action = pause.set_paused(_kind(kind), checkpoint_id, asked, seen=seen_of(body.get("seen")))
     return JsonResponse(outcome_of(action))
 
 
@@ -50,7 +59,7 @@ def _apply_move(asked: Request, checkpoint_id: int, kind: MoveKind, body: dict[s
     target = body.get("to", "")
     if not isinstance(target, str | int) or isinstance(target, bool):
         raise BadInputError("`to` must be an offset, as the preview gave it.")
-    seen = _seen(body.get("seen"))
+    seen = seen_of(body.get("seen"))
     if seen.next_offset is None:
         raise BadInputError("`seen` must hold next_offset, as the preview gave it.")
     offset = _target(kind, checkpoint_id, str(target), asked.actor)
@@ -85,13 +94,3 @@ def _kind(text: str) -> ActionKind:
     except ValueError:
         known = ", ".join([kind.value for kind in ActionKind] + sorted(_MOVES))
         raise UnknownPartitionError(f"Unknown action {text!r}. Use one of: {known}.") from None
-
-
-def _seen(value: Any) -> Seen:
-    if isinstance(value, dict):
-        epoch, owner, state = value.get("epoch"), value.get("owner"), value.get("desired_state")
-        next_offset = value.get("next_offset")
-        named = (owner is None or isinstance(owner, str)) and (next_offset is None or type(next_offset) is int)
-        if named and type(epoch) is int and isinstance(state, str):
-            return Seen(epoch, owner, state, next_offset)
-    raise BadInputError("`seen` must hold epoch, owner (or null) and desired_state, as the preview gave them.")

@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from offsets.api import dead_letters, incidents, partitions, replays, stores, system, workers
+from offsets.api import dead_letters, incidents, partitions, replays, stores, system, topics, workers
 
 urlpatterns = [
     path("healthz", system.healthz, name="healthz"),
@@ -13,6 +13,7 @@ urlpatterns = [
         stores.reconcile_store,
         name="api-reconcile",
     ),
+    path("api/retire/", topics.retire_topic, name="api-retire"),
     path("api/actions/<int:action_id>/undo/", system.undo_action, name="api-undo"),
     path("api/replays/", replays.replay_list, name="api-replays"),
     path("api/replays/preview/", replays.replay_preview, name="api-replay-preview"),

@@ -17,7 +17,7 @@ from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundE
 from offsets.kafka.config import client_config
 from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
-from offsets.types import TopicPartition
+from offsets.types import GroupMember, TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
@@ -134,6 +134,18 @@ class KafkaAdmin:
         """The offsets that a consumer group has committed to Kafka, without partitions that have none."""
         committed = committed_offsets(group_id, set(partitions), self._timeout)
         return {tp: stored.next_offset for tp, stored in committed.items()}
+
+    def group_members(self, group_id: str) -> list[GroupMember]:
+        """The members of a consumer group with what they are assigned; none for a group that does not exist."""
+        future = self._client.describe_consumer_groups([group_id], request_timeout=self._timeout)[group_id]
+        return [
+            GroupMember(
+                member.client_id,
+                member.host,
+                frozenset(TopicPartition(tp.topic, tp.partition) for tp in member.assignment.topic_partitions),
+            )
+            for member in result_of(future, self._timeout).members
+        ]
 
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
         """Create a topic with the cluster's default replication. False if it already exists."""

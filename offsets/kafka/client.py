@@ -13,6 +13,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.kafka.config import consumer_config
 from offsets.kafka.metadata import metadata_of
+from offsets.kafka.refusals import GroupRefusal
 from offsets.types import KafkaRecord, StoredOffset, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class KafkaClient:
         )
         #: Called with the broker's answer to `commit`: the failed partitions with the reason.
         self.on_commit_answer: Callable[[dict[TopicPartition, str]], None] = lambda failed: None
+        #: Why the broker refuses this consumer as a member of its group; empty once it has joined.
+        self.group_refusal = GroupRefusal()
         self._fatal: str | None = None
         self._only_topic = ""
 
@@ -73,10 +76,14 @@ class KafkaClient:
         self._only_topic = names[0] if len(names) == 1 else ""
         self._consumer.subscribe(
             names,
-            on_assign=lambda _, partitions: on_assign(_ours(partitions)),
+            on_assign=lambda _, partitions: self._joined(on_assign, partitions),
             on_revoke=lambda _, partitions: on_revoke(_ours(partitions)),
             on_lost=lambda _, partitions: on_lost(_ours(partitions)),
         )
+
+    def _joined(self, on_assign: PartitionsCallback, partitions: list[KafkaTopicPartition]) -> None:
+        self.group_refusal.joined()
+        on_assign(_ours(partitions))
 
     def consume(self, max_records: int, timeout_seconds: float) -> Fetched:
         """Fetch records and run callbacks. Raises FatalClientError."""
@@ -110,8 +117,10 @@ class KafkaClient:
         return Fetched(records, frozenset(out_of_range), len(messages))
 
     def _handle_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise FatalClientError(f"Fatal Kafka client error: {error.str()}. Restart the worker.")
+        if message.topic() is None and self.group_refusal.note(error):
+            return
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             out_of_range.add(TopicPartition(message.topic(), message.partition()))
         else:
@@ -190,6 +199,7 @@ class KafkaClient:
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._fatal = error.str()
+        self.group_refusal.note(error)
         logger.debug("Kafka: %s", error.str())
 
 

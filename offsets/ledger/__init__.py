@@ -19,6 +19,7 @@ from offsets.ledger.claims import (
     known_partitions,
     partition_progress,
     release,
+    retired_partitions,
 )
 from offsets.ledger.commits import (
     ProbedCommit,
@@ -32,10 +33,12 @@ from offsets.ledger.commits import (
 )
 from offsets.ledger.moves import (
     anything_below,
+    bring_back,
     lock_checkpoint,
     lock_checkpoints,
     move_within,
     request_mirror,
+    retire,
     retire_and_restart,
     seek,
     set_desired_state,
@@ -60,6 +63,7 @@ __all__ = [
     "ProbedCommit",
     "align_with_store",
     "anything_below",
+    "bring_back",
     "claim",
     "claim_offsets",
     "control_states",
@@ -84,7 +88,9 @@ __all__ = [
     "release",
     "replay_miss",
     "request_mirror",
+    "retire",
     "retire_and_restart",
+    "retired_partitions",
     "retry_failed_later",
     "seek",
     "set_desired_state",

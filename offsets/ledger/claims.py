@@ -11,7 +11,7 @@ from offsets.ledger.columns import columns
 from offsets.ledger.moves import uncovered
 from offsets.models import PartitionCheckpoint
 from offsets.ranges import OffsetRange
-from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
+from offsets.types import RETIRED, Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,9 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """A partition's progress, whoever owns it. `held` is why it does not advance: "paused", "halted" or empty."""
+    """A partition's progress, whoever owns it. `held` is why it does not advance: "paused", "halted", "retired" or
+    empty.
+    """
 
     next_offset: int
     held: str
@@ -71,27 +73,42 @@ def _claim(row: Sequence[Any]) -> Claim:
 
 
 def known_partitions(group_id: str, topic: str) -> set[int]:
-    """Partitions of the topic that have a live checkpoint."""
-    live = PartitionCheckpoint.objects.live(group_id).filter(topic=topic)
-    return set(live.values_list("partition", flat=True))
+    """Partitions of the topic that the group has begun: those with a live checkpoint, and those retired since."""
+    begun = PartitionCheckpoint.objects.begun(group_id).filter(topic=topic)
+    return set(begun.values_list("partition", flat=True))
+
+
+def retired_partitions(group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
+    """Those of `partitions` that an operator retired, each with the number of the action and who took it."""
+    wanted = set(partitions)
+    rows = PartitionCheckpoint.objects.filter(
+        group_id=group_id, retired_reason=RETIRED, topic__in={tp.topic for tp in wanted}
+    )
+    named = rows.values_list("topic", "partition", "last_action_id", "last_action__username")
+    found = {TopicPartition(topic, number): f"action {pk} by {name}" for topic, number, pk, name in named}
+    return {tp: action for tp, action in found.items() if tp in wanted}
 
 
 def partition_progress(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, PartitionProgress]:
-    """Progress of every live checkpoint of these topics."""
-    rows = PartitionCheckpoint.objects.live(group_id).filter(topic__in=list(topics))
+    """Progress of every partition of these topics that the group has begun."""
+    rows = PartitionCheckpoint.objects.begun(group_id).filter(topic__in=list(topics))
+    columns = ("topic", "partition", "next_offset", "halt_reason", "desired_state", "retired_at")
     return {
-        TopicPartition(row.topic, row.partition): PartitionProgress(
-            row.next_offset,
-            "halted" if row.halt_reason else "paused" if row.desired_state == DesiredState.PAUSED else "",
-        )
-        for row in rows.only("topic", "partition", "next_offset", "halt_reason", "desired_state")
+        TopicPartition(row.topic, row.partition): PartitionProgress(row.next_offset, _held(row))
+        for row in rows.only(*columns)
     }
+
+
+def _held(row: PartitionCheckpoint) -> str:
+    if row.retired_at is not None:
+        return "retired"
+    return "halted" if row.halt_reason else "paused" if row.desired_state == DesiredState.PAUSED else ""
 
 
 def insert_baselines(
     group_id: str, topic: str, baselines: Mapping[int, Baseline], dimensions: Sequence[str]
 ) -> list[int]:
-    """Insert checkpoints for partitions that have none (R15). Returns these partitions.
+    """Insert checkpoints for partitions that the group has never begun (R15). Returns these partitions.
 
     The group's first claim of a topic inserts all partitions with `baselines`. A partition that is missing later was
     added to the topic since, and starts at 0 whatever its baseline. An advisory lock serializes members that claim at

@@ -1,4 +1,4 @@
-"""Operator actions on a checkpoint: pause, seek, rebuild. In the caller's transaction, with the row locked.
+"""Operator actions on a checkpoint: pause, seek, rebuild, retire. In the caller's transaction, with the row locked.
 
 Every move starts a new epoch that refers to its audited action. The owner's uncommitted work is fenced, and the owner
 claims the partition again at the new offset (R4).
@@ -12,7 +12,7 @@ from offsets.errors import LedgerConflictError
 from offsets.ledger import pieces
 from offsets.models import LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange, gaps, offset_range
-from offsets.types import DesiredState, EpochCause, HaltReason, RangeKind, StoreCommit, TopicPartition
+from offsets.types import RETIRED, DesiredState, EpochCause, HaltReason, RangeKind, StoreCommit, TopicPartition
 
 
 def lock_checkpoint(checkpoint_id: int) -> PartitionCheckpoint | None:
@@ -142,6 +142,34 @@ def swap_back(
         raise LedgerConflictError(f"{retired} changed while it was locked")
     retired.refresh_from_db()
     return retired
+
+
+def retire(checkpoint: PartitionCheckpoint, *, action: OperatorAction) -> PartitionCheckpoint:
+    """End the watching of a locked checkpoint, whose counts stay in all totals. Returns the updated row.
+
+    The row is kept and found by later claims, which do not start a new one: its offsets are never counted twice. The
+    new epoch fences whoever still reads it.
+    """
+    _retire(checkpoint, checkpoint.epoch + 1, RETIRED, action)
+    checkpoint.refresh_from_db()
+    return checkpoint
+
+
+def bring_back(checkpoint: PartitionCheckpoint, *, action: OperatorAction) -> PartitionCheckpoint:
+    """Undo `retire`: the locked row is live again, where it stood. Returns the updated row."""
+    changed = PartitionCheckpoint.objects.filter(
+        pk=checkpoint.pk, epoch=checkpoint.epoch, retired_at__isnull=False, retired_reason=RETIRED
+    ).update(
+        retired_at=None,
+        retired_reason="",
+        epoch=checkpoint.epoch + 1,
+        epoch_cause=EpochCause.ACTION,
+        last_action=action,
+    )
+    if changed != 1:
+        raise LedgerConflictError(f"{checkpoint} changed while it was locked")
+    checkpoint.refresh_from_db()
+    return checkpoint
 
 
 def _retire(checkpoint: PartitionCheckpoint, epoch: int, reason: str, action: OperatorAction) -> None:

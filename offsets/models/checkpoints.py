@@ -9,13 +9,17 @@ from django.db.models import F, Func, Q, Value
 
 from offsets.models.base import DatabaseTime, choices
 from offsets.models.processes import Worker
-from offsets.types import DeadLetterStatus, DesiredState, EpochCause, HaltReason, RangeKind, Semantics
+from offsets.types import RETIRED, DeadLetterStatus, DesiredState, EpochCause, HaltReason, RangeKind, Semantics
 
 
 class CheckpointQuerySet(models.QuerySet["PartitionCheckpoint"]):
     def live(self, group_id: str) -> Self:
         """The checkpoints of a group that are not retired: one a partition."""
         return self.filter(group_id=group_id, retired_at__isnull=True)
+
+    def begun(self, group_id: str) -> Self:
+        """The live checkpoints, and those that an operator retired: one a partition, too."""
+        return self.filter(Q(retired_at__isnull=True) | Q(retired_reason=RETIRED), group_id=group_id)
 
 
 class PartitionCheckpoint(models.Model):
@@ -69,6 +73,7 @@ class PartitionCheckpoint(models.Model):
         "OperatorAction", null=True, blank=True, on_delete=models.DO_NOTHING, related_name="+"
     )
     retired_at = models.DateTimeField(null=True, blank=True)
+    #: `retired`: by an operator. Otherwise another row has replaced it, which counts the same events after `rebuilt`.
     retired_reason = models.CharField(max_length=20, blank=True, default="")
     created_at = models.DateTimeField(db_default=DatabaseTime())
 

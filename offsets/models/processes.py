@@ -1,5 +1,6 @@
 """Workers, and leases: rights that one process holds at a time."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from offsets.models.base import DatabaseTime
@@ -23,6 +24,10 @@ class Worker(models.Model):
     node = models.CharField(max_length=255, blank=True, default="")
     state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
     stop_requested = models.BooleanField(default=False)
+    #: The topics it subscribes to; empty for a worker of an earlier version.
+    topics = ArrayField(models.CharField(max_length=249), default=list, db_default=[], blank=True)
+    #: Why Kafka refuses it as a member of the group, in the client's words; empty while it is one.
+    refusal = models.TextField(blank=True, default="", db_default="")
     started_at = models.DateTimeField(db_default=DatabaseTime())
     heartbeat_at = models.DateTimeField(db_default=DatabaseTime())
     stopped_at = models.DateTimeField(null=True, blank=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from django.conf import settings
 
+from offsets.monitoring.absence import NOTHING_KNOWN, Absence
 from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time
 from offsets.monitoring.status import Limits, PartitionFacts
 from offsets.monitoring.window import CommitPoint
@@ -104,7 +105,9 @@ def lag_of(next_offset: int, samples: LogSamples) -> tuple[int | None, LagTime]:
     return lag_records(samples.ends[-1].offset, next_offset), lag_time(samples.ends, next_offset)
 
 
-def facts_of(record: PartitionRecord, samples: LogSamples, failed: FailedTotals) -> PartitionFacts:
+def facts_of(
+    record: PartitionRecord, samples: LogSamples, failed: FailedTotals, absence: Absence = NOTHING_KNOWN
+) -> PartitionFacts:
     """The facts that a verdict is made from."""
     name = f"{record.topic}-{record.partition}"
     lag, behind = lag_of(record.next_offset, samples)
@@ -131,4 +134,5 @@ def facts_of(record: PartitionRecord, samples: LogSamples, failed: FailedTotals)
         failed_ranges=failed.ranges,
         failed_offsets=failed.offsets,
         failed_given_up=failed.given_up,
+        absence=absence,
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from offsets.monitoring import event_times
+from offsets.monitoring.absence import Reader, refused_words, stranger_words
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState, PartitionState, WorkerState
 from offsets.monitoring.status import Status
 from offsets.text import duration
-from offsets.types import CIRCUIT_BREAKER
+from offsets.types import CIRCUIT_BREAKER, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ def find(state: GroupState, limits: FindingLimits) -> list[Finding]:
         *_services(state),
         *_workers(state, limits),
         *_partitions(state, limits),
+        *_topics(state, limits),
+        *_strangers(state, limits),
         *_unclaimed(state),
         *_invariants(state),
         *_replays(state),
@@ -80,6 +83,15 @@ def _workers(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
                 state.now - timedelta(seconds=worker.stage_seconds or 0.0),
                 worker_id=worker.worker_id,
                 evidence=worker.stack,
+            )
+        elif worker.refusal:
+            yield Finding(
+                "member_refused",
+                worker.worker_id,
+                refused_words(Reader(worker.worker_id, worker.topics, worker.refusal), state.strangers),
+                worker.heartbeat_at,
+                critical=not any(row.owner for row in state.partitions),
+                worker_id=worker.worker_id,
             )
         elif worker.last_error:
             yield Finding(
@@ -118,16 +130,11 @@ def _dead(worker: WorkerState, state: GroupState) -> Finding:
         worker.heartbeat_at,
         critical=bool(owned),
         worker_id=worker.worker_id,
-        ranges=[
-            AffectedRange(
-                *(row.topic, row.partition, "unread", row.next_offset), max(row.next_offset, row.log_end or 0)
-            )
-            for row in owned
-        ],
+        ranges=[_unread(row) for row in owned],
     )
 
 
-_WITHOUT_OWNER = frozenset({Status.UNOWNED, Status.OWNER_DEAD})
+_WITHOUT_OWNER = frozenset({Status.UNOWNED, Status.REFUSED, Status.OWNER_DEAD})
 
 
 def _left_behind(death: DeathState, partitions: Sequence[PartitionState]) -> bool:
@@ -139,28 +146,79 @@ def _left_behind(death: DeathState, partitions: Sequence[PartitionState]) -> boo
 
 
 def _partitions(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
+    unowned = _unowned(state)
+    waited = _waited(unowned, state, limits)
+    # A finding of the topic, of the worker or of the foreign program says why the others have no owner.
+    plain = [row for row in waited if not row.absence.explained]
+    if plain and len(plain) == len(waited) and len(unowned) == len(state.partitions):
+        yield Finding(
+            "no_worker",
+            "group",
+            f"No worker owns any partition, so nothing is counted. {_advice(waited)}",
+            min(row.since for row in waited),
+        )
+    else:
+        for row in plain:
+            yield _of(row, "unowned", row.verdict.detail, row.since)
+    for row in state.partitions:
+        yield from _one_partition(row, state, limits)
+
+
+def _advice(unowned: Sequence[PartitionState]) -> str:
+    waiting = [row.verdict.detail for row in unowned if row.absence.waiting]
+    return waiting[0] if waiting else "Start one: manage.py run_consumer."
+
+
+def _unowned(state: GroupState) -> list[PartitionState]:
+    """Also those whose owner stopped without releasing them: such a worker is not dead."""
     dead = {worker.worker_id for worker in state.workers if worker.dead}
-    # Also those whose owner stopped without releasing them: such a worker is not dead.
-    unowned = [row for row in state.partitions if row.verdict.status in _WITHOUT_OWNER and row.owner not in dead]
-    # During a rebalance the others may still be claimed.
+    return [row for row in state.partitions if row.verdict.status in _WITHOUT_OWNER and row.owner not in dead]
+
+
+def _waited(unowned: Sequence[PartitionState], state: GroupState, limits: FindingLimits) -> list[PartitionState]:
+    """Those that a rebalance does not explain: during one, the others may still be claimed."""
     settled = max([row.claimed_at for row in state.partitions if row.owner and row.claimed_at], default=None)
-    waited = [
+    return [
         row
         for row in unowned
         if (state.now - max(row.since, settled or row.since)).total_seconds() > limits.heartbeat_timeout_seconds
     ]
-    if waited and len(unowned) == len(state.partitions):
-        yield Finding(
-            "no_worker",
-            "group",
-            "No worker owns any partition, so nothing is counted. Start one: manage.py run_consumer.",
-            min(row.since for row in waited),
-        )
-    elif waited:
-        for row in waited:
-            yield _of(row, "unowned", row.verdict.detail, row.since)
-    for row in state.partitions:
-        yield from _one_partition(row, state, limits)
+
+
+def _topics(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
+    """Topics that Kafka does not have any more, and topics that no running worker subscribes to: one finding each."""
+    missing = [row for row in state.partitions if row.verdict.status is Status.TOPIC_MISSING]
+    for topic, since, rows in _by_topic(missing):
+        yield Finding("topic_missing", topic, rows[0].verdict.detail, since, ranges=[_unread(row) for row in rows])
+    unread = [row for row in _waited(_unowned(state), state, limits) if row.absence.read_instead]
+    for topic, since, rows in _by_topic(unread):
+        yield Finding("topic_unread", topic, rows[0].verdict.detail, since, ranges=[_unread(row) for row in rows])
+
+
+def _by_topic(rows: Sequence[PartitionState]) -> Iterator[tuple[str, datetime, list[PartitionState]]]:
+    """Each topic with the time since when the first of its partitions is so."""
+    for topic in sorted({row.topic for row in rows}):
+        affected = [row for row in rows if row.topic == topic]
+        yield topic, min(row.since for row in affected), affected
+
+
+def _strangers(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
+    """Programs other than our workers that hold partitions of the group."""
+    waited = _waited(_unowned(state), state, limits)
+    for member in state.strangers:
+        held = [row for row in waited if TopicPartition(row.topic, row.partition) in member.partitions]
+        if held:
+            yield Finding(
+                "foreign_member",
+                f"{member.client_id} {member.host}",
+                stranger_words([row.name for row in held], member),
+                min(row.since for row in held),
+                ranges=[_unread(row) for row in held],
+            )
+
+
+def _unread(row: PartitionState) -> AffectedRange:
+    return AffectedRange(*(row.topic, row.partition, "unread", row.next_offset), max(row.next_offset, row.log_end or 0))
 
 
 def _one_partition(partition: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
@@ -217,7 +275,7 @@ def _retention(partition: PartitionState, state: GroupState, limits: FindingLimi
     """Unread or failed offsets that Kafka deletes soon: by the rate at which the log start moves, or by the topic's
     retention. Kafka deletes whole segments, so it may be later, never sooner.
     """
-    if partition.halt_reason:
+    if partition.halt_reason or partition.absence.missing:
         return
     left = [
         ("unread", partition.next_offset, partition.log_end or partition.next_offset, partition.unread_seconds),

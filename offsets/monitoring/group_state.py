@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from offsets.monitoring.absence import NOTHING_KNOWN, Absence
 from offsets.monitoring.event_times import ImplausibleTimes
 from offsets.monitoring.status import Verdict
+from offsets.types import GroupMember
 
 
 class AffectedRange(NamedTuple):
@@ -62,6 +64,8 @@ class PartitionState:
     old_below: int | None = None
     failed: Sequence[FailedRange] = ()
     eta_seconds: float | None = None
+    #: Why it may have no owner.
+    absence: Absence = NOTHING_KNOWN
 
     @property
     def name(self) -> str:
@@ -79,6 +83,9 @@ class WorkerState:
     stage_seconds: float | None = None
     #: Its stack trace; a worker reports it only when it is stuck and not waiting for a service.
     stack: str = ""
+    topics: Sequence[str] = ()
+    #: Why Kafka refuses it as a member of the group.
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ class GroupState:
     partitions: Sequence[PartitionState] = ()
     workers: Sequence[WorkerState] = ()
     deaths: Sequence[DeathState] = ()
+    #: Members of the Kafka group that are not our workers; known only while partitions have no owner.
+    strangers: Sequence[GroupMember] = ()
     #: Partitions of the topics that have no checkpoint yet; None while Kafka does not respond.
     unclaimed: Sequence[str] | None = ()
     #: Why a service does not respond, and since when: "kafka", "redis".

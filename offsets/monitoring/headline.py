@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from offsets.monitoring.status import START_A_WORKER, Status, Verdict
+from offsets.monitoring.absence import START_A_WORKER
+from offsets.monitoring.status import Status, Verdict
 from offsets.text import counted, duration
 
 #: An invariant report older than this is quoted with its age.
@@ -20,12 +21,15 @@ _SAYS: Mapping[Status, tuple[str, str]] = {
     Status.STOPPED: ("has stopped", "have stopped"),
     Status.STUCK: ("is stuck", "are stuck"),
     Status.UNOWNED: ("has no live owner", "have no live owner"),
+    Status.REFUSED: ("has no owner: Kafka refuses its worker", "have no owner: Kafka refuses their worker"),
     Status.OWNER_DEAD: ("has a dead owner", "have a dead owner"),
+    Status.TOPIC_MISSING: ("is missing in Kafka", "are missing in Kafka"),
     Status.FAILED: ("has offsets that could not be applied", "have offsets that could not be applied"),
     Status.HALTED: ("is halted", "are halted"),
 }
 
 
+_WITHOUT_OWNER = (Status.UNOWNED, Status.REFUSED, Status.OWNER_DEAD)
 _SEVERITY = {status: rank for rank, status in enumerate(Status)}
 
 
@@ -49,19 +53,25 @@ class GroupFacts:
     duplicates: int = 0
     #: Offsets passed without being counted, by kind: skipped, expired, failed, claimed.
     uncounted: Mapping[str, int] = field(default_factory=dict)
+    #: Running workers that Kafka refuses as members of the group, in words.
+    refusals: Sequence[str] = ()
+    #: Partitions that an operator retired: they are in no other number here but the totals.
+    retired: int = 0
 
 
 def group_status(facts: GroupFacts) -> Status:
     """The worst status of the partitions; a violated invariant is as bad as a halt."""
     if facts.invariants_ok is False:
         return Status.HALTED
+    if facts.refusals and not facts.partitions:
+        return Status.REFUSED
     return worst([verdict.status for _, verdict in facts.partitions])
 
 
 def headline(facts: GroupFacts) -> str:
     """The page's first line: what is wrong and where, or that nothing is."""
     if not facts.partitions:
-        return f"No partition has been claimed yet. {START_A_WORKER}"
+        return _nothing_live(facts)
     sentences = []
     if facts.invariants_ok is False:
         which = f" ({', '.join(facts.violated)})" if facts.violated else ""
@@ -79,6 +89,15 @@ def headline(facts: GroupFacts) -> str:
     return " ".join(sentences)
 
 
+def _nothing_live(facts: GroupFacts) -> str:
+    if facts.refusals:
+        return f"No partition has been claimed yet. {facts.refusals[0]}"
+    if facts.retired:
+        whole = "The only partition is" if facts.retired == 1 else f"All {facts.retired:,} partitions are"
+        return f"{whole} retired: the counts are kept, and nothing is watched."
+    return f"No partition has been claimed yet. {START_A_WORKER}"
+
+
 def _names(names: Sequence[str]) -> str:
     shown = list(names[:_NAMES_IN_HEADLINE])
     if len(names) > len(shown):
@@ -94,8 +113,9 @@ def _state(partitions: Sequence[tuple[str, Verdict]], *, lag_known: bool) -> str
         if lag_known:
             return f"{subject} keep{plural} up."
         return f"{subject} {'has' if total == 1 else 'have'} a live worker."
-    if len(by_status[Status.UNOWNED]) + len(by_status[Status.OWNER_DEAD]) == total:
-        return f"No live worker owns any of the {counted(total, 'partition')}; nothing is counted. {START_A_WORKER}."
+    if sum(len(by_status[status]) for status in _WITHOUT_OWNER) == total:
+        whole = f"No live worker owns any of the {counted(total, 'partition')}; nothing is counted."
+        return f"{whole} {_why_unowned([verdict for _, verdict in partitions])}"
     parts = [
         f"{_names([name for name, _ in named])} {_says(status, [verdict for _, verdict in named])}"
         for status, named in reversed(by_status.items())
@@ -103,6 +123,12 @@ def _state(partitions: Sequence[tuple[str, Verdict]], *, lag_known: bool) -> str
     ]
     others = f"; the other {fine:,} {'is' if fine == 1 else 'are'} fine" if fine else ""
     return f"{'; '.join(parts)}{others}."
+
+
+def _why_unowned(verdicts: Sequence[Verdict]) -> str:
+    """A cause that starting a worker would not end; otherwise that advice."""
+    known = [v.detail for v in verdicts if v.status is not Status.OWNER_DEAD and START_A_WORKER not in v.detail]
+    return next(filter(None, known), f"{START_A_WORKER}.")
 
 
 def _says(status: Status, verdicts: Sequence[Verdict]) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from offsets.monitoring.absence import NOTHING_KNOWN, Absence, missing_words, refused_words, unowned_words
 from offsets.monitoring.lag import LagTime
 from offsets.monitoring.window import (
     FULL_WINDOW_SECONDS,
@@ -28,7 +29,6 @@ from offsets.types import DesiredState, HaltReason
 CATCH_UP_HORIZON_SECONDS = 3600.0
 #: A partition with lag that commits nothing for longer than this is STOPPED.
 STOPPED_SECONDS = 60.0
-START_A_WORKER = "Start a worker: manage.py run_consumer"
 
 
 class Status(enum.StrEnum):
@@ -43,7 +43,9 @@ class Status(enum.StrEnum):
     STOPPED = "STOPPED"
     STUCK = "STUCK"
     UNOWNED = "UNOWNED"
+    REFUSED = "REFUSED"
     OWNER_DEAD = "OWNER DEAD"
+    TOPIC_MISSING = "TOPIC MISSING"
     FAILED = "FAILED"
     HALTED = "HALTED"
 
@@ -100,6 +102,8 @@ class PartitionFacts:
     failed_offsets: int = 0
     #: How many of the failed ranges have no retry left.
     failed_given_up: int = 0
+    #: Why it may have no owner.
+    absence: Absence = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ def assess(facts: PartitionFacts, limits: Limits) -> Verdict:
     """
     if facts.halt_reason:
         return _halted(facts)
+    if facts.absence.missing:
+        return Verdict(Status.TOPIC_MISSING, missing_words(facts.name, facts.absence.topic))
     unserved = _unserved(facts, limits)
     if unserved:
         return unserved
@@ -162,8 +168,10 @@ def _unserved(facts: PartitionFacts, limits: Limits) -> Verdict | None:
     also = " Also paused." if _is_paused(facts) else ""
     if facts.failed_given_up > 0:
         also += f" {counted(facts.failed_offsets, 'offset')} could not be applied."
+    if facts.owner is None and facts.absence.refused:
+        return Verdict(Status.REFUSED, refused_words(facts.absence.refused, facts.absence.strangers) + also)
     if facts.owner is None:
-        return Verdict(Status.UNOWNED, f"No worker owns it, so nothing is counted. {START_A_WORKER}.{also}")
+        return Verdict(Status.UNOWNED, unowned_words(facts.name, facts.absence) + also)
     age = facts.owner_heartbeat_age_seconds
     if age is not None and age > limits.heartbeat_timeout_seconds:
         what = f"Owner dead for {duration(age)}: {facts.owner} stopped sending heartbeats and did not release it."

@@ -47,10 +47,11 @@ class CatchUp:
 
     def verdict(self) -> bool | None:
         """True when all of it is committed, False when it will not be, None while it goes on."""
-        owned = self._coordinator.partitions
-        if not owned and (self._coordinator.unclaimed or monotonic() - self._began < PATIENCE_SECONDS):
+        owned, retired = self._coordinator.partitions, self._coordinator.retired.partitions
+        unclaimed = self._coordinator.unclaimed.keys() - retired
+        if not owned and not retired and (unclaimed or monotonic() - self._began < PATIENCE_SECONDS):
             return None
-        if not self._know_targets(owned) or self._coordinator.unclaimed:
+        if not self._know_targets(owned) or unclaimed:
             return None
         reading = [(local, self._targets[tp]) for tp, local in owned.items() if local.reading]
         if any(local.committed < target for local, target in reading):
@@ -58,6 +59,7 @@ class CatchUp:
                 self._drain()
             return None
         held = {tp: "halted" if local.halted else "paused" for tp, local in owned.items() if not local.reading}
+        held |= dict.fromkeys(retired, "retired")
         for tp, why in held.items():
             logger.error("%s is %s.", tp, why)
         return False if held else self._others_verdict(owned)

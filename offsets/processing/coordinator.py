@@ -22,6 +22,7 @@ from offsets.processing.baselines import Baselines
 from offsets.processing.claimer import Claimer
 from offsets.processing.offset_store import POSTGRES, StoreLink
 from offsets.processing.partition_state import Fences, LocalPartition
+from offsets.processing.retired import RetiredPartitions
 from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class OffsetCoordinator:
         drain: Callable[[list[Claim], Deadline], set[int]],
         on_claimed: Callable[[LocalPartition], None],
         on_committed: Callable[[LocalPartition], None] = lambda _: None,
+        on_trouble: Callable[[str, str], None] = lambda _source, _text: None,
         semantics: Semantics = Semantics.EXACTLY_ONCE,
         store: StoreLink | None = None,
     ) -> None:
@@ -61,6 +63,8 @@ class OffsetCoordinator:
         self.unclaimed: dict[TopicPartition, float] = {}
         #: Of those, the ones in which we were fenced: claimed again only if no other live worker owns them (R4).
         self._contested: set[TopicPartition] = set()
+        #: Of those, the ones that an operator retired.
+        self.retired = RetiredPartitions(group_id, on_trouble)
         self._client = client
         self._admin = admin
         self._drain = drain
@@ -148,6 +152,7 @@ class OffsetCoordinator:
 
     def _stop_reading(self, partitions: Iterable[TopicPartition]) -> None:
         gone = list(partitions)
+        self.retired.forget(gone)
         for tp in gone:
             self.unclaimed.pop(tp, None)
             self._contested.discard(tp)
@@ -187,6 +192,8 @@ class OffsetCoordinator:
         for claim in claims:
             self.unclaimed.pop(claim.topic_partition, None)
             self._contested.discard(claim.topic_partition)
+        claimed = {claim.topic_partition for claim in claims}
+        self._postpone(self.retired.find(set(partitions) - claimed, claimed), CONTESTED_RETRY_SECONDS)
         if claims:
             places = ", ".join(f"{c.topic_partition} at {c.next_offset} (epoch {c.epoch})" for c in claims)
             self._log_event("claimed", f"{self.worker_id} claimed {places}.")
@@ -246,8 +253,8 @@ class OffsetCoordinator:
                 continue  # claimed since the database was asked
             state = states.get(local.claim.checkpoint_id)
             if state is None:
-                # Retired by an operator: another row has replaced it.
-                logger.info("%s was rebuilt by an operator; %s claims it again.", tp, self.worker_id)
+                # Another row has replaced it, unless an operator ended the watching of the partition.
+                logger.info("%s was rebuilt or retired by an operator; %s claims it again.", tp, self.worker_id)
                 self._forget(tp, 0.0, contested=True)
             elif state.epoch > local.claim.epoch:
                 self._overtaken(tp, local, state)

@@ -18,7 +18,7 @@ from offsets.clock import Deadline
 from offsets.database import DATABASE_LOST, WorkerSession
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
-from offsets.kafka.client import Fetched, KafkaClient
+from offsets.kafka.client import FatalClientError, Fetched, KafkaClient
 from offsets.processing.backpressure import Backpressure
 from offsets.processing.catch_up import CatchUp
 from offsets.processing.circuit_breaker import CircuitBreakers
@@ -125,6 +125,7 @@ class StreamProcessor:
             drain=self._drain,
             on_claimed=self._claimed,
             on_committed=lambda local: self._mirrors.post(local.claim, local.committed),
+            on_trouble=self._troubles.report,
             semantics=self.options.semantics,
             store=self._store,
         )
@@ -211,6 +212,9 @@ class StreamProcessor:
             thread.start()
         try:
             reached = self._fetch_loop()
+        except FatalClientError as error:
+            self._troubles.show("group", str(error))
+            raise
         finally:
             self._shut_down(threads)
         if self._failures:
@@ -305,8 +309,16 @@ class StreamProcessor:
         self._mirrors.send_to_group(self._client.commit)
         return drained
 
+    def _note_refusal(self) -> None:
+        """Why Kafka refuses this member of the group, for its row and the log; empty once it has joined."""
+        refusal = self._client.group_refusal.text
+        if refusal != self.stats.refusal:
+            self.stats.refusal = refusal
+            self._troubles.report("group", refusal)
+
     def _serve_requests(self) -> None:
         """What other threads found out, between two `consume()` calls."""
+        self._note_refusal()
         self._serve_events()
         try:
             while self.heartbeat.control:

@@ -83,7 +83,7 @@ def run_worker(
         admin.describe_topic(topic)
     handler: BatchHandler = import_string(settings.BATCH_HANDLER)()
     worker_id = workers.new_worker_id()
-    workers.register(worker_id, options.group_id, slot=options.slot, node=options.node)
+    workers.register(worker_id, options.group_id, slot=options.slot, node=options.node, topics=options.topics)
     journal.record(options.group_id, "worker_started", f"{worker_id} started{_place(options)}.", worker_id=worker_id)
     processor = StreamProcessor(
         _processor_options(options, worker_id), handler, should_stop=should_stop, on_heartbeat=on_heartbeat

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import connection
 
+from offsets.monitoring.absence import NOTHING_KNOWN, Absence
 from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN, FailedTotals, LogSamples, facts_of, limits
 from offsets.monitoring.group_state import FailedRange, PartitionState, WorkerState
 from offsets.monitoring.lag import LogEnd, per_second
@@ -51,6 +52,7 @@ class _Row(NamedTuple):
     old_start: int | None
 
 
+# A verdict from before a retirement says nothing of the partition since that was undone.
 _ROWS = f"""
     SELECT c.id, c.topic, c.partition, c.next_offset, c.owner_id,
         extract(epoch FROM statement_timestamp() - w.heartbeat_at)::float8, coalesce(w.state = 'stopped', false),
@@ -65,6 +67,7 @@ _ROWS = f"""
     LEFT JOIN offsets_operatoraction a ON a.id = c.last_action_id
     {PAUSE_JOIN}
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
+        AND NOT (h.since < a.created_at AND coalesce(a.after->>'retired', '') = 'false')
     LEFT JOIN LATERAL (
         SELECT sampled_at, log_start_offset FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
             AND s.sampled_at > statement_timestamp() - make_interval(hours => %(hours)s)
@@ -90,7 +93,7 @@ _FAILED = """
 _WORKERS = """
     SELECT worker_id, heartbeat_at,
         state <> 'stopped' AND heartbeat_at < statement_timestamp() - make_interval(secs => %(timeout)s),
-        last_error, stage, stage_seconds, stack
+        last_error, stage, stage_seconds, stack, topics, refusal
     FROM offsets_worker WHERE group_id = %(group)s AND state <> 'stopped'
 """
 
@@ -114,9 +117,11 @@ def partitions(
     old_below: Mapping[TopicPartition, int] | None = None,
     *,
     judged: bool = True,
+    absent: Callable[[TopicPartition], Absence] = lambda _: NOTHING_KNOWN,
 ) -> list[PartitionState]:
     """Every live partition of the group with its verdict. `retention` is by topic, in seconds; Kafka deletes records
-    below `old_below` soon. With `judged` false no owner is dead for lack of heartbeats.
+    below `old_below` soon. With `judged` false no owner is dead for lack of heartbeats. `absent` says why a partition
+    may have no owner.
     """
     rows = [_Row(*row) for row in _all(_ROWS, {"group": group_id, "hours": RETENTION_HOURS})]
     ids = [row.checkpoint_id for row in rows]
@@ -131,7 +136,14 @@ def partitions(
     allowed = limits() if judged else replace(limits(), heartbeat_timeout_seconds=math.inf)
     return [
         replace(
-            _state(row, samples.get(row.checkpoint_id), failed.get(row.checkpoint_id, []), moment, allowed),
+            _state(
+                row,
+                samples.get(row.checkpoint_id),
+                failed.get(row.checkpoint_id, []),
+                moment,
+                allowed,
+                absent(TopicPartition(row.topic, row.partition)),
+            ),
             retention_seconds=(retention or {}).get(row.topic),
             old_below=(old_below or {}).get(TopicPartition(row.topic, row.partition)),
         )
@@ -146,9 +158,14 @@ def _all(sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _state(
-    row: _Row, samples: Samples | None, failed: Sequence[FailedRange], at: datetime, allowed: Limits
+    row: _Row,
+    samples: Samples | None,
+    failed: Sequence[FailedRange],
+    at: datetime,
+    allowed: Limits,
+    absence: Absence,
 ) -> PartitionState:
-    facts = facts_of(row, _log_samples(row, samples, at), _failed_totals(failed))
+    facts = facts_of(row, _log_samples(row, samples, at), _failed_totals(failed), absence)
     verdict = assess(facts, allowed)
     newest = samples.window[-1] if samples else None
     return PartitionState(
@@ -170,6 +187,7 @@ def _state(
         unread_seconds=facts.lag_time.at_least_seconds if facts.lag else None,
         failed=failed,
         eta_seconds=eta_seconds(facts),
+        absence=absence,
     )
 
 

@@ -6,6 +6,7 @@ Several may run; one leads (`leadership.py`). Every age and every timeout is the
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from django.conf import settings
 from django.db import connection
@@ -16,6 +17,7 @@ from offsets.errors import ServiceUnavailableError
 from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, PartitionCheckpoint
 from offsets.monitoring import event_time_counts, findings, incidents
+from offsets.monitoring.absence import Reader, absence_of
 from offsets.monitoring.findings import FindingLimits
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
 from offsets.recovery import assessments
@@ -106,11 +108,18 @@ class RecoveryManager:
     def _state(self, *, judged: bool) -> GroupState:
         report = InvariantReport.objects.filter(group_id=self.group_id, ok=False).first()
         seen, watch = assessments.workers(self.group_id), self._watch
+        readers = [Reader(worker.worker_id, worker.topics, worker.refusal) for worker in seen if not worker.dead]
+        absent = partial(
+            absence_of, readers=readers, missing=watch.missing.partitions, strangers=watch.membership.strangers
+        )
         return GroupState(
             now=assessments.now(),
-            partitions=assessments.partitions(self.group_id, watch.retention, watch.old_below, judged=judged),
+            partitions=assessments.partitions(
+                self.group_id, watch.retention, watch.old_below, judged=judged, absent=absent
+            ),
             workers=seen if judged else [replace(worker, dead=False) for worker in seen],
             deaths=self._deaths(),
+            strangers=watch.membership.strangers,
             unclaimed=watch.unclaimed,
             services=dict(watch.services),
             violated=[name for name, result in sorted(report.invariants.items()) if not result["ok"]] if report else (),

@@ -168,6 +168,7 @@ class Repairs:
         wanted = [
             Wanted(partition.checkpoint_id, OffsetRange(failed.start, failed.end))
             for partition in state.partitions
+            if not partition.absence.missing
             for failed in partition.failed
             if failed.retry_at is not None
             and failed.retry_at <= state.now

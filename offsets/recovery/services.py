@@ -1,18 +1,20 @@
 """Which services respond, and what Kafka reports of the group's topics: read at each tick of the recovery manager."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from django.conf import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
+from offsets import ledger
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError
-from offsets.kafka.admin import KafkaAdmin
+from offsets.kafka.admin import KafkaAdmin, TopicDescription
 from offsets.models import PartitionCheckpoint
 from offsets.monitoring import lag_samples
 from offsets.recovery import assessments
+from offsets.recovery.membership import MembershipWatch, MissingPartitions
 from offsets.text import describe_error
 from offsets.types import TopicPartition
 
@@ -33,6 +35,9 @@ class ServiceWatch:
         self.retention: dict[str, float] = {}
         #: Kafka deletes records below these offsets within the warning time.
         self.old_below: dict[TopicPartition, int] = {}
+        #: Partitions that Kafka does not have any more.
+        self.missing = MissingPartitions()
+        self.membership = MembershipWatch(group_id)
         self._admin: KafkaAdmin | None = None
         self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0)
         self._asked_at = -RETENTION_ASK_SECONDS
@@ -43,9 +48,12 @@ class ServiceWatch:
             self._admin = self._admin or KafkaAdmin(timeout_seconds=KAFKA_SECONDS)
             lag_samples.sample_group(self.group_id, "monitor", self._admin)
             topics = self._topics()
-            self.unclaimed = self._new_partitions(self._admin, topics)
+            described = self._admin.describe_topics(topics)
+            self.unclaimed = self._new_partitions(described)
+            self.missing.update(_absent(described, topics))
             if monotonic() - self._asked_at >= RETENTION_ASK_SECONDS:
                 self._ask_retention(self._admin, topics)
+            self.membership.look(self._admin)
             self.services.pop("kafka", None)
         except OffsetsError as error:
             self._missing("kafka", str(error))
@@ -79,12 +87,17 @@ class ServiceWatch:
             topics.setdefault(topic, set()).add(partition)
         return topics
 
-    @staticmethod
-    def _new_partitions(admin: KafkaAdmin, topics: Mapping[str, set[int]]) -> list[str]:
-        """Partitions of the group's topics that are not claimed yet."""
+    def _new_partitions(self, described: Mapping[str, TopicDescription]) -> list[str]:
+        """Partitions of the group's topics that the group has not begun yet."""
         return [
             f"{topic}-{partition}"
-            for topic, description in sorted(admin.describe_topics(topics).items())
-            for partition in description.partitions
-            if partition not in topics[topic]
+            for topic, description in sorted(described.items())
+            for partition in sorted(set(description.partitions) - ledger.known_partitions(self.group_id, topic))
         ]
+
+
+def _absent(described: Mapping[str, TopicDescription], topics: Mapping[str, Iterable[int]]) -> Iterator[TopicPartition]:
+    """The partitions of `topics` that Kafka does not have."""
+    for topic, partitions in topics.items():
+        existing = described[topic].partitions if topic in described else ()
+        yield from (TopicPartition(topic, number) for number in partitions if number not in existing)

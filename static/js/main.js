@@ -1,6 +1,6 @@
 // Assembles the page: each part shows its share of a snapshot, and none can break another.
 import { ActionDialog } from "./actions/dialog.js";
-import { evict, ofPartition, reconcile, replay } from "./actions/plans.js";
+import { evict, ofPartition, reconcile, replay, retire } from "./actions/plans.js";
 import { Connection } from "./live/connection.js";
 import { Feed } from "./live/feed.js";
 import { Freshness, skewOf } from "./live/freshness.js";
@@ -71,6 +71,7 @@ const parts = [
  */
 function planOf(action, partition) {
   const [kind, store] = action.split(":");
+  if (kind === "retire") return retire(partition.topic);
   if (kind === "reconcile") return reconcile(partition, store);
   if (kind === "replay") return replay(partition.checkpoint_id, nameOf(partition));
   return ofPartition(kind, partition);

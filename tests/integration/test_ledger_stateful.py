@@ -16,9 +16,9 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from analytics.metrics_store import MetricsStore
 from offsets import ledger
-from offsets.ledger import pieces
+from offsets.ledger import Baseline, pieces
 from offsets.ranges import offset_range
-from offsets.types import RangeKind, Semantics, StoreCommit, TopicPartition
+from offsets.types import RETIRED, RangeKind, Semantics, StoreCommit, TopicPartition
 from tests.support.ledger_model.scenario import LedgerScenario
 from tests.support.ledger_model.truth import GOOD, HOLE, POISON
 from tests.support.ledger_model.workers import ACTS, FIRST_MINUTE, FIRST_SLOTS, TOPIC, WORKERS, breaking, pick
@@ -237,6 +237,30 @@ class LedgerMachine(LedgerScenario):
         book.retired, book.owner = "rebuilt", None
         old.epoch, old.retired, old.owner = book.epoch + 1, "", None
         self.current[number] = old
+
+    @rule(number=partitions, name=names, which=numbers, act=acts, point=numbers)
+    def retire_and_bring_back(self, number: int, name: str, which: int, act: str, point: int) -> None:
+        """Meanwhile nobody claims it, nothing begins it again, and what was in hand is refused."""
+        book = self.current[number]
+        place = TopicPartition(TOPIC, number)
+        with transaction.atomic():
+            row = ledger.lock_checkpoint(book.id)
+            assert row is not None
+            ledger.retire(row, action=self._action(row))
+        book.epoch, book.retired, book.owner = book.epoch + 1, RETIRED, None
+        assert ledger.claim(self.group, self.workers[name], [place]) == []
+        again = {number: Baseline("id-0", 0, "earliest")}
+        assert ledger.insert_baselines(self.group, TOPIC, again, ["content"]) == []
+        assert set(ledger.retired_partitions(self.group, [place])) == {place}
+        if self._committable():
+            self._act(pick(self._committable(), which), act, point)
+        self.checkpoints_are_the_models()
+        self.each_record_is_counted_as_often_as_the_model_says()
+        with transaction.atomic():
+            row = ledger.lock_checkpoint(book.id)
+            assert row is not None
+            ledger.bring_back(row, action=self._action(row))
+        book.epoch, book.retired = book.epoch + 1, ""
 
     # --- Upkeep --------------------------------------------------------------------------------------
 

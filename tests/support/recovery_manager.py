@@ -15,7 +15,7 @@ from offsets.models import (
     LedgerRange,
     PartitionCheckpoint,
 )
-from offsets.types import TopicPartition
+from offsets.types import GroupMember, TopicPartition
 from tests.support.page_rows import GROUP, ago
 
 LEADS = f"recovery-manager:{GROUP}"
@@ -31,6 +31,7 @@ class Cluster:
         self.bounds: dict[TopicPartition, LogBounds] = {}
         self.partitions: dict[str, tuple[int, ...]] = {}
         self.retention: dict[str, float] = {}
+        self.members: list[GroupMember] = []
         self.error: Exception | None = None
 
     def log_bounds(self, partitions: Any) -> dict[TopicPartition, LogBounds]:
@@ -45,6 +46,9 @@ class Cluster:
 
     def retention_seconds(self, topics: Any) -> dict[str, float]:
         return {name: self.retention[name] for name in topics if name in self.retention}
+
+    def group_members(self, group_id: str) -> list[GroupMember]:
+        return self.members
 
     def offsets_for_time(self, partitions: Any, timestamp_ms: int) -> dict[TopicPartition, int]:
         return {}

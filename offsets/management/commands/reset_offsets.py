@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandParser
-from rich.markup import escape
 
-from offsets.actions import moves, undo
-from offsets.actions.guards import Request
+from offsets.actions import moves
 from offsets.actions.move_plans import MoveKind, clamped
 from offsets.actions.moves import Log, Move
 from offsets.errors import RefusedError
@@ -19,6 +17,7 @@ from offsets.management import reset_targets
 from offsets.management.base import non_negative
 from offsets.management.moves import MoveCommand
 from offsets.management.scope import add_execute, add_scope, in_scope, request_of
+from offsets.management.undo import show_and_undo
 from offsets.models import PartitionCheckpoint
 from offsets.text import InvalidTextError, file_text
 from offsets.types import TopicPartition
@@ -53,7 +52,8 @@ class Command(MoveCommand):
     def run(self, **options: Any) -> int | None:
         request = request_of(options)
         if options["undo"]:
-            return self._undo(options, request)
+            show_and_undo(self, options, request)
+            return None
         rows, places = self._places(options)
         logs = moves.logs_of(rows)
         wanted, warnings = _clamped(rows, places, logs)
@@ -94,20 +94,6 @@ class Command(MoveCommand):
             Path(name).write_text(text, encoding="utf-8")
         except OSError as error:
             raise RefusedError(f"{name} cannot be written: {error.strerror}.") from error
-
-    def _undo(self, options: Mapping[str, Any], request: Request) -> int | None:
-        undone = undo.find(options["undo"])
-        texts = undo.texts(undone, request.actor)
-        done = undo.undo(undone, request) if options["execute"] else []
-        data = {
-            "action": "undo",
-            "executed": options["execute"],
-            "change_id": str(done[0].change_id) if done and done[0].change_id else None,
-            "items": [{"undoes": action.pk, "detail": text} for action, text in zip(undone, texts, strict=True)],
-        }
-        last = "Done." if done else "Dry run: nothing was changed. Add --execute --reason 'why' to do it."
-        self.emit(data, lambda console: console.print(escape("\n".join([*texts, last]))), as_json=options["json"])
-        return None
 
 
 def _tp(row: PartitionCheckpoint) -> TopicPartition:

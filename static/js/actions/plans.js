@@ -58,6 +58,28 @@ export function ofPartition(kind, partition) {
 }
 
 /**
+ * All partitions of a topic, whose counts stay.
+ * @param {string} topic
+ * @returns {Plan}
+ */
+export function retire(topic) {
+  return {
+    title: `Retire topic ${topic}`,
+    button: `Retire ${topic}`,
+    fields: [],
+    async preview() {
+      const { text, seen } = await read("/api/retire/", { topic });
+      return { text, token: { seen } };
+    },
+    apply: (reason, token) => send("/api/retire/", { reason, ...token }),
+    done: (answer, { partitions }) =>
+      partitions.some((partition) => partition.topic === topic)
+        ? null
+        : `Done: the page no longer shows ${topic} at ${now()}; its counts stay. Undo: action ${answer.action_id}.`,
+  };
+}
+
+/**
  * Update a store from the ledger; the other direction is a seek.
  * @param {PartitionSnapshot} partition
  * @param {string} store

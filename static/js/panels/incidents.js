@@ -1,5 +1,5 @@
 // Incidents: what is wrong, since when, and the action that resolves it.
-import { evict, ofPartition, replay } from "../actions/plans.js";
+import { evict, ofPartition, replay, retire } from "../actions/plans.js";
 import { byId, setAttribute, setText } from "../ui/dom.js";
 import { duration, exact, moment } from "../ui/format.js";
 import { lead, Table, text } from "../ui/table.js";
@@ -14,6 +14,7 @@ import { kindName, secondsBetween } from "./recovery.js";
 
 const EVICT = { verb: "Evict", plan: evictWorker };
 const REPLAY = { verb: "Replay", plan: replayFailed };
+const RETIRE = { verb: "Retire", plan: retireTopic };
 /**
  * The action that resolves each kind of incident.
  * @type {Record<string, Remedy>}
@@ -29,6 +30,8 @@ const REMEDIES = {
   circuit_breaker: { verb: "Resume", plan: partitionPlan("resume") },
   failed_ranges: REPLAY,
   retention: REPLAY,
+  topic_missing: RETIRE,
+  topic_unread: RETIRE,
 };
 
 /** @type {PlanMaker} */
@@ -52,6 +55,11 @@ function partitionPlan(kind) {
 function replayFailed({ checkpoint_id: id, subject, ranges }) {
   const failed = ranges.filter(({ kind }) => kind === "failed");
   return failed.length && id !== null ? replay(id, subject, failed) : null;
+}
+
+/** @type {PlanMaker} */
+function retireTopic({ subject: topic }, { partitions }) {
+  return partitions.some((partition) => partition.topic === topic) ? retire(topic) : null;
 }
 
 /** @type {PlanMaker} */

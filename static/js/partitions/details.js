@@ -38,6 +38,7 @@ const ACTIONS = {
     text: "Restart, keep counts …",
     fits: ({ halt_reason: why }) => ["recreated", "truncated"].includes(why),
   },
+  retire: { word: "Retire the topic of", text: "Retire topic …", fits: ({ owner }) => !owner },
 };
 
 /**

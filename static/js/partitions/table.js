@@ -23,6 +23,7 @@ export class Partitions {
   /** @type {Paint | null} */
   #paint = null;
   #canOperate;
+  #retired = 0;
   /** @type {HTMLTableElement} */
   #table = byId("partitions");
   /** @type {HTMLSelectElement} */
@@ -56,7 +57,8 @@ export class Partitions {
   }
 
   /** @param {Snapshot} snapshot */
-  show({ partitions }) {
+  show({ partitions, retired }) {
+    this.#retired = retired;
     this.#table.querySelector(".skeleton")?.remove();
     this.#paint ??= makePaint();
     const first = this.#rows.size === 0;
@@ -98,6 +100,7 @@ export class Partitions {
   /** @param {PartitionSnapshot[]} partitions */
   #summarise(partitions) {
     const statuses = tally(partitions).map(([status, number]) => `${exact(number)} ${status}`);
+    if (this.#retired) statuses.push(`${exact(this.#retired)} retired`);
     setText(byId("partitions-sum"), [count(partitions.length, "partition"), ...statuses].join(" · "));
     setHidden(byId("partitions-empty"), partitions.length > 0);
     setHidden(this.#table, partitions.length === 0);

@@ -6,7 +6,7 @@ const FAMILIES = [
   { name: "late", words: ["LAGGING", "SLOW"] },
   { name: "paused", words: ["PAUSED"] },
   { name: "stuck", words: ["REWOUND", "STALLED", "STOPPED", "STUCK"] },
-  { name: "unowned", words: ["UNOWNED", "OWNER DEAD"] },
+  { name: "unowned", words: ["UNOWNED", "REFUSED", "OWNER DEAD", "TOPIC MISSING"] },
   { name: "halted", words: ["FAILED", "HALTED"] },
 ];
 

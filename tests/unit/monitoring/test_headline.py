@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from offsets.monitoring.absence import START_A_WORKER
 from offsets.monitoring.headline import GroupFacts, group_status, headline, worst
 from offsets.monitoring.status import Status, Verdict
 from offsets.text import duration
@@ -28,8 +29,8 @@ def test_it_takes_the_worst_part_for_the_whole(statuses, expected):
 
 
 SEVERITY = [
-    "OK", "LAGGING", "SLOW", "PAUSED", "REWOUND", "STALLED", "STOPPED", "STUCK", "UNOWNED", "OWNER DEAD", "FAILED",
-    "HALTED",
+    "OK", "LAGGING", "SLOW", "PAUSED", "REWOUND", "STALLED", "STOPPED", "STUCK", "UNOWNED", "REFUSED",
+    "OWNER DEAD", "TOPIC MISSING", "FAILED", "HALTED",
 ]  # fmt: skip
 
 
@@ -46,7 +47,10 @@ def test_the_page_orders_the_same_statuses_in_the_same_way():
 
 
 def named(*statuses: str) -> list[tuple[str, Verdict]]:
-    return [(f"engagement-{number}", Verdict(Status(status), ".")) for number, status in enumerate(statuses)]
+    return [
+        (f"engagement-{number}", Verdict(Status(status), f"{START_A_WORKER}."))
+        for number, status in enumerate(statuses)
+    ]
 
 
 def stuck_at(offset: int) -> tuple[str, Verdict]:
