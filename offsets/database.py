@@ -55,3 +55,13 @@ class WorkerSession:
         except DATABASE_LOST:
             self.drop()
             raise
+
+    @contextmanager
+    def statements(self) -> Iterator[None]:
+        """Statements that commit one by one; the session is dropped when the database fails in one."""
+        try:
+            self.open()
+            yield
+        except DATABASE_LOST:
+            self.drop()
+            raise

@@ -1,6 +1,7 @@
 """Reconcile the ledger with another store, in the direction that the operator chooses."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from offsets.actions.moves import Move
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.stores import drift, open_store
-from offsets.stores.base import OffsetStore
 from offsets.stores.drift import Drift
 from offsets.types import StoredOffset, TopicPartition
 
@@ -35,7 +35,8 @@ def compare(group_id: str, store_name: str, checkpoint_ids: Sequence[int]) -> li
     if store_name == "postgres":
         raise RefusedError("The postgres store is the ledger itself. Name another store: kafka, redis or file.")
     wanted = set(checkpoint_ids)
-    return [seen for seen in drift.sample(group_id, open_store(store_name)) if seen.checkpoint_id in wanted]
+    with closing(open_store(store_name)) as store:
+        return [seen for seen in drift.sample(group_id, store) if seen.checkpoint_id in wanted]
 
 
 def preview(group_id: str, store_name: str, checkpoint_id: int, actor: Actor) -> ReconcilePreview:
@@ -84,15 +85,20 @@ def seeks(drifts: Sequence[Drift]) -> list[Move]:
 def write_to_store(store_name: str, drifts: Sequence[Drift], request: Request) -> list[OperatorAction]:
     """Write the ledger's offsets to the store. While the group is active, its owners are asked to write to Kafka.
 
-    Raises RefusedError, audited; ServiceUnavailableError when the store does not answer.
+    The store is written first, and no row is locked meanwhile: it refuses an offset of an earlier epoch than it holds,
+    so that a claim or a seek since wins. Raises RefusedError, audited; ServiceUnavailableError when the store does not
+    answer.
     """
     checkpoint_ids = [seen.checkpoint_id for seen in drifts]
-    with attempt(KIND, request, checkpoint_ids[0] if drifts else 0) as change, change.transaction():
-        locked = ledger.lock_checkpoints(checkpoint_ids)
-        rows = [require_live(checkpoint_id, locked.get(checkpoint_id)) for checkpoint_id in checkpoint_ids]
-        done = [_audited(row, seen, change) for row, seen in zip(rows, drifts, strict=True)]
-        _write(open_store(store_name), rows)
-        return done
+    with attempt(KIND, request, checkpoint_ids[0] if drifts else 0) as change:
+        known = PartitionCheckpoint.objects.in_bulk(checkpoint_ids)
+        rows = [require_live(checkpoint_id, known.get(checkpoint_id)) for checkpoint_id in checkpoint_ids]
+        mirrored = _mirrored(store_name, rows)
+        _write(store_name, [row for row in rows if row not in mirrored])
+        with change.transaction():
+            ledger.lock_checkpoints(checkpoint_ids)
+            ledger.request_mirror([row.pk for row in mirrored])
+            return [_audited(row, seen, change) for row, seen in zip(rows, drifts, strict=True)]
 
 
 def _audited(row: PartitionCheckpoint, seen: Drift, change: Attempt) -> OperatorAction:
@@ -112,18 +118,23 @@ def _audited(row: PartitionCheckpoint, seen: Drift, change: Attempt) -> Operator
     )
 
 
-def _write(store: OffsetStore, rows: Sequence[PartitionCheckpoint]) -> None:
-    """Last in the transaction: a store that refuses rolls back the audit rows."""
-    owned = [row for row in rows if row.owner_id and store.name == "kafka"]
+def _mirrored(store_name: str, rows: Sequence[PartitionCheckpoint]) -> list[PartitionCheckpoint]:
+    """The partitions whose owners must write to the store: only members of an active group can commit to Kafka."""
+    owned = [row for row in rows if row.owner_id and store_name == "kafka"]
     if owned and "kafka" not in settings.OFFSET_MIRRORS and settings.OFFSET_STORE != "kafka":
         raise RefusedError("The group is active and does not mirror to Kafka. Add kafka to OFFSET_MIRRORS, or stop it.")
-    ledger.request_mirror([row.pk for row in owned])
-    unowned = [row for row in rows if row not in owned]
-    if unowned:
-        by_group: dict[str, dict[TopicPartition, StoredOffset]] = {}
-        for row in unowned:
-            places = by_group.setdefault(row.group_id, {})
-            places[TopicPartition(row.topic, row.partition)] = StoredOffset(row.next_offset, row.epoch)
+    return owned
+
+
+def _write(store_name: str, rows: Sequence[PartitionCheckpoint]) -> None:
+    """Write the offsets of partitions without an owner that must write them itself."""
+    by_group: dict[str, dict[TopicPartition, StoredOffset]] = {}
+    for row in rows:
+        places = by_group.setdefault(row.group_id, {})
+        places[TopicPartition(row.topic, row.partition)] = StoredOffset(row.next_offset, row.epoch)
+    if not by_group:
+        return
+    with closing(open_store(store_name)) as store:
         for group_id, places in by_group.items():
             refused = store.put(group_id, places)
             if refused:

@@ -14,9 +14,9 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
-from offsets.kafka.config import client_config
 from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
+from offsets.kafka.shared import admin_client
 from offsets.types import GroupMember, TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -37,16 +37,19 @@ class TopicDescription:
 
 
 class KafkaAdmin:
-    """Cluster queries with one timeout. Create it after a fork; it may be used from several threads.
+    """Cluster queries with one timeout, through the one admin client of the process, from any thread.
 
     Raises ServiceUnavailableError if the cluster does not answer in time.
     """
 
     def __init__(self, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        self._client = AdminClient(client_config())
         self._timeout = timeout_seconds
         #: Set after a query for a missing topic: later queries first check which topics exist.
         self._careful = False
+
+    @property
+    def _client(self) -> AdminClient:
+        return admin_client()
 
     def describe_topics(
         self, topics: Iterable[str], *, timeout_seconds: float | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -10,6 +10,7 @@ from offsets.errors import RefusedError, ServiceUnavailableError
 from offsets.kafka.config import client_config
 from offsets.kafka.errors import result_of, translated
 from offsets.kafka.metadata import metadata_of, stored_offset
+from offsets.kafka.shared import group_reader
 from offsets.types import StoredOffset, TopicPartition
 
 _MEMBERS_ONLY = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.REBALANCE_IN_PROGRESS)
@@ -31,13 +32,11 @@ def committed_offsets(
     wanted = [KafkaTopicPartition(tp.topic, tp.partition) for tp in sorted(set(partitions))]
     if not wanted:
         return {}
-    consumer = Consumer({**client_config(), "group.id": group_id, "enable.auto.commit": False})
     try:
-        answer = consumer.committed(wanted, timeout=timeout_seconds)
+        with group_reader(group_id, timeout_seconds) as consumer:
+            answer = consumer.committed(wanted, timeout=timeout_seconds)
     except KafkaException as error:
         raise translated(error) from error
-    finally:
-        consumer.close()
     for tp in answer:
         if tp.error is not None:
             raise translated(KafkaException(tp.error))

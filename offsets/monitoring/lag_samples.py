@@ -11,6 +11,8 @@ from offsets.types import TopicPartition
 
 #: How long the page waits for the next sampler after one has died.
 SAMPLER_SECONDS = 3.0
+#: How long a sampler's request to Kafka may take: no longer than the lease, so that few of them wait for a slow broker.
+KAFKA_SECONDS = 3.0
 DENSE_SECONDS = 300
 KEPT_HOURS = 24
 #: How far back `thin` looks for dense rows. Older ones, left by a monitor that stopped for longer, expire after a day.
@@ -48,8 +50,8 @@ def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int
 def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
     """Sample all live partitions of a group, unless another process does; False then.
 
-    Monitors and workers both try, so that the lag is known with either of them; a short lease picks one.
-    Raises OffsetsError while Kafka does not respond.
+    Monitors and workers both try, so that the lag is known with either of them; a short lease picks one. Call it
+    outside of any transaction: it waits for Kafka. Raises OffsetsError while Kafka does not respond.
     """
     if leases.acquire(f"sampler:{group_id}", holder, SAMPLER_SECONDS) is None:
         return False

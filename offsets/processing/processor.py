@@ -19,6 +19,7 @@ from offsets.database import DATABASE_LOST, WorkerSession
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import FatalClientError, Fetched, KafkaClient
+from offsets.monitoring import lag_samples
 from offsets.processing.backpressure import Backpressure
 from offsets.processing.catch_up import CatchUp
 from offsets.processing.circuit_breaker import CircuitBreakers
@@ -158,7 +159,7 @@ class StreamProcessor:
             self.options.group_id,
             self.options.worker_id,
             self.options.topics,
-            self._admin,
+            KafkaAdmin(lag_samples.KAFKA_SECONDS),
             claims=self.coordinator.readable_claims,
             on_trouble=self._troubles.report,
         )

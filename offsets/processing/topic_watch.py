@@ -14,7 +14,6 @@ from offsets.types import Claim, TopicPartition
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 1.0
-DESCRIBE_SECONDS = 5.0
 
 
 class TopicWatch:
@@ -48,7 +47,8 @@ class TopicWatch:
         while not stopping.wait(WATCH_SECONDS):
             try:
                 self.post(self.find_recreated(self._claims()))
-                with session.transaction():
+                # No transaction: Kafka is asked in between, and the sampler's lease must not stay locked meanwhile.
+                with session.statements():
                     lag_samples.sample_group(self._group_id, self._worker_id, self._admin)
                 self._on_trouble("kafka", "")
             except OffsetsError as error:
@@ -58,7 +58,7 @@ class TopicWatch:
 
     def find_recreated(self, claims: Iterable[Claim]) -> set[TopicPartition]:
         """The partitions whose topic was recreated since its claim. Raises OffsetsError while Kafka does not answer."""
-        described = self._admin.describe_topics(self._topics, timeout_seconds=DESCRIBE_SECONDS)
+        described = self._admin.describe_topics(self._topics)
         return {
             claim.topic_partition
             for claim in claims

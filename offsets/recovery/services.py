@@ -18,7 +18,6 @@ from offsets.recovery.membership import MembershipWatch, MissingPartitions
 from offsets.text import describe_error
 from offsets.types import TopicPartition
 
-KAFKA_SECONDS = 3.0
 RETENTION_ASK_SECONDS = 60.0
 
 
@@ -45,7 +44,7 @@ class ServiceWatch:
     def look(self) -> None:
         """Sample the log in one request for all partitions; see which services respond."""
         try:
-            self._admin = self._admin or KafkaAdmin(timeout_seconds=KAFKA_SECONDS)
+            self._admin = self._admin or KafkaAdmin(lag_samples.KAFKA_SECONDS)
             lag_samples.sample_group(self.group_id, "monitor", self._admin)
             topics = self._topics()
             described = self._admin.describe_topics(topics)
