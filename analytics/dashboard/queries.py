@@ -34,10 +34,10 @@ def fetch(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _age(column: str) -> str:
-    """SQL: seconds since that moment, NULL for NULL; 0 if the clock was set back beyond it."""
-    # greatest() ignores NULL, so its other argument must be NULL with the age.
-    seconds = f"extract(epoch FROM statement_timestamp() - {column})::float8"
-    return f"greatest({seconds}, 0 * {seconds})"
+    """SQL: seconds since that moment, NULL for NULL. A moment in the future was noted before the clock was set back:
+    it is as far away as it lies ahead, so that it does not pass for just now.
+    """
+    return f"abs(extract(epoch FROM statement_timestamp() - {column})::float8)"
 
 
 class PartitionRow(NamedTuple):
@@ -115,7 +115,8 @@ _PARTITIONS = f"""
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
     LEFT JOIN LATERAL (
-        SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id ORDER BY s.sampled_at DESC LIMIT 1
+        SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id AND s.sampled_at <= statement_timestamp()
+        ORDER BY s.sampled_at DESC LIMIT 1
     ) n ON true
     LEFT JOIN LATERAL (
         SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
@@ -128,6 +129,7 @@ _PARTITIONS = f"""
     LEFT JOIN LATERAL (
         SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id AND s.log_end_offset <= c.next_offset
             AND n.log_end_offset > c.next_offset AND o.log_end_offset <= c.next_offset
+            AND s.sampled_at <= n.sampled_at
         ORDER BY s.sampled_at DESC LIMIT 1
     ) b ON true
     LEFT JOIN LATERAL (
@@ -318,10 +320,11 @@ class SweepRow(NamedTuple):
 _SWEEPS = """
     WITH RECURSIVE sweeps(at) AS (
         SELECT min(sampled_at) FROM offsets_lagsample WHERE checkpoint_id = ANY(%(ids)s)
-            AND sampled_at > statement_timestamp() - make_interval(secs => %(seconds)s)
+            AND sampled_at BETWEEN statement_timestamp() - make_interval(secs => %(seconds)s) AND statement_timestamp()
         UNION ALL
         SELECT (SELECT s.sampled_at FROM offsets_lagsample s WHERE s.checkpoint_id = ANY(%(ids)s)
                 AND s.sampled_at >= sweeps.at + make_interval(secs => %(step)s)
+                AND s.sampled_at <= statement_timestamp()
             ORDER BY s.sampled_at LIMIT 1)
         FROM sweeps WHERE sweeps.at IS NOT NULL
     )

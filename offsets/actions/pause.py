@@ -144,8 +144,8 @@ def _log_growth_and_lag(checkpoint: PartitionCheckpoint) -> tuple[float | None, 
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT extract(epoch FROM sampled_at)::float8, log_end_offset FROM offsets_lagsample"
-            " WHERE checkpoint_id = %s AND sampled_at > statement_timestamp() - make_interval(secs => %s)"
-            " ORDER BY sampled_at",
+            " WHERE checkpoint_id = %s AND sampled_at BETWEEN statement_timestamp() - make_interval(secs => %s)"
+            " AND statement_timestamp() ORDER BY sampled_at",
             [checkpoint.pk, _RATE_WINDOW_SECONDS],
         )
         samples = cursor.fetchall()

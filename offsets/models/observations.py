@@ -17,7 +17,10 @@ class LagSample(models.Model):
     )
     sampled_at = models.DateTimeField(db_default=DatabaseTime())
     log_start_offset = models.BigIntegerField()
+    #: What a read_committed reader can reach.
     log_end_offset = models.BigIntegerField()
+    #: The end with the records of open transactions; null where it was not asked, because the log end moved.
+    high_watermark = models.BigIntegerField(null=True, blank=True)
     next_offset = models.BigIntegerField()
 
     class Meta:

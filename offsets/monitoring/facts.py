@@ -19,7 +19,8 @@ PAUSED_BY = {CIRCUIT_BREAKER: "the circuit breaker"}
 
 #: SQL: who paused it, seconds since its last commit or claim, and what its owner is busy with and waits for.
 OWNER_COLUMNS = """coalesce(pause.username, ''),
-        extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8,
+        CASE WHEN greatest(c.committed_at, c.claimed_at) <= statement_timestamp()
+            THEN extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8 END,
         coalesce(w.stage, ''), w.stage_seconds, CASE WHEN w.stack = '' THEN w.last_error ELSE '' END"""
 
 #: SQL: the pause that holds, as `pause`. A partition that was rebuilt keeps the pause of its predecessor.

@@ -87,7 +87,8 @@ def enqueue(incident: Incident, event: str) -> None:
                     " WHERE n.channel = %(channel)s AND n.event = 'opened' AND n.status IN ('sent', 'pending')"
                     " AND i.group_id = %(group)s AND i.kind = %(kind)s AND i.subject = %(subject)s"
                     " AND i.id <> %(incident)s"
-                    " AND coalesce(n.sent_at, n.created_at) > clock_timestamp() - make_interval(secs => %(quiet)s))"
+                    " AND coalesce(n.sent_at, n.created_at)"
+                    " BETWEEN clock_timestamp() - make_interval(secs => %(quiet)s) AND clock_timestamp())"
                     " THEN 'suppressed' ELSE 'pending' END, 0, clock_timestamp(), '', clock_timestamp()"
                     " ON CONFLICT (incident_id, event, channel) DO NOTHING",
                     {
@@ -124,9 +125,11 @@ def _claim(limit: int) -> list[int]:
         cursor.execute(
             "UPDATE offsets_notification SET attempts = attempts + 1,"
             " next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id IN ("
-            "SELECT id FROM offsets_notification WHERE status = 'pending' AND next_attempt_at <= clock_timestamp()"
+            "SELECT id FROM offsets_notification WHERE status = 'pending' AND (next_attempt_at <= clock_timestamp()"
+            # Further away than any pause: from before the clock was set back.
+            " OR next_attempt_at > clock_timestamp() + make_interval(secs => %s))"
             " ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
-            [CLAIM_SECONDS, limit],
+            [CLAIM_SECONDS, 2 * LONGEST_PAUSE_SECONDS, limit],
         )
         return sorted(row[0] for row in cursor.fetchall())
 
@@ -152,7 +155,7 @@ def _too_many(message: Notification) -> bool:
     sent = Notification.objects.filter(
         channel=message.channel, incident__group_id=message.incident.group_id, status=Notification.Status.SENT
     )
-    hour = sent.filter(sent_at__gt=DatabaseTime() - Value(timedelta(hours=1)))
+    hour = sent.filter(sent_at__range=(DatabaseTime() - Value(timedelta(hours=1)), DatabaseTime()))
     return hour.count() >= settings.NOTIFY_MAX_PER_HOUR
 
 

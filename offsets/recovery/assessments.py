@@ -53,7 +53,7 @@ class _Row(NamedTuple):
 
 _ROWS = f"""
     SELECT c.id, c.topic, c.partition, c.next_offset, c.owner_id,
-        extract(epoch FROM statement_timestamp() - w.heartbeat_at)::float8, coalesce(w.state = 'stopped', false),
+        abs(extract(epoch FROM statement_timestamp() - w.heartbeat_at))::float8, coalesce(w.state = 'stopped', false),
         c.desired_state, coalesce(pause.reason, ''), c.halt_reason, c.halt_detail, c.halted_at, c.claimed_at,
         {OWNER_COLUMNS},
         CASE WHEN c.moved_epoch > 0 AND c.epoch - c.moved_epoch <= 1 THEN 0
@@ -78,7 +78,7 @@ _SAMPLES = """
         array_agg(next_offset ORDER BY sampled_at), array_agg(log_end_offset ORDER BY sampled_at),
         (array_agg(log_start_offset ORDER BY sampled_at DESC))[1]
     FROM offsets_lagsample WHERE checkpoint_id = ANY(%(ids)s)
-        AND sampled_at > statement_timestamp() - make_interval(secs => %(seconds)s)
+        AND sampled_at BETWEEN statement_timestamp() - make_interval(secs => %(seconds)s) AND statement_timestamp()
     GROUP BY checkpoint_id
 """
 
@@ -88,8 +88,8 @@ _FAILED = """
 """
 
 _WORKERS = """
-    SELECT worker_id, heartbeat_at,
-        state <> 'stopped' AND heartbeat_at < statement_timestamp() - make_interval(secs => %(timeout)s),
+    SELECT worker_id, least(heartbeat_at, statement_timestamp()),
+        state <> 'stopped' AND abs(extract(epoch FROM statement_timestamp() - heartbeat_at)) > %(timeout)s,
         last_error, stage, stage_seconds, stack
     FROM offsets_worker WHERE group_id = %(group)s AND state <> 'stopped'
 """
@@ -157,7 +157,8 @@ def _state(
         partition=row.partition,
         next_offset=row.next_offset,
         verdict=verdict,
-        since=row.since if row.since and row.status == verdict.status else at,
+        # A moment in the future was noted before the clock was set back.
+        since=row.since if row.since and row.since <= at and row.status == verdict.status else at,
         owner=row.owner,
         claimed_at=row.claimed_at,
         paused_by=row.paused_by,
@@ -186,7 +187,9 @@ def _log_samples(row: _Row, samples: Samples | None, at: datetime) -> LogSamples
     return LogSamples(
         age_seconds=at.timestamp() - samples.window[-1].at_seconds,
         ends=[LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window],
-        window=[point for point in samples.window if point.at_seconds >= row.window_from],
+        window=[
+            point for point in samples.window if point.at_seconds >= row.window_from or row.window_from > at.timestamp()
+        ],
     )
 
 

@@ -54,13 +54,6 @@ def test_it_does_not_take_what_was_never_seen_for_just_seen():
     assert only_partition()["owner_heartbeat_age_seconds"] is None
 
 
-def test_it_takes_what_lies_ahead_of_a_clock_that_was_set_back_for_just_seen():
-    make_sample(make_checkpoint(0, owner=make_worker(silent_for=-60)), -60, 2000, 1000)
-
-    assert take()["log_sampled_age_seconds"] == 0
-    assert only_partition()["owner_heartbeat_age_seconds"] == 0
-
-
 def test_it_shows_one_partition_whole():
     checkpoint = make_checkpoint(
         3, owner=make_worker("w-7f2", silent_for=1), next_offset=1000, epoch=12, committed_at=DatabaseTime()

@@ -59,7 +59,7 @@ class Command(OperatorCommand):
         refuse_unknown(group, topic)
         status = None
         try:
-            bounds = KafkaAdmin().log_bounds(
+            bounds = KafkaAdmin().log_bounds_and_watermarks(
                 TopicPartition(p["topic"], p["partition"]) for p in dashboard_of(group).snapshot()["partitions"]
             )
             lag_samples.sample(group, bounds)

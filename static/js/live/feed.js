@@ -5,6 +5,9 @@ const LONGEST_RETRY_MS = 15_000;
 // A connection that is cut without a close frame never closes by itself, neither while it opens nor later.
 const SILENCE_MS = 20_000;
 
+// A snapshot that is older by more than this is not late: the database's clock was set back.
+const CLOCK_SET_BACK_MS = 10_000;
+
 const NOT_LOGGED_IN = 4401;
 const FINAL = new Map([
   [NOT_LOGGED_IN, "You are logged out."],
@@ -67,7 +70,7 @@ export class Feed {
     const snapshot = JSON.parse(text);
     this.#attempts = 0;
     try {
-      if (snapshot.sequence > this.#sequence) {
+      if (snapshot.sequence > this.#sequence || snapshot.sequence < this.#sequence - CLOCK_SET_BACK_MS) {
         this.#sequence = snapshot.sequence;
         this.#onSnapshot(snapshot);
       }
