@@ -15,7 +15,7 @@ from analytics.dashboard import queries
 from analytics.dashboard.history import series_of
 from analytics.dashboard.lists import recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
-from analytics.dashboard.queries import GroupRow, WorkerRow
+from analytics.dashboard.queries import GroupRow, PartitionRow, WorkerRow
 from analytics.dashboard.snapshot import (
     InvariantsSnapshot,
     PartitionSnapshot,
@@ -27,7 +27,7 @@ from analytics.dashboard.snapshot import (
 )
 from offsets import clock
 from offsets.monitoring import headline
-from offsets.monitoring.headline import GroupFacts
+from offsets.monitoring.headline import GroupFacts, OpenIncident
 from offsets.monitoring.lag import longest_or_none, total_or_none
 from offsets.monitoring.status import Verdict
 from offsets.types import RangeKind
@@ -79,7 +79,8 @@ class Dashboard:
             partition_of(row, verdict, pieces.get(row.checkpoint_id, []), dead_letters, len(rows))
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
-        facts = _group_facts(partitions, verdicts, group)
+        found = self._recovery.get(lambda: recovery(self.group_id, ids))
+        facts = _group_facts(partitions, verdicts, group, rows, found)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
@@ -87,6 +88,7 @@ class Dashboard:
             taken_at=group.taken_at.isoformat(),
             group=self.group_id,
             headline=headline.headline(facts),
+            advice=headline.advice(facts),
             worst_status=headline.group_status(facts).value,
             lag=facts.lag,
             lag_seconds=facts.lag_seconds,
@@ -102,7 +104,7 @@ class Dashboard:
             invariants=invariants,
             journal=queries.journal(self.group_id),
             series=self._series.get(lambda: series_of(rows)),
-            recovery=self._recovery.get(lambda: recovery(self.group_id, ids)),
+            recovery=found,
         )
 
 
@@ -115,7 +117,13 @@ def dashboard_of(group_id: str) -> Dashboard:
 # --- The group ------------------------------------------------------------------------------------
 
 
-def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow) -> GroupFacts:
+def _group_facts(
+    partitions: Sequence[PartitionSnapshot],
+    verdicts: Sequence[Verdict],
+    group: GroupRow,
+    rows: Sequence[PartitionRow],
+    found: RecoverySnapshot,
+) -> GroupFacts:
     uncounted: dict[str, int] = {}
     for partition in partitions:
         for kind, offsets in partition["range_offsets"].items():
@@ -137,6 +145,14 @@ def _group_facts(partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Ver
         dead_letters=sum(partition["dead_letters"] for partition in partitions),
         duplicates=group.duplicates,
         uncounted=uncounted,
+        incidents=[
+            OpenIncident(incident["severity"] == "critical", incident["summary"])
+            for incident in found["incidents"]
+            if incident["closed_at"] is None
+        ],
+        failed_offsets=sum(row.failed_offsets for row in rows),
+        open_transaction_records=sum(partition["open_transaction_records"] or 0 for partition in partitions),
+        lost_offsets=sum(partition["lost_offsets"] for partition in partitions),
     )
 
 

@@ -13,6 +13,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
+from offsets.clock import monotonic
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.config import client_config
 from offsets.kafka.errors import code_of, result_of
@@ -20,6 +21,8 @@ from offsets.kafka.group_offsets import committed_offsets
 from offsets.types import TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
+#: Whether an end has moved is not judged by an older one.
+REMEMBERED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,9 @@ class KafkaAdmin:
         self._timeout = timeout_seconds
         #: Set after a query for a missing topic: later queries first check which topics exist.
         self._careful = False
-        #: The ends of the last query with high watermarks.
+        #: The ends of the last query with high watermarks, and when it was.
         self._last_ends: dict[TopicPartition, int] = {}
+        self._last_asked_at = 0.0
 
     def describe_topics(
         self, topics: Iterable[str], *, timeout_seconds: float | None = None
@@ -108,8 +112,9 @@ class KafkaAdmin:
         request.
         """
         bounds = self.log_bounds(partitions)
-        still = [tp for tp, log in bounds.items() if self._last_ends.get(tp, log.end) == log.end]
-        self._last_ends = {tp: log.end for tp, log in bounds.items()}
+        known = self._last_ends if monotonic() - self._last_asked_at < REMEMBERED_SECONDS else {}
+        still = [tp for tp, log in bounds.items() if known.get(tp, log.end) == log.end]
+        self._last_ends, self._last_asked_at = {tp: log.end for tp, log in bounds.items()}, monotonic()
         high = self._offsets(sorted(still), OffsetSpec.latest(), self._timeout, IsolationLevel.READ_UNCOMMITTED)
         return {tp: replace(log, high_watermark=high.get(tp)) for tp, log in bounds.items()}
 

@@ -75,6 +75,7 @@ class PartitionHealth(models.Model):
         PartitionCheckpoint, on_delete=models.CASCADE, primary_key=True, related_name="health"
     )
     status = models.CharField(max_length=20)
+    #: What it means, and what to do; readers fill in `{lag}` and the other numbers of `offsets.monitoring.numbers`.
     detail = models.TextField()
     #: Since when it has this status.
     since = models.DateTimeField(db_default=DatabaseTime())

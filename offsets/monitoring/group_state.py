@@ -61,6 +61,11 @@ class PartitionState:
     old_below: int | None = None
     failed: Sequence[FailedRange] = ()
     eta_seconds: float | None = None
+    #: Offsets that Kafka deleted before they were read.
+    lost: int = 0
+    #: Records behind an open transaction, and since when.
+    hidden: int = 0
+    hidden_since: datetime | None = None
 
     @property
     def name(self) -> str:

@@ -20,6 +20,8 @@ from offsets.types import TopicPartition
 
 _COLOURS = {
     Status.OK: "green",
+    Status.CATCHING_UP: "cyan",
+    Status.OPEN_TRANSACTION: "yellow",
     Status.LAGGING: "yellow",
     Status.SLOW: "yellow",
     Status.PAUSED: "cyan",
@@ -40,6 +42,10 @@ _FIELDS = (
     "status_since",
     "eta_seconds",
     "dead_letters",
+    "high_watermark",
+    "open_transaction_records",
+    "open_transaction_since",
+    "lost_offsets",
 )
 
 
@@ -68,7 +74,13 @@ class Command(OperatorCommand):
             status = EXIT_UNAVAILABLE
         snapshot = dashboard_of(group).snapshot()
         partitions = [p for p in snapshot["partitions"] if not topic or p["topic"] == topic]
-        data = {"group": group, "partitions": [_row(p) for p in partitions]}
+        data = {
+            "group": group,
+            "worst_status": snapshot["worst_status"],
+            "headline": snapshot["headline"],
+            "advice": snapshot["advice"],
+            "partitions": [_row(p) for p in partitions],
+        }
         self.emit(data, lambda console: _show(console, snapshot, partitions), as_json=options["json"])
         return status
 
@@ -79,6 +91,8 @@ def _row(partition: PartitionSnapshot) -> dict[str, Any]:
 
 def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapshot]) -> None:
     console.print(f"{snapshot['group']}: {snapshot['headline']}", soft_wrap=True)
+    if snapshot["advice"].partition(": ")[0] not in {f"{p['topic']}-{p['partition']}" for p in partitions}:
+        console.print(snapshot["advice"], soft_wrap=True)  # otherwise it is below, with the others
     table = Table()
     for name in ("Partition", "Status", "Owner"):
         table.add_column(name, no_wrap=True)
