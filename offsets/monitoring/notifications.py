@@ -75,8 +75,11 @@ def enqueue(incident: Incident, event: str) -> None:
     """Queue the message that the incident was `opened` or `closed`, in the transaction that does it.
 
     Once for each channel. `closed` goes to the channels that `opened` went to. An incident that reopens within
-    NOTIFY_QUIET_SECONDS of the last message about the same cause is suppressed.
+    NOTIFY_QUIET_SECONDS of the last message about the same cause is suppressed, and so is one that lasts no longer
+    than NOTIFY_AFTER_SECONDS: it heals before anybody could do something.
     """
+    if event == "closed":
+        _suppress_if_short(incident)
     for channel in channels():
         with connection.cursor() as cursor:
             if event == "opened":
@@ -89,7 +92,8 @@ def enqueue(incident: Incident, event: str) -> None:
                     " AND i.id <> %(incident)s"
                     " AND coalesce(n.sent_at, n.created_at)"
                     " BETWEEN clock_timestamp() - make_interval(secs => %(quiet)s) AND clock_timestamp())"
-                    " THEN 'suppressed' ELSE 'pending' END, 0, clock_timestamp(), '', clock_timestamp()"
+                    " THEN 'suppressed' ELSE 'pending' END, 0, greatest(clock_timestamp(),"
+                    " least(%(began)s, clock_timestamp()) + make_interval(secs => %(after)s)), '', clock_timestamp()"
                     " ON CONFLICT (incident_id, event, channel) DO NOTHING",
                     {
                         "incident": incident.pk,
@@ -98,6 +102,8 @@ def enqueue(incident: Incident, event: str) -> None:
                         "kind": incident.kind,
                         "subject": incident.subject,
                         "quiet": settings.NOTIFY_QUIET_SECONDS,
+                        "began": incident.began_at,
+                        "after": settings.NOTIFY_AFTER_SECONDS,
                     },
                 )
             else:
@@ -109,6 +115,15 @@ def enqueue(incident: Incident, event: str) -> None:
                     " ON CONFLICT (incident_id, event, channel) DO NOTHING",
                     [event, incident.pk, channel],
                 )
+
+
+def _suppress_if_short(incident: Incident) -> None:
+    if incident.closed_at is None or (incident.closed_at - incident.began_at).total_seconds() >= (
+        settings.NOTIFY_AFTER_SECONDS
+    ):
+        return
+    unsent = Notification.objects.filter(incident=incident, event="opened", status=Notification.Status.PENDING)
+    unsent.filter(attempts=0).update(status=Notification.Status.SUPPRESSED)
 
 
 # --- Sending --------------------------------------------------------------------------------------
