@@ -1,11 +1,16 @@
 """Leases: a right that one process holds for a bounded time. The only writer of Lease rows.
 
 Time is the database's. A takeover adds one to the epoch, by which a former holder sees that it has lost the lease.
+An expiry further away than the lease was taken for is one of before the clock was set back: that lease is over.
 """
 
 from dataclasses import dataclass
 
 from django.db import connection
+
+#: SQL: whether the lease `l` is held now; never NULL.
+HELD = """(l.expires_at >= clock_timestamp()
+    AND (l.ttl_seconds IS NULL OR l.expires_at <= clock_timestamp() + make_interval(secs => l.ttl_seconds)))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +24,12 @@ def acquire(name: str, holder: str, ttl_seconds: float) -> LeaseToken | None:
     """Take the lease if it is free, expired, or `holder`'s already. None while another holds it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO offsets_lease AS l (name, holder, epoch, expires_at)"
-            " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s))"
+            "INSERT INTO offsets_lease AS l (name, holder, epoch, expires_at, ttl_seconds)"  # noqa: S608 - a constant
+            " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s), %s)"
             " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at,"
-            " epoch = l.epoch + (l.holder <> excluded.holder)::int"
-            " WHERE l.expires_at < clock_timestamp() OR l.holder = excluded.holder RETURNING epoch",
-            [name, holder, ttl_seconds],
+            " ttl_seconds = excluded.ttl_seconds, epoch = l.epoch + (l.holder <> excluded.holder)::int"
+            f" WHERE NOT {HELD} OR l.holder = excluded.holder RETURNING epoch",
+            [name, holder, ttl_seconds, ttl_seconds],
         )
         row = cursor.fetchone()
     return LeaseToken(name, holder, row[0]) if row else None
@@ -34,9 +39,9 @@ def renew(token: LeaseToken, ttl_seconds: float) -> bool:
     """Extend the lease, even an expired one, unless another has taken it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE offsets_lease SET expires_at = clock_timestamp() + make_interval(secs => %s)"
+            "UPDATE offsets_lease SET expires_at = clock_timestamp() + make_interval(secs => %s), ttl_seconds = %s"
             " WHERE name = %s AND holder = %s AND epoch = %s",
-            [ttl_seconds, token.name, token.holder, token.epoch],
+            [ttl_seconds, ttl_seconds, token.name, token.holder, token.epoch],
         )
         return bool(cursor.rowcount)
 
@@ -64,7 +69,5 @@ def drop(name: str) -> None:
 def live(names: list[str]) -> set[str]:
     """Those of `names` that are held now."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT name FROM offsets_lease WHERE name = ANY(%s) AND expires_at >= clock_timestamp()", [names]
-        )
+        cursor.execute(f"SELECT l.name FROM offsets_lease l WHERE l.name = ANY(%s) AND {HELD}", [names])  # noqa: S608 - a constant
         return {row[0] for row in cursor.fetchall()}

@@ -121,7 +121,7 @@ def reap(timeout_seconds: float, worker_id: str = "") -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE offsets_worker SET state = 'stopped', stopped_at = clock_timestamp(), events_per_second = NULL"
-            " WHERE state <> 'stopped' AND heartbeat_at < clock_timestamp() - make_interval(secs => %s)"
+            " WHERE state <> 'stopped' AND abs(extract(epoch FROM clock_timestamp() - heartbeat_at)) > %s"
             " AND (%s = '' OR worker_id = %s) RETURNING worker_id",
             [timeout_seconds, worker_id, worker_id],
         )

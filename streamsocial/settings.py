@@ -205,6 +205,8 @@ WORKER_STUCK_SECONDS = env.integer("WORKER_STUCK_SECONDS", 30, minimum=1)
 EVICT_STUCK_WORKERS = env.flag("EVICT_STUCK_WORKERS", default=True)
 #: Warn of uncounted offsets that Kafka deletes within this time.
 RETENTION_WARN_SECONDS = env.integer("RETENTION_WARN_SECONDS", 3600, minimum=1)
+#: An incident is opened for a transaction that hides records for longer. Kafka's default timeout of one is a minute.
+OPEN_TRANSACTION_WARN_SECONDS = env.integer("OPEN_TRANSACTION_WARN_SECONDS", 60, minimum=1)
 #: Delay of the first automatic replay of a failed range; it doubles each time, at most REPLAY_ATTEMPTS times.
 REPLAY_FIRST_SECONDS = env.integer("REPLAY_FIRST_SECONDS", 1, minimum=1)
 REPLAY_ATTEMPTS = env.integer("REPLAY_ATTEMPTS", 8, minimum=1, maximum=50)
@@ -237,6 +239,8 @@ HTTP_PROXY = env.text("HTTP_PROXY", rule=values.url(("http", "https"), "http://u
 NO_PROXY = env.words("NO_PROXY", rule=values.no_proxy)
 NOTIFY_MAX_ATTEMPTS = env.integer("NOTIFY_MAX_ATTEMPTS", 8, minimum=1)
 NOTIFY_MAX_PER_HOUR = env.integer("NOTIFY_MAX_PER_HOUR", 60, minimum=1)
+#: What heals sooner is not announced.
+NOTIFY_AFTER_SECONDS = env.integer("NOTIFY_AFTER_SECONDS", 5, minimum=0)
 #: An incident that reopens within this time after the last message about it is not announced again.
 NOTIFY_QUIET_SECONDS = env.integer("NOTIFY_QUIET_SECONDS", 300, minimum=0)
 

@@ -48,8 +48,15 @@ interface PartitionSnapshot {
   drift: Record<string, number | null>;
   /** since when it has this status; null without a recovery manager */
   status_since: string | null;
-  /** until it has caught up, at the rate of the last minute */
+  /** until it has caught up, while the lag shrinks */
   eta_seconds: number | null;
+  /** the log end with open transactions; null where it was not asked, as the log end moves */
+  high_watermark: number | null;
+  /** that no reader reaches yet; not part of the lag */
+  open_transaction_records: number | null;
+  open_transaction_since: string | null;
+  /** that Kafka deleted before they were read; not part of the lag */
+  lost_offsets: number;
 }
 
 interface WorkerSnapshot {
@@ -238,6 +245,9 @@ interface Snapshot {
   group: string;
   /** one sentence for the whole page */
   headline: string;
+  /** what to do about the worst */
+  advice: string;
+  /** of partitions, incidents, failed offsets, dead letters and the age of the invariant check */
   worst_status: string;
   lag: number | null;
   lag_seconds: number | null;

@@ -27,6 +27,13 @@ SILENCE_SECONDS = 2.0
 #: How long to wait for a message before the group membership is renewed: a restarted Redis may have lost it.
 RENEW_SECONDS = 10.0
 RETRY_SECONDS = 2.0
+#: A snapshot that is older than the last one by more than this is not late: the database's clock was set back.
+CLOCK_SET_BACK_MS = 10_000
+
+
+def is_newer(sequence: int, last: int) -> bool:
+    """Whether a snapshot comes after the last one: a sequence is a moment of the database's clock."""
+    return sequence > last or sequence < last - CLOCK_SET_BACK_MS
 
 
 class Feed:
@@ -56,13 +63,13 @@ class Feed:
                 await self._stop()
 
     async def newer_than(self, sequence: int) -> Packet:
-        """Wait for a snapshot after `sequence`; what came in between is skipped, never queued."""
-        while self._latest is None or self._latest.sequence <= sequence:
+        """Wait for another snapshot than `sequence`; what came in between is skipped, never queued."""
+        while self._latest is None or self._latest.sequence == sequence:
             await self._changed.wait()
         return self._latest
 
     def offer(self, packet: Packet) -> None:
-        if self._latest is None or packet.sequence > self._latest.sequence:
+        if self._latest is None or is_newer(packet.sequence, self._latest.sequence):
             self._latest = packet
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()

@@ -27,13 +27,15 @@ def series_of(rows: Sequence[PartitionRow]) -> SeriesSnapshot:
         behind = []
         for sample in samples:
             ends[sample.checkpoint_id].append(LogEnd(at, sample.log_end))
-            behind.append(lag_time(ends[sample.checkpoint_id], sample.next_offset).seconds)
+            behind.append(lag_time(ends[sample.checkpoint_id], max(sample.next_offset, sample.log_start)).seconds)
         whole = len(samples) == len(rows)
         progress = (at, sum(sample.next_offset for sample in samples)) if whole else None
         rate = per_second(before, progress)
         before = progress
         series["at"].append(int(at))
-        series["lag"].append(sum(max(0, s.log_end - s.next_offset) for s in samples) if whole else None)
+        series["lag"].append(
+            sum(max(0, s.log_end - max(s.next_offset, s.log_start)) for s in samples) if whole else None
+        )
         series["lag_seconds"].append(rounded(longest_or_none(behind)) if whole else None)
         series["events_per_second"].append(rounded(rate) if rate is not None and rate >= 0 else None)
     return series

@@ -39,7 +39,7 @@ _UNCOUNTED = """
     SELECT r.checkpoint_id, c.topic, c.partition, r.kind, lower(r.offsets), upper(r.offsets), r.detail, r.attempts,
         r.retry_at, r.created_at,
         (SELECT s.log_start_offset FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
-            ORDER BY s.sampled_at DESC LIMIT 1)
+            AND s.sampled_at <= statement_timestamp() ORDER BY s.sampled_at DESC LIMIT 1)
     FROM offsets_ledgerrange r JOIN offsets_partitioncheckpoint c ON c.id = r.checkpoint_id
     WHERE c.id = ANY(%(ids)s) AND r.kind <> 'processed'
         AND (r.kind <> 'claimed' OR r.epoch <> c.epoch OR c.owner_id IS NULL)

@@ -8,10 +8,11 @@ from analytics.dashboard.queries import PartitionRow
 from analytics.dashboard.snapshot import PartitionSnapshot, RangeSnapshot
 from offsets.monitoring import status
 from offsets.monitoring.absence import Reader, absence_of
-from offsets.monitoring.facts import FailedTotals, LogSamples, facts_of, lag_of, limits
-from offsets.monitoring.lag import LogEnd, lag_records, per_second
-from offsets.monitoring.status import Verdict
-from offsets.types import TopicPartition
+from offsets.monitoring.facts import FailedTotals, LogSamples, facts_of, hidden_of, lag_of, limits
+from offsets.monitoring.lag import LogEnd, lag_records, lost_records, per_second
+from offsets.monitoring.numbers import Numbers
+from offsets.monitoring.status import Status, Verdict
+from offsets.types import RangeKind, TopicPartition
 
 MAX_PIECES = 200
 MIN_PIECES = 20
@@ -21,28 +22,45 @@ PIECES_BUDGET = 10_000
 HEALTH_FRESH_SECONDS = 5.0
 
 
+#: What a partition cannot be that has read everything since it was judged.
+_OF_A_LAG = frozenset({Status.CATCHING_UP, Status.LAGGING, Status.SLOW, Status.REWOUND, Status.STALLED, Status.STOPPED})
+
+
 def verdict_of(row: PartitionRow, readers: Sequence[Reader] = ()) -> Verdict:
     """The recovery manager's while it is recent: it knows the last minute. Otherwise the same rules without it.
     `readers` are the running workers.
     """
-    if _watched(row):
-        return Verdict(
-            status.Status(row.health_status or ""), row.health_detail or "", row.next_offset, row.failed_offsets
-        )
     failed = FailedTotals(row.failed_ranges, row.failed_offsets, row.failed_given_up)
     absence = absence_of(TopicPartition(row.topic, row.partition), readers)
-    return status.assess(facts_of(row, _log_samples(row), failed, absence), limits())
+    facts = facts_of(row, _log_samples(row), failed, absence)
+    if not _watched(row) or (facts.lag == 0 and row.health_status in _OF_A_LAG):
+        return status.assess(facts, limits())
+    # With the numbers of this snapshot, so that the sentence and the row show the same.
+    numbers = Numbers(facts.lag, facts.lag_time, facts.hidden, row.next_offset)
+    template = row.health_detail or ""
+    return Verdict(
+        Status(row.health_status or ""), numbers.fill(template), row.next_offset, row.failed_offsets, template
+    )
 
 
 def _watched(row: PartitionRow) -> bool:
     return row.health_age is not None and row.health_age <= HEALTH_FRESH_SECONDS
 
 
+def _confirms(row: PartitionRow, verdict: Verdict) -> bool:
+    """Whether the recovery manager's verdict is the one that is shown."""
+    return _watched(row) and row.health_status == verdict.status
+
+
 def partition_of(
     row: PartitionRow, verdict: Verdict, pieces: Sequence[Piece], dead_letters: dict[int, int], count: int
 ) -> PartitionSnapshot:
-    lag, lag_time = lag_of(row.next_offset, _log_samples(row))
-    drawn = fit(pieces, max(MIN_PIECES, min(MAX_PIECES, PIECES_BUDGET // max(1, count))))
+    samples = _log_samples(row)
+    lag, lag_time = lag_of(row.next_offset, samples)
+    hidden = hidden_of(samples)
+    drawn = fit(
+        [_all_failed(piece) for piece in pieces], max(MIN_PIECES, min(MAX_PIECES, PIECES_BUDGET // max(1, count)))
+    )
     return PartitionSnapshot(
         checkpoint_id=row.checkpoint_id,
         topic=row.topic,
@@ -67,9 +85,18 @@ def partition_of(
         semantics=row.semantics,
         duplicates=row.duplicates,
         drift=json.loads(row.drift) if row.drift else {},
-        status_since=row.health_since.isoformat() if row.health_since and _watched(row) else None,
-        eta_seconds=rounded(row.health_eta) if _watched(row) else None,
+        status_since=row.health_since.isoformat() if row.health_since and _confirms(row, verdict) else None,
+        eta_seconds=0.0 if lag == 0 else rounded(row.health_eta) if _confirms(row, verdict) else None,
+        high_watermark=row.high_watermark,
+        open_transaction_records=hidden,
+        open_transaction_since=row.hidden_since.isoformat() if row.hidden_since and hidden else None,
+        lost_offsets=lost_records(row.next_offset, row.log_start),
     )
+
+
+def _all_failed(piece: Piece) -> Piece:
+    """A failed range is of refused batches: all of its offsets failed."""
+    return piece._replace(failed_records=piece.end - piece.start) if piece.kind == RangeKind.FAILED else piece
 
 
 def _range(piece: Piece) -> RangeSnapshot:
@@ -87,9 +114,13 @@ def _log_samples(row: PartitionRow) -> LogSamples:
         age_seconds=row.sample_age,
         ends=known_ends(row),
         lag_growth_per_second=per_second(
-            _sample(row.before_at, lag_records(row.before_end, row.before_next or 0)),
-            _sample(row.sampled_at, lag_records(row.log_end, row.sampled_next or 0)),
+            _sample(row.before_at, lag_records(row.before_end, row.before_next or 0, row.before_start)),
+            _sample(row.sampled_at, lag_records(row.log_end, row.sampled_next or 0, row.log_start)),
         ),
+        log_start=row.log_start,
+        high_watermark=row.high_watermark,
+        hidden_since=row.hidden_since,
+        hidden_seconds=row.hidden_seconds,
     )
 
 

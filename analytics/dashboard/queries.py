@@ -12,7 +12,7 @@ from django.db import connection
 
 from analytics.dashboard.ledger_strip import Piece
 from analytics.dashboard.snapshot import JournalSnapshot, MinuteSnapshot, TypeCounts
-from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN
+from offsets.monitoring.facts import HIDDEN_COLUMNS, NEWEST_SAMPLE_JOIN, OWNER_COLUMNS, PAUSE_JOIN, SERVED_SINCE
 
 #: Rates are over this many seconds of samples.
 RATE_SECONDS = 10
@@ -34,10 +34,10 @@ def fetch(sql: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _age(column: str) -> str:
-    """SQL: seconds since that moment, NULL for NULL; 0 if the clock was set back beyond it."""
-    # greatest() ignores NULL, so its other argument must be NULL with the age.
-    seconds = f"extract(epoch FROM statement_timestamp() - {column})::float8"
-    return f"greatest({seconds}, 0 * {seconds})"
+    """SQL: seconds since that moment, NULL for NULL. A moment in the future was noted before the clock was set back:
+    it is as far away as it lies ahead, so that it does not pass for just now.
+    """
+    return f"abs(extract(epoch FROM statement_timestamp() - {column})::float8)"
 
 
 class PartitionRow(NamedTuple):
@@ -88,6 +88,11 @@ class PartitionRow(NamedTuple):
     failed_ranges: int
     failed_offsets: int
     failed_given_up: int
+    high_watermark: int | None
+    #: Since when an open transaction holds the log end, and for how long.
+    hidden_since: datetime | None
+    hidden_seconds: float | None
+    before_start: int | None
 
 
 # The search for the point below next_offset walks back from the newest sample and stops at the first match: one step
@@ -110,16 +115,18 @@ _PARTITIONS = f"""
         h.status, h.detail, h.since, h.eta_seconds,
         {_age("h.assessed_at")},
         {OWNER_COLUMNS},
-        f.ranges, f.offsets, f.given_up
+        f.ranges, f.offsets, f.given_up, hidden.*,
+        extract(epoch FROM statement_timestamp() - hidden.since)::float8, p.log_start_offset
     FROM offsets_partitioncheckpoint c
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
-    LEFT JOIN LATERAL (
-        SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id ORDER BY s.sampled_at DESC LIMIT 1
-    ) n ON true
+    {NEWEST_SAMPLE_JOIN}
+    LEFT JOIN LATERAL (SELECT {HIDDEN_COLUMNS}) AS hidden(high_watermark, since) ON true
+    LEFT JOIN offsets_operatoraction act ON act.id = c.last_action_id
     LEFT JOIN LATERAL (
         SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
-            AND s.sampled_at >= n.sampled_at - make_interval(secs => %(rate_seconds)s)
+            AND s.sampled_at >= n.sampled_at - make_interval(secs => %(rate_seconds)s) AND s.sampled_at <= n.sampled_at
+            AND ({SERVED_SINCE} IS NULL OR s.sampled_at >= {SERVED_SINCE} OR {SERVED_SINCE} > statement_timestamp())
         ORDER BY s.sampled_at LIMIT 1
     ) p ON true
     LEFT JOIN LATERAL (
@@ -128,6 +135,7 @@ _PARTITIONS = f"""
     LEFT JOIN LATERAL (
         SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id AND s.log_end_offset <= c.next_offset
             AND n.log_end_offset > c.next_offset AND o.log_end_offset <= c.next_offset
+            AND s.sampled_at <= n.sampled_at
         ORDER BY s.sampled_at DESC LIMIT 1
     ) b ON true
     LEFT JOIN LATERAL (
@@ -317,6 +325,7 @@ class SweepRow(NamedTuple):
     checkpoint_id: int
     log_end: int
     next_offset: int
+    log_start: int
 
 
 # A loose index scan: from each sweep the index is asked for the first one at least a step later, so that five
@@ -324,14 +333,16 @@ class SweepRow(NamedTuple):
 _SWEEPS = """
     WITH RECURSIVE sweeps(at) AS (
         SELECT min(sampled_at) FROM offsets_lagsample WHERE checkpoint_id = ANY(%(ids)s)
-            AND sampled_at > statement_timestamp() - make_interval(secs => %(seconds)s)
+            AND sampled_at BETWEEN statement_timestamp() - make_interval(secs => %(seconds)s) AND statement_timestamp()
         UNION ALL
         SELECT (SELECT s.sampled_at FROM offsets_lagsample s WHERE s.checkpoint_id = ANY(%(ids)s)
                 AND s.sampled_at >= sweeps.at + make_interval(secs => %(step)s)
+                AND s.sampled_at <= statement_timestamp()
             ORDER BY s.sampled_at LIMIT 1)
         FROM sweeps WHERE sweeps.at IS NOT NULL
     )
-    SELECT extract(epoch FROM s.sampled_at)::float8, s.checkpoint_id, s.log_end_offset, s.next_offset
+    SELECT extract(epoch FROM s.sampled_at)::float8, s.checkpoint_id, s.log_end_offset, s.next_offset,
+        s.log_start_offset
     FROM sweeps JOIN offsets_lagsample s ON s.sampled_at = sweeps.at AND s.checkpoint_id = ANY(%(ids)s)
     ORDER BY s.sampled_at
 """

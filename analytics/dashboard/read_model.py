@@ -15,7 +15,7 @@ from analytics.dashboard import queries
 from analytics.dashboard.history import series_of
 from analytics.dashboard.lists import recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
-from analytics.dashboard.queries import GroupRow, WorkerRow
+from analytics.dashboard.queries import GroupRow, PartitionRow, WorkerRow
 from analytics.dashboard.snapshot import (
     ImplausibleTimesSnapshot,
     InvariantsSnapshot,
@@ -30,7 +30,7 @@ from analytics.metrics_store import MetricsStore
 from offsets import clock
 from offsets.monitoring import event_time_counts, headline
 from offsets.monitoring.absence import Reader, refused_words
-from offsets.monitoring.headline import GroupFacts
+from offsets.monitoring.headline import GroupFacts, OpenIncident
 from offsets.monitoring.lag import longest_or_none, total_or_none
 from offsets.monitoring.status import Verdict
 from offsets.types import RangeKind
@@ -83,7 +83,8 @@ class Dashboard:
             partition_of(row, verdict, pieces.get(row.checkpoint_id, []), dead_letters, len(rows))
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
-        facts = _group_facts(partitions, verdicts, group, readers)
+        found = self._recovery.get(lambda: recovery(self.group_id, ids))
+        facts = _group_facts(partitions, verdicts, group, rows, found, readers)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
@@ -91,6 +92,7 @@ class Dashboard:
             taken_at=group.taken_at.isoformat(),
             group=self.group_id,
             headline=headline.headline(facts),
+            advice=headline.advice(facts),
             worst_status=headline.group_status(facts).value,
             lag=facts.lag,
             lag_seconds=facts.lag_seconds,
@@ -108,7 +110,7 @@ class Dashboard:
             invariants=invariants,
             journal=queries.journal(self.group_id),
             series=self._series.get(lambda: series_of(rows)),
-            recovery=self._recovery.get(lambda: recovery(self.group_id, ids)),
+            recovery=found,
         )
 
 
@@ -127,7 +129,12 @@ def _readers(rows: Sequence[WorkerRow]) -> list[Reader]:
 
 
 def _group_facts(
-    partitions: Sequence[PartitionSnapshot], verdicts: Sequence[Verdict], group: GroupRow, readers: Sequence[Reader]
+    partitions: Sequence[PartitionSnapshot],
+    verdicts: Sequence[Verdict],
+    group: GroupRow,
+    rows: Sequence[PartitionRow],
+    found: RecoverySnapshot,
+    readers: Sequence[Reader],
 ) -> GroupFacts:
     uncounted: dict[str, int] = {}
     for partition in partitions:
@@ -152,6 +159,14 @@ def _group_facts(
         uncounted=uncounted,
         refusals=[refused_words(reader, ()) for reader in readers if reader.refusal],
         retired=group.retired,
+        incidents=[
+            OpenIncident(incident["severity"] == "critical", incident["summary"])
+            for incident in found["incidents"]
+            if incident["closed_at"] is None
+        ],
+        failed_offsets=sum(row.failed_offsets for row in rows),
+        open_transaction_records=sum(partition["open_transaction_records"] or 0 for partition in partitions),
+        lost_offsets=sum(partition["lost_offsets"] for partition in partitions),
     )
 
 

@@ -49,7 +49,11 @@ class PartitionSnapshot(TypedDict):
     duplicates: int  # records counted more than once: at_least_once allows it
     drift: dict[str, int | None]  # store → offsets by which it is ahead of the ledger; null where it holds nothing
     status_since: str | None  # since when it has this status; null without a recovery manager
-    eta_seconds: float | None  # until it has caught up, at the rate of the last minute
+    eta_seconds: float | None  # until it has caught up, while the lag shrinks
+    high_watermark: int | None  # the log end with open transactions; null where it was not asked, as the log end moves
+    open_transaction_records: int | None  # that no reader reaches yet; not part of the lag
+    open_transaction_since: str | None
+    lost_offsets: int  # that Kafka deleted before they were read; not part of the lag
 
 
 class WorkerSnapshot(TypedDict):
@@ -221,7 +225,8 @@ class Snapshot(TypedDict):
     taken_at: str
     group: str
     headline: str  # one sentence for the whole page
-    worst_status: str
+    advice: str  # what to do about the worst
+    worst_status: str  # of partitions, incidents, failed offsets, dead letters and the age of the invariant check
     lag: int | None
     lag_seconds: float | None
     events_per_second: float | None

@@ -14,7 +14,7 @@ from offsets.actions.attempt import attempt
 from offsets.actions.guards import Actor, Preview, Request, Seen, check_allowed, check_unchanged, require_live
 from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
-from offsets.monitoring.lag import per_second
+from offsets.monitoring.lag import lag_records, per_second
 from offsets.text import duration
 from offsets.types import DesiredState
 
@@ -143,13 +143,14 @@ def _log_growth_and_lag(checkpoint: PartitionCheckpoint) -> tuple[float | None, 
     """Records a second that arrive, over the last minute, and the lag; None where there are no recent samples."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT extract(epoch FROM sampled_at)::float8, log_end_offset FROM offsets_lagsample"
-            " WHERE checkpoint_id = %s AND sampled_at > statement_timestamp() - make_interval(secs => %s)"
-            " ORDER BY sampled_at",
+            "SELECT extract(epoch FROM sampled_at)::float8, log_end_offset, log_start_offset FROM offsets_lagsample"
+            " WHERE checkpoint_id = %s AND sampled_at BETWEEN statement_timestamp() - make_interval(secs => %s)"
+            " AND statement_timestamp() ORDER BY sampled_at",
             [checkpoint.pk, _RATE_WINDOW_SECONDS],
         )
         samples = cursor.fetchall()
     if not samples:
         return None, None
-    rate = per_second(samples[0], samples[-1])
-    return (max(0.0, rate) if rate is not None else None), max(0, samples[-1][1] - checkpoint.next_offset)
+    rate = per_second(samples[0][:2], samples[-1][:2])
+    _, log_end, log_start = samples[-1]
+    return (max(0.0, rate) if rate is not None else None), lag_records(log_end, checkpoint.next_offset, log_start)

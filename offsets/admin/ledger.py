@@ -183,7 +183,7 @@ class JournalEntryAdmin(ReadOnlyAdmin):
 
 @admin.register(models.Lease)
 class LeaseAdmin(ReadOnlyAdmin):
-    list_display = ("name", "holder", "epoch", "expires_at")
+    list_display = ("name", "holder", "epoch", "expires_at", "ttl_seconds")
     search_fields = ("name", "holder")
     ordering = ("name",)
 

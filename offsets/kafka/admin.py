@@ -1,7 +1,7 @@
 """Queries to the cluster: topics, topic ids and log bounds, for all partitions in one request."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from confluent_kafka import (
@@ -13,6 +13,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
+from offsets.clock import monotonic
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
@@ -20,6 +21,8 @@ from offsets.kafka.shared import admin_client
 from offsets.types import GroupMember, TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
+#: Whether an end has moved is not judged by an older one.
+REMEMBERED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class LogBounds:
 
     start: int
     end: int
+    #: The end with the records of open transactions; None where it was not asked.
+    high_watermark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ class KafkaAdmin:
         self._timeout = timeout_seconds
         #: Set after a query for a missing topic: later queries first check which topics exist.
         self._careful = False
+        #: The ends of the last query with high watermarks, and when it was.
+        self._last_ends: dict[TopicPartition, int] = {}
+        self._last_asked_at = 0.0
 
     @property
     def _client(self) -> AdminClient:
@@ -99,6 +107,19 @@ class KafkaAdmin:
             if not self._careful:
                 raise
             return self._bounds(known, timeout)
+
+    def log_bounds_and_watermarks(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, LogBounds]:
+        """Log bounds, with the high watermarks of the partitions whose end has not moved since the last call.
+
+        An open transaction holds the end, so an end that moves hides nothing for long: a busy topic costs no further
+        request.
+        """
+        bounds = self.log_bounds(partitions)
+        known = self._last_ends if monotonic() - self._last_asked_at < REMEMBERED_SECONDS else {}
+        still = [tp for tp, log in bounds.items() if known.get(tp, log.end) == log.end]
+        self._last_ends, self._last_asked_at = {tp: log.end for tp, log in bounds.items()}, monotonic()
+        high = self._offsets(sorted(still), OffsetSpec.latest(), self._timeout, IsolationLevel.READ_UNCOMMITTED)
+        return {tp: replace(log, high_watermark=high.get(tp)) for tp, log in bounds.items()}
 
     def _existing(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         described = self.describe_topics({tp.topic for tp in wanted}, timeout_seconds=timeout)
@@ -164,12 +185,18 @@ class KafkaAdmin:
             raise
         return True
 
-    def _offsets(self, wanted: list[TopicPartition], spec: Any, timeout: float) -> dict[TopicPartition, int]:
+    def _offsets(
+        self,
+        wanted: list[TopicPartition],
+        spec: Any,
+        timeout: float,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[TopicPartition, int]:
         if not wanted:
             return {}
         futures = self._client.list_offsets(
             {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in wanted},
-            isolation_level=IsolationLevel.READ_COMMITTED,
+            isolation_level=isolation,
             request_timeout=timeout,
         )
         offsets = {}

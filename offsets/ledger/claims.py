@@ -212,7 +212,7 @@ def held_by_others(group_id: str, worker_id: str, partitions: Iterable[TopicPart
             " JOIN unnest(%s::text[], %s::int[]) AS w(topic, partition) USING (topic, partition)"
             " JOIN offsets_worker o ON o.worker_id = c.owner_id"
             " WHERE c.group_id = %s AND c.retired_at IS NULL AND c.owner_id <> %s AND o.state <> 'stopped'"
-            " AND o.heartbeat_at > clock_timestamp() - make_interval(secs => %s)",
+            " AND abs(extract(epoch FROM clock_timestamp() - o.heartbeat_at)) < %s",
             [
                 [tp.topic for tp in wanted],
                 [tp.partition for tp in wanted],

@@ -123,7 +123,7 @@ def fence(worker_id: str, *, silent_seconds: float | None = None, action: Operat
             " last_action_id = coalesce(%s, last_action_id) WHERE id IN ("
             "SELECT c.id FROM offsets_partitioncheckpoint c JOIN offsets_worker w ON w.worker_id = c.owner_id"
             " WHERE c.owner_id = %s AND c.retired_at IS NULL AND (%s::float8 IS NULL"
-            " OR w.heartbeat_at < clock_timestamp() - make_interval(secs => %s))"
+            " OR abs(extract(epoch FROM clock_timestamp() - w.heartbeat_at)) > %s)"
             " ORDER BY c.id FOR NO KEY UPDATE OF c) RETURNING id",
             [
                 "action" if action else "claim",

@@ -17,7 +17,10 @@ class LagSample(models.Model):
     )
     sampled_at = models.DateTimeField(db_default=DatabaseTime())
     log_start_offset = models.BigIntegerField()
+    #: What a read_committed reader can reach.
     log_end_offset = models.BigIntegerField()
+    #: The end with the records of open transactions; null where it was not asked, because the log end moved.
+    high_watermark = models.BigIntegerField(null=True, blank=True)
     next_offset = models.BigIntegerField()
 
     class Meta:
@@ -72,6 +75,7 @@ class PartitionHealth(models.Model):
         PartitionCheckpoint, on_delete=models.CASCADE, primary_key=True, related_name="health"
     )
     status = models.CharField(max_length=20)
+    #: What it means, and what to do; readers fill in `{lag}` and the other numbers of `offsets.monitoring.numbers`.
     detail = models.TextField()
     #: Since when it has this status.
     since = models.DateTimeField(db_default=DatabaseTime())

@@ -63,6 +63,8 @@ class Lease(models.Model):
     holder = models.CharField(max_length=255, blank=True, default="")
     epoch = models.BigIntegerField(default=0)
     expires_at = models.DateTimeField(db_default=DatabaseTime())
+    #: For how long it was taken: an expiry further away was written before the clock was set back, and counts as over.
+    ttl_seconds = models.FloatField(null=True, blank=True)
 
     def __str__(self) -> str:
         return self.name

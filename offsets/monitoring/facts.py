@@ -5,12 +5,21 @@ statements share the columns below, too: they expect the checkpoint as `c` and i
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from django.conf import settings
 
 from offsets.monitoring.absence import NOTHING_KNOWN, Absence
-from offsets.monitoring.lag import SAMPLE_FRESH_SECONDS, LagTime, LogEnd, lag_records, lag_time
+from offsets.monitoring.lag import (
+    SAMPLE_FRESH_SECONDS,
+    LagTime,
+    LogEnd,
+    hidden_records,
+    lag_records,
+    lag_time,
+    lost_records,
+)
 from offsets.monitoring.status import Limits, PartitionFacts
 from offsets.monitoring.window import CommitPoint
 from offsets.types import CIRCUIT_BREAKER
@@ -20,7 +29,8 @@ PAUSED_BY = {CIRCUIT_BREAKER: "the circuit breaker"}
 
 #: SQL: who paused it, seconds since its last commit or claim, and what its owner is busy with and waits for.
 OWNER_COLUMNS = """coalesce(pause.username, ''),
-        extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8,
+        CASE WHEN greatest(c.committed_at, c.claimed_at) <= statement_timestamp()
+            THEN extract(epoch FROM statement_timestamp() - greatest(c.committed_at, c.claimed_at))::float8 END,
         coalesce(w.stage, ''), w.stage_seconds, CASE WHEN w.stack = '' THEN w.last_error ELSE '' END"""
 
 #: SQL: the pause that holds, as `pause`. A partition that was rebuilt keeps the pause of its predecessor.
@@ -30,6 +40,22 @@ PAUSE_JOIN = """LEFT JOIN LATERAL (
         WHERE b.group_id = c.group_id AND b.topic = c.topic AND b.partition = c.partition
             AND a.kind = 'pause' AND a.outcome = 'applied' ORDER BY a.id DESC LIMIT 1
     ) pause ON c.desired_state = 'paused'"""
+
+
+#: SQL: since when its owner has read it: the claim, or the resume `act` that came later. Before that it could not move.
+SERVED_SINCE = "greatest(c.claimed_at, CASE WHEN act.kind = 'resume' THEN act.created_at END)"
+
+#: SQL: the newest sample of a checkpoint, as `n`. One from the future was taken before the clock was set back.
+NEWEST_SAMPLE_JOIN = """LEFT JOIN LATERAL (
+        SELECT * FROM offsets_lagsample s WHERE s.checkpoint_id = c.id AND s.sampled_at <= statement_timestamp()
+        ORDER BY s.sampled_at DESC LIMIT 1
+    ) n ON true"""
+
+#: SQL: the high watermark, and since when a transaction holds the log end.
+HIDDEN_COLUMNS = """n.high_watermark,
+        (SELECT min(s.sampled_at) FROM offsets_lagsample s WHERE n.high_watermark > n.log_end_offset
+            AND s.checkpoint_id = c.id AND s.log_end_offset = n.log_end_offset
+            AND s.high_watermark > s.log_end_offset AND s.sampled_at <= n.sampled_at)"""
 
 
 class PartitionRecord(Protocol):
@@ -76,6 +102,12 @@ class LogSamples(NamedTuple):
     window: Sequence[CommitPoint] = ()
     #: Between two samples, for a reader without the window.
     lag_growth_per_second: float | None = None
+    log_start: int | None = None
+    #: None where it was not asked: the log end moves, so nothing is hidden for long.
+    high_watermark: int | None = None
+    #: Since when an open transaction holds the log end.
+    hidden_since: datetime | None = None
+    hidden_seconds: float | None = None
 
     @property
     def fresh(self) -> bool:
@@ -102,7 +134,15 @@ def lag_of(next_offset: int, samples: LogSamples) -> tuple[int | None, LagTime]:
     """The lag in records and in time. Unknown from an old sample: it would pass for the lag of now."""
     if not samples.fresh or not samples.ends:
         return None, LagTime(None, 0.0)
-    return lag_records(samples.ends[-1].offset, next_offset), lag_time(samples.ends, next_offset)
+    lag = lag_records(samples.ends[-1].offset, next_offset, samples.log_start)
+    return lag, lag_time(samples.ends, max(next_offset, samples.log_start or 0))
+
+
+def hidden_of(samples: LogSamples) -> int | None:
+    """The records behind an open transaction; None: unknown."""
+    if not samples.fresh or not samples.ends:
+        return None
+    return hidden_records(samples.ends[-1].offset, samples.high_watermark)
 
 
 def facts_of(
@@ -125,6 +165,10 @@ def facts_of(
         halt_detail=record.halt_detail,
         lag=lag,
         lag_time=behind,
+        lost=lost_records(record.next_offset, samples.log_start),
+        hidden=hidden_of(samples) or 0,
+        hidden_since=samples.hidden_since,
+        hidden_seconds=samples.hidden_seconds,
         lag_growth_per_second=samples.lag_growth_per_second,
         window=samples.window if samples.fresh else (),
         seconds_since_commit=record.seconds_since_commit,

@@ -11,7 +11,7 @@ from offsets.monitoring import event_times
 from offsets.monitoring.absence import Reader, refused_words, stranger_words
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState, PartitionState, WorkerState
 from offsets.monitoring.status import Status
-from offsets.text import duration
+from offsets.text import counted, duration
 from offsets.types import CIRCUIT_BREAKER, TopicPartition
 
 
@@ -41,6 +41,15 @@ class FindingLimits:
     #: Warn of offsets that Kafka deletes sooner than this.
     retention_warn_seconds: float
     breaker: str = CIRCUIT_BREAKER
+    #: A transaction that is open for longer is an incident: by default Kafka aborts it after a minute.
+    open_transaction_seconds: float = 60.0
+    #: What passes sooner, as after an outage or a resume, is none.
+    lasting_seconds: float = 5.0
+
+
+#: The default of the broker's transaction.max.timeout.ms.
+TRANSACTION_MAX_MINUTES = 15
+TRANSACTION_MAX_SECONDS = 60.0 * TRANSACTION_MAX_MINUTES
 
 
 def find(state: GroupState, limits: FindingLimits) -> list[Finding]:
@@ -248,11 +257,40 @@ def _one_partition(partition: PartitionState, state: GroupState, limits: Finding
         )
     if partition.failed:
         yield _failed(partition)
-    if status in (Status.STALLED, Status.STOPPED):
+    lasts = (state.now - partition.since).total_seconds() >= limits.lasting_seconds
+    if status is Status.STOPPED or (status is Status.STALLED and lasts):
         yield _of(partition, "stalled", partition.verdict.detail, partition.since, critical=status is Status.STOPPED)
-    if status in (Status.LAGGING, Status.SLOW):
+    if status in (Status.LAGGING, Status.SLOW) and lasts:
         yield _of(partition, "lagging", partition.verdict.detail, partition.since, critical=False)
+    yield from _open_transaction(partition, state, limits)
     yield from _retention(partition, state, limits)
+
+
+def _open_transaction(partition: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
+    """Records that no read_committed reader reaches, because a producer has not ended its transaction."""
+    if not partition.hidden or partition.hidden_since is None:
+        return
+    seconds = (state.now - partition.hidden_since).total_seconds()
+    if seconds <= limits.open_transaction_seconds:
+        return
+    hangs = seconds > TRANSACTION_MAX_SECONDS
+    where = f"--topic {partition.topic} --partition {partition.partition}"
+    advice = (
+        f"That is longer than the broker's transaction.max.timeout.ms allows by default ({TRANSACTION_MAX_MINUTES} "
+        "min), so it hangs. Abort it: kafka-transactions.sh --bootstrap-server … abort "
+        f"{where} --start-offset {partition.log_end or 0}."
+        if hangs
+        else f"Find its producer: kafka-transactions.sh --bootstrap-server … describe-producers {where}. Kafka aborts "
+        "it after the producer's transaction.timeout.ms."
+    )
+    yield _of(
+        partition,
+        "open_transaction",
+        f"{counted(partition.hidden, 'record')} of {partition.name} wait behind a transaction that has been open for "
+        f"{duration(seconds)}. {advice}",
+        partition.hidden_since,
+        critical=hangs,
+    )
 
 
 def _failed(partition: PartitionState) -> Finding:
@@ -272,10 +310,13 @@ def _failed(partition: PartitionState) -> Finding:
 
 
 def _retention(partition: PartitionState, state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
-    """Unread or failed offsets that Kafka deletes soon: by the rate at which the log start moves, or by the topic's
-    retention. Kafka deletes whole segments, so it may be later, never sooner.
+    """Unread or failed offsets that Kafka has deleted, or deletes soon: by the rate at which the log start moves, or
+    by the topic's retention. Kafka deletes whole segments, so it may be later, never sooner.
     """
     if partition.halt_reason or partition.absence.missing:
+        return
+    if partition.lost:
+        yield _lost(partition)
         return
     left = [
         ("unread", partition.next_offset, partition.log_end or partition.next_offset, partition.unread_seconds),
@@ -296,11 +337,38 @@ def _retention(partition: PartitionState, state: GroupState, limits: FindingLimi
         yield _of(
             partition,
             "retention",
-            f"Kafka starts deleting uncounted offsets of {partition.name} in about {duration(first)}. Raise the "
-            "topic's retention, add workers, or replay the failed ranges.",
+            f"Kafka starts deleting uncounted offsets of {partition.name} in about {duration(first)}"
+            f"{_retention_limit(partition)}. Raise the topic's retention, add workers, or replay the failed ranges.",
             state.now,
             ranges=[affected for _, affected in soon],
         )
+
+
+def _retention_limit(partition: PartitionState) -> str:
+    """The limit by which it deletes, where it is one of time."""
+    if partition.retention_seconds is None:
+        return ""
+    return f" (retention.ms of {partition.topic}: {duration(partition.retention_seconds)})"
+
+
+def _lost(partition: PartitionState) -> Finding:
+    """Nobody read it in time; it halts as expired as soon as a worker reads it."""
+    end = max(partition.log_end or 0, partition.log_start or 0)
+    readable = counted(end - (partition.log_start or 0), "record")
+    return _of(
+        partition,
+        "retention",
+        f"{counted(partition.lost, 'offset')} of {partition.name} lost so far: Kafka deleted them before they were "
+        f"read; {readable} can still be read{_retention_limit(partition)}. Start or resume its worker, then record "
+        "the loss: manage.py accept_loss.",
+        partition.since,
+        ranges=[
+            AffectedRange(
+                *(partition.topic, partition.partition, "expired", partition.next_offset),
+                partition.next_offset + partition.lost,
+            )
+        ],
+    )
 
 
 def _seconds_left(

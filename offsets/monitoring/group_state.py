@@ -66,6 +66,11 @@ class PartitionState:
     eta_seconds: float | None = None
     #: Why it may have no owner.
     absence: Absence = NOTHING_KNOWN
+    #: Offsets that Kafka deleted before they were read.
+    lost: int = 0
+    #: Records behind an open transaction, and since when.
+    hidden: int = 0
+    hidden_since: datetime | None = None
 
     @property
     def name(self) -> str:

@@ -1,7 +1,8 @@
 """The headline: the state of a whole group in one line. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from offsets.monitoring.absence import START_A_WORKER
 from offsets.monitoring.status import Status, Verdict
@@ -9,10 +10,14 @@ from offsets.text import counted, duration
 
 #: An invariant report older than this is quoted with its age.
 INVARIANTS_FRESH_SECONDS = 60.0
+#: One that is older still is a finding: they are checked every ten seconds.
+INVARIANTS_STALE_SECONDS = 300.0
 _NAMES_IN_HEADLINE = 3
 
 #: The wording for one partition and for several. STUCK and FAILED add numbers where they are known.
 _SAYS: Mapping[Status, tuple[str, str]] = {
+    Status.CATCHING_UP: ("is catching up", "are catching up"),
+    Status.OPEN_TRANSACTION: ("is waiting for an open transaction", "are waiting for open transactions"),
     Status.LAGGING: ("is lagging", "are lagging"),
     Status.SLOW: ("is too slow", "are too slow"),
     Status.PAUSED: ("is paused", "are paused"),
@@ -38,6 +43,11 @@ def worst(statuses: Sequence[Status]) -> Status:
     return max(statuses, key=_SEVERITY.__getitem__, default=Status.OK)
 
 
+class OpenIncident(NamedTuple):
+    critical: bool
+    summary: str
+
+
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
     """What the headline is made of."""
@@ -57,15 +67,54 @@ class GroupFacts:
     refusals: Sequence[str] = ()
     #: Partitions that an operator retired: they are in no other number here but the totals.
     retired: int = 0
+    incidents: Sequence[OpenIncident] = ()
+    #: Offsets that could not be applied, those with an automatic retry included.
+    failed_offsets: int = 0
+    #: Records that no reader reaches yet; not part of the lag.
+    open_transaction_records: int = 0
+    #: Offsets that Kafka deleted before they were read.
+    lost_offsets: int = 0
 
 
 def group_status(facts: GroupFacts) -> Status:
-    """The worst status of the partitions; a violated invariant is as bad as a halt."""
+    """The worst of all that is known of the group; a violated invariant is as bad as a halt."""
+    return worst([status for status, _ in _matters(facts)])
+
+
+def advice(facts: GroupFacts) -> str:
+    """What to do about the worst of all that is known of the group."""
+    if not facts.partitions:
+        return "Data appears as soon as a worker claims a partition."
+    status = group_status(facts)
+    return next((text for found, text in _matters(facts) if found is status and text), "No action needed.")
+
+
+def _matters(facts: GroupFacts) -> Iterator[tuple[Status, str]]:
+    """All that is not as it should be, with what to do about it."""
     if facts.invariants_ok is False:
-        return Status.HALTED
+        yield Status.HALTED, "Do not rely on the counts. Run manage.py verify_offsets: it names the partitions."
     if facts.refusals and not facts.partitions:
-        return Status.REFUSED
-    return worst([verdict.status for _, verdict in facts.partitions])
+        yield Status.REFUSED, facts.refusals[0]
+    for name, verdict in facts.partitions:
+        yield verdict.status, f"{name}: {verdict.detail}" if verdict.status is not Status.OK else ""
+    for incident in facts.incidents:
+        yield Status.INCIDENT if incident.critical else Status.ATTENTION, incident.summary
+    if facts.lost_offsets:
+        yield (
+            Status.INCIDENT,
+            f"{counted(facts.lost_offsets, 'offset')} lost: Kafka deleted them before they were read.",
+        )
+    if facts.failed_offsets:
+        offsets = counted(facts.failed_offsets, "offset")
+        yield Status.ATTENTION, f"{offsets} could not be applied yet; an automatic replay retries."
+    if facts.dead_letters:
+        yield Status.ATTENTION, "Requeue or discard the pending dead letters: manage.py dead_letters."
+    age = facts.invariants_age_seconds
+    if age is not None and age > INVARIANTS_STALE_SECONDS:
+        yield (
+            Status.ATTENTION,
+            f"The invariants were last checked {duration(age)} ago. Check the control worker, which checks them.",
+        )
 
 
 def headline(facts: GroupFacts) -> str:
@@ -82,6 +131,13 @@ def headline(facts: GroupFacts) -> str:
         sentences.append(f"Lag {facts.lag:,}{seconds}.")
     else:
         sentences.append("Lag unknown.")
+    if facts.open_transaction_records:
+        wait = "waits" if facts.open_transaction_records == 1 else "wait"
+        sentences.append(f"{counted(facts.open_transaction_records, 'record')} {wait} behind an open transaction.")
+    if facts.lost_offsets:
+        sentences.append(f"{counted(facts.lost_offsets, 'offset')} lost: deleted by Kafka before they were read.")
+    if facts.incidents:
+        sentences.append(f"{counted(len(facts.incidents), 'open incident')}.")
     if facts.dead_letters:
         sentences.append(f"{counted(facts.dead_letters, 'pending dead letter')}.")
     if facts.invariants_ok is not False:
@@ -147,7 +203,9 @@ def _promise(facts: GroupFacts) -> str:
     if facts.invariants_ok is None:
         return "Invariants not checked yet."
     uncounted = {kind: offsets for kind, offsets in facts.uncounted.items() if offsets}
-    if uncounted:
+    if facts.lost_offsets and not uncounted:
+        lost = "Nothing else lost"
+    elif uncounted:
         kinds = ", ".join(f"{offsets:,} {kind}" for kind, offsets in sorted(uncounted.items()))
         lost = f"{counted(sum(uncounted.values()), 'offset')} not counted ({kinds})"
     else:

@@ -23,9 +23,22 @@ class LagTime:
     at_least_seconds: float
 
 
-def lag_records(log_end_offset: int | None, next_offset: int) -> int | None:
-    """Records not yet read. Never negative: the next offset may be newer than the sampled end."""
-    return None if log_end_offset is None else max(0, log_end_offset - next_offset)
+def lag_records(log_end_offset: int | None, next_offset: int, log_start_offset: int | None = None) -> int | None:
+    """Records that are left to read: what Kafka has deleted is lost, not behind.
+
+    Never negative: the next offset may be newer than the sampled end.
+    """
+    return None if log_end_offset is None else max(0, log_end_offset - max(next_offset, log_start_offset or 0))
+
+
+def lost_records(next_offset: int, log_start_offset: int | None) -> int:
+    """Offsets that Kafka deleted before they were read."""
+    return max(0, (log_start_offset or 0) - next_offset)
+
+
+def hidden_records(log_end_offset: int | None, high_watermark: int | None) -> int:
+    """Records behind an open transaction: no read_committed reader reaches them yet."""
+    return 0 if log_end_offset is None or high_watermark is None else max(0, high_watermark - log_end_offset)
 
 
 def lag_time(points: Sequence[LogEnd], next_offset: int) -> LagTime:

@@ -17,30 +17,41 @@ DENSE_SECONDS = 300
 KEPT_HOURS = 24
 #: How far back `thin` looks for dense rows. Older ones, left by a monitor that stopped for longer, expire after a day.
 THINNING_HOURS = 1
+#: A sample further in the future was not taken by a neighbouring statement, but before the clock was set back.
+CLOCK_SECONDS = 2.0
 
 
 def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int:
     """Record the log bounds and next offset of every live checkpoint of the group. Returns how many were recorded.
 
     One statement and one moment for all, so that a total over partitions is a total of one sweep. Partitions
-    without a watermark (no leader, unknown) get no row: their lag is unknown, not old.
+    without a watermark (no leader, unknown) get no row: their lag is unknown, not old. Samples from the future were
+    taken before the database's clock was set back: they go, with those that would mix with the new ones.
     """
     known = sorted(watermarks)
     if not known:
         return 0
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO offsets_lagsample"
-            " (checkpoint_id, sampled_at, log_start_offset, log_end_offset, next_offset)"
-            " SELECT c.id, statement_timestamp(), w.log_start, w.log_end, c.next_offset"
-            " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS w(topic, partition, log_start, log_end)"
+            "WITH future AS (SELECT 1 FROM offsets_lagsample"
+            " WHERE sampled_at > statement_timestamp() + make_interval(secs => %s) LIMIT 1),"
+            " dropped AS (DELETE FROM offsets_lagsample WHERE EXISTS (SELECT 1 FROM future)"
+            " AND sampled_at > statement_timestamp() - make_interval(secs => %s))"
+            " INSERT INTO offsets_lagsample"
+            " (checkpoint_id, sampled_at, log_start_offset, log_end_offset, high_watermark, next_offset)"
+            " SELECT c.id, statement_timestamp(), w.log_start, w.log_end, w.high, c.next_offset"
+            " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            " AS w(topic, partition, log_start, log_end, high)"
             " JOIN offsets_partitioncheckpoint c USING (topic, partition)"
             " WHERE c.group_id = %s AND c.retired_at IS NULL ORDER BY c.id",
             [
+                CLOCK_SECONDS,
+                DENSE_SECONDS,
                 [tp.topic for tp in known],
                 [tp.partition for tp in known],
                 [watermarks[tp].start for tp in known],
                 [watermarks[tp].end for tp in known],
+                [watermarks[tp].high_watermark for tp in known],
                 group_id,
             ],
         )
@@ -57,7 +68,7 @@ def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
         return False
     live = PartitionCheckpoint.objects.live(group_id)
     partitions = [TopicPartition(*row) for row in live.values_list("topic", "partition")]
-    sample(group_id, admin.log_bounds(partitions))
+    sample(group_id, admin.log_bounds_and_watermarks(partitions))
     return True
 
 

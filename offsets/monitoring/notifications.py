@@ -80,8 +80,11 @@ def enqueue(incident: Incident, event: str) -> None:
     """Queue the message that the incident was `opened` or `closed`, in the transaction that does it.
 
     Once for each channel. `closed` goes to the channels that `opened` went to. An incident that reopens within
-    NOTIFY_QUIET_SECONDS of the last message about the same cause is suppressed.
+    NOTIFY_QUIET_SECONDS of the last message about the same cause is suppressed, and so is one that lasts no longer
+    than NOTIFY_AFTER_SECONDS: it heals before anybody could do something.
     """
+    if event == "closed":
+        _suppress_if_short(incident)
     for channel in channels():
         with connection.cursor() as cursor:
             if event == "opened":
@@ -92,8 +95,10 @@ def enqueue(incident: Incident, event: str) -> None:
                     " WHERE n.channel = %(channel)s AND n.event = 'opened' AND n.status IN ('sent', 'pending')"
                     " AND i.group_id = %(group)s AND i.kind = %(kind)s AND i.subject = %(subject)s"
                     " AND i.id <> %(incident)s"
-                    " AND coalesce(n.sent_at, n.created_at) > clock_timestamp() - make_interval(secs => %(quiet)s))"
-                    " THEN 'suppressed' ELSE 'pending' END, 0, clock_timestamp(), '', clock_timestamp()"
+                    " AND coalesce(n.sent_at, n.created_at)"
+                    " BETWEEN clock_timestamp() - make_interval(secs => %(quiet)s) AND clock_timestamp())"
+                    " THEN 'suppressed' ELSE 'pending' END, 0, greatest(clock_timestamp(),"
+                    " least(%(began)s, clock_timestamp()) + make_interval(secs => %(after)s)), '', clock_timestamp()"
                     " ON CONFLICT (incident_id, event, channel) DO NOTHING",
                     {
                         "incident": incident.pk,
@@ -102,6 +107,8 @@ def enqueue(incident: Incident, event: str) -> None:
                         "kind": incident.kind,
                         "subject": incident.subject,
                         "quiet": settings.NOTIFY_QUIET_SECONDS,
+                        "began": incident.began_at,
+                        "after": settings.NOTIFY_AFTER_SECONDS,
                     },
                 )
             else:
@@ -113,6 +120,15 @@ def enqueue(incident: Incident, event: str) -> None:
                     " ON CONFLICT (incident_id, event, channel) DO NOTHING",
                     [event, incident.pk, channel],
                 )
+
+
+def _suppress_if_short(incident: Incident) -> None:
+    if incident.closed_at is None or (incident.closed_at - incident.began_at).total_seconds() >= (
+        settings.NOTIFY_AFTER_SECONDS
+    ):
+        return
+    unsent = Notification.objects.filter(incident=incident, event="opened", status=Notification.Status.PENDING)
+    unsent.filter(attempts=0).update(status=Notification.Status.SUPPRESSED)
 
 
 # --- Sending --------------------------------------------------------------------------------------
@@ -129,9 +145,11 @@ def _claim(limit: int) -> list[int]:
         cursor.execute(
             "UPDATE offsets_notification SET attempts = attempts + 1,"
             " next_attempt_at = clock_timestamp() + make_interval(secs => %s) WHERE id IN ("
-            "SELECT id FROM offsets_notification WHERE status = 'pending' AND next_attempt_at <= clock_timestamp()"
+            "SELECT id FROM offsets_notification WHERE status = 'pending' AND (next_attempt_at <= clock_timestamp()"
+            # Further away than any pause: from before the clock was set back.
+            " OR next_attempt_at > clock_timestamp() + make_interval(secs => %s))"
             " ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
-            [CLAIM_SECONDS, limit],
+            [CLAIM_SECONDS, 2 * LONGEST_PAUSE_SECONDS, limit],
         )
         return sorted(row[0] for row in cursor.fetchall())
 
@@ -157,7 +175,7 @@ def _too_many(message: Notification) -> bool:
     sent = Notification.objects.filter(
         channel=message.channel, incident__group_id=message.incident.group_id, status=Notification.Status.SENT
     )
-    hour = sent.filter(sent_at__gt=DatabaseTime() - Value(timedelta(hours=1)))
+    hour = sent.filter(sent_at__range=(DatabaseTime() - Value(timedelta(hours=1)), DatabaseTime()))
     return hour.count() >= settings.NOTIFY_MAX_PER_HOUR
 
 

@@ -10,9 +10,11 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from offsets.monitoring.absence import NOTHING_KNOWN, Absence, missing_words, refused_words, unowned_words
 from offsets.monitoring.lag import LagTime
+from offsets.monitoring.numbers import Numbers
 from offsets.monitoring.window import (
     FULL_WINDOW_SECONDS,
     CommitPoint,
@@ -35,10 +37,16 @@ class Status(enum.StrEnum):
     """Worst last: the order is the severity."""
 
     OK = "OK"
+    CATCHING_UP = "CATCHING UP"
+    #: Of a group: a warning, dead letters or retries are open.
+    ATTENTION = "ATTENTION"
     LAGGING = "LAGGING"
     SLOW = "SLOW"
+    OPEN_TRANSACTION = "OPEN TRANSACTION"
     PAUSED = "PAUSED"
     REWOUND = "REWOUND"
+    #: Of a group: a critical incident is open.
+    INCIDENT = "INCIDENT"
     STALLED = "STALLED"
     STOPPED = "STOPPED"
     STUCK = "STUCK"
@@ -85,6 +93,12 @@ class PartitionFacts:
     #: None is unknown. An old sample must come as None: a lag that is no longer measured would look steady.
     lag: int | None = None
     lag_time: LagTime = LagTime(None, 0.0)
+    #: Offsets that Kafka deleted before they were read.
+    lost: int = 0
+    #: Records behind an open transaction, and since when; they are not part of the lag.
+    hidden: int = 0
+    hidden_since: datetime | None = None
+    hidden_seconds: float | None = None
     #: How fast the lag grows; negative while it shrinks. Used while the window is too short.
     lag_growth_per_second: float | None = None
     #: The last minute, oldest first, about one sample a second; the newest gave `lag`. It begins when its owner
@@ -109,11 +123,14 @@ class PartitionFacts:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     status: Status
+    #: What it means here, and what to do; as a template until `assess` or a reader fills in its numbers.
     detail: str
     #: Where a STUCK partition stands.
     offset: int | None = None
     #: How many offsets of a FAILED partition could not be applied.
     failed_offsets: int = 0
+    #: The detail without its numbers, see `Numbers`.
+    template: str = ""
 
     @property
     def label(self) -> str:
@@ -132,7 +149,14 @@ _HALTED: Mapping[str, str] = {
 
 
 def assess(facts: PartitionFacts, limits: Limits) -> Verdict:
-    """The status of one partition. What stops counting for longest comes first.
+    """The status of one partition, and what it means."""
+    verdict = judge(facts, limits)
+    numbers = Numbers(facts.lag, facts.lag_time, facts.hidden, facts.next_offset)
+    return replace(verdict, detail=numbers.fill(verdict.detail), template=verdict.detail)
+
+
+def judge(facts: PartitionFacts, limits: Limits) -> Verdict:
+    """The status of one partition, its detail as a template. What stops counting for longest comes first.
 
     A missing owner goes before FAILED although it is less severe: without an owner nothing else can be fixed. The
     detail names the status that is hidden by this.
@@ -145,6 +169,8 @@ def assess(facts: PartitionFacts, limits: Limits) -> Verdict:
     if unserved:
         return unserved
     served = _paused(facts) or _stuck(facts, limits) or _running(facts, limits)
+    if _hides(facts, limits) and served.status is not Status.OPEN_TRANSACTION:
+        served = replace(served, detail=f"{served.detail} {{hidden}} more wait behind an open transaction.")
     if facts.failed_given_up > 0:
         return _failed(facts, served)
     if facts.failed_ranges > 0:
@@ -165,7 +191,7 @@ def _halted(facts: PartitionFacts) -> Verdict:
 
 def _unserved(facts: PartitionFacts, limits: Limits) -> Verdict | None:
     """The verdict on a partition without a live owner; None where it has one."""
-    also = " Also paused." if _is_paused(facts) else ""
+    also = _lost(facts) + (" Also paused." if _is_paused(facts) else "")
     if facts.failed_given_up > 0:
         also += f" {counted(facts.failed_offsets, 'offset')} could not be applied."
     if facts.owner is None and facts.absence.refused:
@@ -174,7 +200,8 @@ def _unserved(facts: PartitionFacts, limits: Limits) -> Verdict | None:
         return Verdict(Status.UNOWNED, unowned_words(facts.name, facts.absence) + also)
     age = facts.owner_heartbeat_age_seconds
     if age is not None and age > limits.heartbeat_timeout_seconds:
-        what = f"Owner dead for {duration(age)}: {facts.owner} stopped sending heartbeats and did not release it."
+        allowed = f"HEARTBEAT_TIMEOUT_SECONDS allows {duration(limits.heartbeat_timeout_seconds)}"
+        what = f"Owner dead for {duration(age)} ({allowed}): {facts.owner} stopped sending heartbeats."
     elif facts.owner_stopped or age is None:
         what = f"Its owner {facts.owner} stopped without releasing it."
     else:
@@ -202,11 +229,17 @@ def _is_paused(facts: PartitionFacts) -> bool:
 def _paused(facts: PartitionFacts) -> Verdict | None:
     if not _is_paused(facts):
         return None
-    waiting = f", {counted(facts.lag, 'record')} behind" if facts.lag else ""
+    waiting = ", {lag} behind" if facts.lag else ""
     return Verdict(
         Status.PAUSED,
-        f"Paused by {facts.paused_by} at offset {facts.next_offset:,}{waiting}. Resume it once the cause is fixed.",
+        f"Paused by {facts.paused_by} at offset {{next}}{waiting}. Resume it once the cause is fixed.{_lost(facts)}",
     )
+
+
+def _lost(facts: PartitionFacts) -> str:
+    if not facts.lost:
+        return ""
+    return f" {counted(facts.lost, 'offset')} lost so far: Kafka deleted them before they were read (expired)."
 
 
 def _stuck(facts: PartitionFacts, limits: Limits) -> Verdict | None:
@@ -221,7 +254,8 @@ def _stuck(facts: PartitionFacts, limits: Limits) -> Verdict | None:
         return None
     return Verdict(
         Status.STUCK,
-        f"Stuck at offset {facts.next_offset:,}: {_busy(facts)}. Evict the worker so that another one takes over.",
+        f"Stuck at offset {facts.next_offset:,}: {_busy(facts)}, more than {duration(limits.stuck_seconds)} "
+        "(WORKER_STUCK_SECONDS). Evict the worker so that another one takes over.",
         offset=facts.next_offset,
     )
 
@@ -235,19 +269,35 @@ def _busy(facts: PartitionFacts) -> str:
 # --- A live owner: the last minute ----------------------------------------------------------------
 
 
-def eta_seconds(facts: PartitionFacts) -> float | None:
-    """Seconds until it has caught up, at the net rate of the last minute; None where it does not, or unknown."""
+def eta_seconds(facts: PartitionFacts, limits: Limits) -> float | None:
+    """Seconds until it has caught up, at the measured rate; None where the lag does not shrink, where it is within the
+    limit and changes for no reason, or where it is unknown.
+    """
     if facts.lag == 0:
         return 0.0
-    if facts.lag is None or facts.owner is None or facts.halt_reason or _is_paused(facts):
+    if facts.lag is None or facts.owner is None or facts.halt_reason or _is_paused(facts) or _keeps_up(facts, limits):
         return None  # the former rate says nothing about a partition that is not read
-    growth = growth_per_second(work_in(facts.window))
-    if growth is None:
-        growth = facts.lag_growth_per_second  # between the last two samples, while the stretch of work is too short
+    growth = _growth(facts)
     if growth is None or growth >= 0:
         return None
     seconds = facts.lag / -growth
-    return seconds if math.isfinite(seconds) else None
+    return seconds if seconds <= CATCH_UP_HORIZON_SECONDS else None
+
+
+def _growth(facts: PartitionFacts) -> float | None:
+    """Of the last minute; between two samples for a reader without it. None: too early to tell."""
+    growth = growth_per_second(work_in(facts.window))
+    growth = facts.lag_growth_per_second if growth is None else growth
+    return None if growth is None or math.isnan(growth) else growth
+
+
+def _keeps_up(facts: PartitionFacts, limits: Limits) -> bool:
+    return facts.lag == 0 or facts.lag_time.at_least_seconds <= limits.allowed_lag_seconds
+
+
+def _hides(facts: PartitionFacts, limits: Limits) -> bool:
+    """Whether a transaction has been open for longer than a reader may be behind; short ones are normal."""
+    return facts.hidden > 0 and (facts.hidden_seconds or 0.0) > limits.allowed_lag_seconds
 
 
 def _running(facts: PartitionFacts, limits: Limits) -> Verdict:
@@ -256,19 +306,28 @@ def _running(facts: PartitionFacts, limits: Limits) -> Verdict:
     if facts.lag is None:
         what = "Its worker is alive. The lag is unknown: no recent sample of the log end."
         return Verdict(Status.OK, what + trouble)
-    if facts.lag == 0 or facts.lag_time.at_least_seconds <= limits.allowed_lag_seconds:
-        known = f", {_behind(facts)}" if facts.lag and facts.lag_time.seconds is not None else ""
+    if _keeps_up(facts, limits):
+        if _hides(facts, limits):
+            return _waiting(facts)
+        known = ", {behind}" if facts.lag and facts.lag_time.seconds is not None else ""
         done = trouble or " No action needed."
-        return Verdict(Status.OK, f"Keeping up: {counted(facts.lag, 'record')}{known} behind.{done}")
+        return Verdict(Status.OK, f"Keeping up: {{lag}}{known} behind.{done}")
     if is_still(work_in(facts.window), facts.next_offset):
         return _unmoved(facts)
     highest = moved_back_from(facts.window, facts.next_offset)
-    return _moving(facts, trouble) if highest is None else _rewound(facts, highest)
+    return _moving(facts, limits, trouble) if highest is None else _rewound(facts, limits, highest)
 
 
-def _behind(facts: PartitionFacts) -> str:
-    known = facts.lag_time.seconds
-    return duration(known) if known is not None else f"more than {duration(facts.lag_time.at_least_seconds)}"
+def _waiting(facts: PartitionFacts) -> Verdict:
+    since = f" since {facts.hidden_since:%H:%M:%S} UTC" if facts.hidden_since else ""
+    topic, _, partition = facts.name.rpartition("-")
+    return Verdict(
+        Status.OPEN_TRANSACTION,
+        f"Waiting for an open transaction: {{hidden}}{since}. Everything before it is counted. They can be read when "
+        "the producer commits or aborts, at the latest after the producer's transaction.timeout.ms. To find the "
+        "producer: kafka-transactions.sh --bootstrap-server … describe-producers "
+        f"--topic {topic} --partition {partition}.",
+    )
 
 
 def _unmoved(facts: PartitionFacts) -> Verdict:
@@ -290,35 +349,35 @@ def _unmoved(facts: PartitionFacts) -> Verdict:
         next_step = f"{_busy(facts)}. Check its last error; if this continues, evict the worker."
     return Verdict(
         Status.STOPPED if stopped else Status.STALLED,
-        f"{counted(facts.lag or 0, 'record')} behind, no progress for {duration(idle)}: {next_step}",
+        f"{{lag}} behind, no progress for {duration(idle)}: {next_step}",
     )
 
 
-def _rewound(facts: PartitionFacts, highest: int) -> Verdict:
-    eta = eta_seconds(facts)
+def _rewound(facts: PartitionFacts, limits: Limits, highest: int) -> Verdict:
+    eta = eta_seconds(facts, limits)
     done = f", done in about {duration(eta)}" if eta is not None else ""
     return Verdict(
         Status.REWOUND,
         f"Re-reading after an operator's seek back from offset {highest:,}: "
-        f"{counted(facts.lag or 0, 'record')} behind{done}. No action needed unless the seek was a mistake.",
+        f"{{lag}} behind{done}. No action needed unless the seek was a mistake.",
     )
 
 
-def _moving(facts: PartitionFacts, trouble: str) -> Verdict:
+def _moving(facts: PartitionFacts, limits: Limits, trouble: str) -> Verdict:
     """It makes progress, or there are too few samples to tell; what matters is whether the lag shrinks."""
-    behind = f"{counted(facts.lag or 0, 'record')} and {_behind(facts)} behind"
-    eta, growth = eta_seconds(facts), growth_per_second(work_in(facts.window))
-    if eta is not None and eta <= CATCH_UP_HORIZON_SECONDS:
+    work_growth, eta = growth_per_second(work_in(facts.window)), eta_seconds(facts, limits)
+    if _growth(facts) is None:
+        early = "It has only just begun to read: whether the lag shrinks is known after 5 s."
+        return Verdict(Status.CATCHING_UP, f"{{lag}} and {{behind}} behind. {early}{trouble}")
+    if eta is not None:
         done = trouble or " No action needed."
-        return Verdict(Status.OK, f"Catching up: {behind}, done in about {duration(eta)}.{done}")
-    if growth is not None and growth > 0:
         return Verdict(
-            Status.SLOW,
-            f"{behind}, growing by {growth:,.1f} records/s: it reads more slowly than records arrive.{trouble} "
-            "Add a worker: manage.py run_consumer.",
+            Status.CATCHING_UP, f"Catching up: {{lag}} and {{behind}} behind, done in about {duration(eta)}.{done}"
         )
-    return Verdict(
-        Status.LAGGING,
-        f"{behind}, not catching up.{trouble} "
-        "Check for a slow or failing worker below, or add one: manage.py run_consumer.",
-    )
+    allowed = f"; {duration(limits.allowed_lag_seconds)} are allowed (ALLOWED_LAG_SECONDS)"
+    if work_growth is not None and work_growth > 0:
+        what = f"growing by {work_growth:,.1f} records/s{allowed}: it reads more slowly than records arrive."
+        advice = trouble or " Add a worker, if a worker has several partitions: manage.py run_consumer."
+        return Verdict(Status.SLOW, f"{{lag}} and {{behind}} behind, {what}{advice}")
+    advice = trouble or " Check for a slow or failing worker below, or add one: manage.py run_consumer."
+    return Verdict(Status.LAGGING, f"{{lag}} and {{behind}} behind, not catching up{allowed}.{advice}")

@@ -85,7 +85,7 @@ def _hold_off(token: leases.LeaseToken, group_id: str, error: Exception) -> None
     leases.acquire(_start_name(token.name), token.holder, START_SECONDS)
     message = f"{token.name} ended: {' '.join(str(error).split()) or type(error).__name__}"
     same = JournalEntry.objects.filter(group_id=group_id, kind=SLOT_FAILED, message=message)
-    if same.filter(created_at__gt=DatabaseTime() - Value(JOURNAL_INTERVAL)).exists():
+    if same.filter(created_at__range=(DatabaseTime() - Value(JOURNAL_INTERVAL), DatabaseTime())).exists():
         logger.error("%s", message)
     else:
         journal.record(group_id, SLOT_FAILED, message, level="error")

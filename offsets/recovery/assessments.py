@@ -11,7 +11,17 @@ from django.conf import settings
 from django.db import connection
 
 from offsets.monitoring.absence import NOTHING_KNOWN, Absence
-from offsets.monitoring.facts import OWNER_COLUMNS, PAUSE_JOIN, FailedTotals, LogSamples, facts_of, limits
+from offsets.monitoring.facts import (
+    HIDDEN_COLUMNS,
+    NEWEST_SAMPLE_JOIN,
+    OWNER_COLUMNS,
+    PAUSE_JOIN,
+    SERVED_SINCE,
+    FailedTotals,
+    LogSamples,
+    facts_of,
+    limits,
+)
 from offsets.monitoring.group_state import FailedRange, PartitionState, WorkerState
 from offsets.monitoring.lag import LogEnd, per_second
 from offsets.monitoring.status import Limits, assess, eta_seconds
@@ -50,24 +60,27 @@ class _Row(NamedTuple):
     #: The oldest sample of the last hours: when, and the log start then.
     old_at: float | None
     old_start: int | None
+    high_watermark: int | None
+    hidden_since: datetime | None
 
 
 # A verdict from before a retirement says nothing of the partition since that was undone.
 _ROWS = f"""
     SELECT c.id, c.topic, c.partition, c.next_offset, c.owner_id,
-        extract(epoch FROM statement_timestamp() - w.heartbeat_at)::float8, coalesce(w.state = 'stopped', false),
+        abs(extract(epoch FROM statement_timestamp() - w.heartbeat_at))::float8, coalesce(w.state = 'stopped', false),
         c.desired_state, coalesce(pause.reason, ''), c.halt_reason, c.halt_detail, c.halted_at, c.claimed_at,
         {OWNER_COLUMNS},
         CASE WHEN c.moved_epoch > 0 AND c.epoch - c.moved_epoch <= 1 THEN 0
-            ELSE coalesce(extract(epoch FROM greatest(c.claimed_at,
-                CASE WHEN a.kind = 'resume' THEN a.created_at END)), 0) END::float8,
-        h.status, h.since, extract(epoch FROM o.sampled_at)::float8, o.log_start_offset
+            ELSE coalesce(extract(epoch FROM {SERVED_SINCE}), 0) END::float8,
+        h.status, h.since, extract(epoch FROM o.sampled_at)::float8, o.log_start_offset,
+        {HIDDEN_COLUMNS}
     FROM offsets_partitioncheckpoint c
     LEFT JOIN offsets_worker w ON w.worker_id = c.owner_id
-    LEFT JOIN offsets_operatoraction a ON a.id = c.last_action_id
+    LEFT JOIN offsets_operatoraction act ON act.id = c.last_action_id
     {PAUSE_JOIN}
     LEFT JOIN offsets_partitionhealth h ON h.checkpoint_id = c.id
-        AND NOT (h.since < a.created_at AND coalesce(a.after->>'retired', '') = 'false')
+        AND NOT (h.since < act.created_at AND coalesce(act.after->>'retired', '') = 'false')
+    {NEWEST_SAMPLE_JOIN}
     LEFT JOIN LATERAL (
         SELECT sampled_at, log_start_offset FROM offsets_lagsample s WHERE s.checkpoint_id = c.id
             AND s.sampled_at > statement_timestamp() - make_interval(hours => %(hours)s)
@@ -79,9 +92,9 @@ _ROWS = f"""
 _SAMPLES = """
     SELECT checkpoint_id, array_agg(extract(epoch FROM sampled_at)::float8 ORDER BY sampled_at),
         array_agg(next_offset ORDER BY sampled_at), array_agg(log_end_offset ORDER BY sampled_at),
-        (array_agg(log_start_offset ORDER BY sampled_at DESC))[1]
+        array_agg(log_start_offset ORDER BY sampled_at)
     FROM offsets_lagsample WHERE checkpoint_id = ANY(%(ids)s)
-        AND sampled_at > statement_timestamp() - make_interval(secs => %(seconds)s)
+        AND sampled_at BETWEEN statement_timestamp() - make_interval(secs => %(seconds)s) AND statement_timestamp()
     GROUP BY checkpoint_id
 """
 
@@ -91,16 +104,11 @@ _FAILED = """
 """
 
 _WORKERS = """
-    SELECT worker_id, heartbeat_at,
-        state <> 'stopped' AND heartbeat_at < statement_timestamp() - make_interval(secs => %(timeout)s),
+    SELECT worker_id, least(heartbeat_at, statement_timestamp()),
+        state <> 'stopped' AND abs(extract(epoch FROM statement_timestamp() - heartbeat_at)) > %(timeout)s,
         last_error, stage, stage_seconds, stack, topics, refusal
     FROM offsets_worker WHERE group_id = %(group)s AND state <> 'stopped'
 """
-
-
-class Samples(NamedTuple):
-    window: tuple[CommitPoint, ...]
-    log_start: int
 
 
 def now() -> datetime:
@@ -126,8 +134,7 @@ def partitions(
     rows = [_Row(*row) for row in _all(_ROWS, {"group": group_id, "hours": RETENTION_HOURS})]
     ids = [row.checkpoint_id for row in rows]
     samples = {
-        row[0]: Samples(tuple(map(CommitPoint, *row[1:4])), row[4])
-        for row in _all(_SAMPLES, {"ids": ids, "seconds": WINDOW_SECONDS})
+        row[0]: tuple(map(CommitPoint, *row[1:])) for row in _all(_SAMPLES, {"ids": ids, "seconds": WINDOW_SECONDS})
     }
     failed: dict[int, list[FailedRange]] = {}
     for checkpoint_id, *values in _all(_FAILED, {"ids": ids}):
@@ -138,7 +145,7 @@ def partitions(
         replace(
             _state(
                 row,
-                samples.get(row.checkpoint_id),
+                samples.get(row.checkpoint_id, ()),
                 failed.get(row.checkpoint_id, []),
                 moment,
                 allowed,
@@ -159,52 +166,60 @@ def _all(sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 def _state(
     row: _Row,
-    samples: Samples | None,
+    window: Sequence[CommitPoint],
     failed: Sequence[FailedRange],
     at: datetime,
     allowed: Limits,
     absence: Absence,
 ) -> PartitionState:
-    facts = facts_of(row, _log_samples(row, samples, at), _failed_totals(failed), absence)
+    facts = facts_of(row, _log_samples(row, window, at), _failed_totals(failed), absence)
     verdict = assess(facts, allowed)
-    newest = samples.window[-1] if samples else None
+    newest = window[-1] if window else None
     return PartitionState(
         checkpoint_id=row.checkpoint_id,
         topic=row.topic,
         partition=row.partition,
         next_offset=row.next_offset,
         verdict=verdict,
-        since=row.since if row.since and row.status == verdict.status else at,
+        # A moment in the future was noted before the clock was set back.
+        since=row.since if row.since and row.since <= at and row.status == verdict.status else at,
         owner=row.owner,
         claimed_at=row.claimed_at,
         paused_by=row.paused_by,
         paused_reason=row.paused_reason,
         halt_reason=row.halt_reason,
         halted_at=row.halted_at,
-        log_start=samples.log_start if samples else None,
+        log_start=newest.log_start_offset if newest else None,
         log_end=newest.log_end_offset if newest else None,
-        log_start_rate=_log_start_rate(row, samples),
+        log_start_rate=_log_start_rate(row, newest),
         unread_seconds=facts.lag_time.at_least_seconds if facts.lag else None,
         failed=failed,
-        eta_seconds=eta_seconds(facts),
+        eta_seconds=eta_seconds(facts, allowed),
         absence=absence,
+        lost=facts.lost,
+        hidden=facts.hidden,
+        hidden_since=facts.hidden_since,
     )
 
 
-def _log_start_rate(row: _Row, samples: Samples | None) -> float | None:
-    if samples is None or row.old_at is None or row.old_start is None:
+def _log_start_rate(row: _Row, newest: CommitPoint | None) -> float | None:
+    if newest is None or row.old_at is None or row.old_start is None:
         return None
-    rate = per_second((row.old_at, row.old_start), (samples.window[-1].at_seconds, samples.log_start))
+    rate = per_second((row.old_at, row.old_start), (newest.at_seconds, newest.log_start_offset))
     return rate if rate and rate > 0 else None
 
 
-def _log_samples(row: _Row, samples: Samples | None, at: datetime) -> LogSamples:
-    if samples is None:
+def _log_samples(row: _Row, window: Sequence[CommitPoint], at: datetime) -> LogSamples:
+    if not window:
         return LogSamples()
     return LogSamples(
-        age_seconds=at.timestamp() - samples.window[-1].at_seconds,
-        ends=[LogEnd(point.at_seconds, point.log_end_offset) for point in samples.window],
-        window=[point for point in samples.window if point.at_seconds >= row.window_from],
+        age_seconds=at.timestamp() - window[-1].at_seconds,
+        ends=[LogEnd(point.at_seconds, point.log_end_offset) for point in window],
+        log_start=window[-1].log_start_offset,
+        high_watermark=row.high_watermark,
+        hidden_since=row.hidden_since,
+        hidden_seconds=(at - row.hidden_since).total_seconds() if row.hidden_since else None,
+        window=[point for point in window if point.at_seconds >= row.window_from or row.window_from > at.timestamp()],
     )
 
 
@@ -229,7 +244,7 @@ def store(states: Sequence[PartitionState]) -> None:
             {
                 "id": state.checkpoint_id,
                 "status": state.verdict.status,
-                "detail": state.verdict.detail,
+                "detail": state.verdict.template or state.verdict.detail,
                 "since": state.since.astimezone(UTC).isoformat(),
                 "eta": state.eta_seconds,
             }

@@ -106,7 +106,8 @@ class Leadership:
 
     def record_missed(self, now: datetime) -> None:
         """Record the former leader's end and the database's absence as past incidents, in the leader's transaction."""
-        if self._former is not None:
+        # A lease that has not run out was taken because the clock was set back: nobody knows that its holder is gone.
+        if self._former is not None and self._former.expires_at <= now:
             last = self._former.expires_at - timedelta(seconds=LEASE_SECONDS)
             finding = Finding(
                 "manager_lost",

@@ -149,6 +149,7 @@ def _limits() -> FindingLimits:
         settings.WORKER_STUCK_SECONDS,
         settings.RETENTION_WARN_SECONDS,
         automatic.BREAKER.name,
+        open_transaction_seconds=settings.OPEN_TRANSACTION_WARN_SECONDS,
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
@@ -35,6 +35,8 @@ STUCK_AT_ONE_PLACE = 3
 REPLAY_WAIT_SECONDS = 60.0
 #: How often rebuilt partitions are searched for dead letters that were counted before.
 COUNT_AGAIN_SECONDS = 10.0
+#: Longer than the longest delay of an automatic retry.
+LONGEST_RETRY = timedelta(hours=2)
 
 
 class Repairs:
@@ -176,7 +178,7 @@ class Repairs:
             if not partition.absence.missing
             for failed in partition.failed
             if failed.retry_at is not None
-            and failed.retry_at <= state.now
+            and is_due(failed.retry_at, state.now)
             and (partition.log_start is None or failed.start >= partition.log_start)
             and not any(
                 checkpoint_id == partition.checkpoint_id and start < failed.end and failed.start < end
@@ -206,6 +208,11 @@ class Repairs:
             ids = replay.ranges.values_list("checkpoint_id", flat=True)
             incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
         self._replay_backoff.reset()
+
+
+def is_due(retry_at: datetime, now: datetime) -> bool:
+    """Whether a retry is due; one further away than any delay was set before the clock was set back. Pure."""
+    return not now < retry_at <= now + LONGEST_RETRY
 
 
 def _works_in_database(worker_id: str) -> bool:

@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
-from offsets import journal
+from offsets import journal, leases
 from offsets.leases import LeaseToken
 from offsets.models import DatabaseTime, OperatorAction, Replay, ReplayRange
 from offsets.replays.plans import ReplayPlan, Wanted
@@ -177,9 +177,10 @@ def without_runner(group_id: str) -> list[int]:
     """Active replays without a process: queued ones, and those whose process died."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT r.id FROM offsets_replay r WHERE r.group_id = %s AND r.status IN ('queued', 'running')"
+            "SELECT r.id FROM offsets_replay r"  # noqa: S608 - a constant
+            " WHERE r.group_id = %s AND r.status IN ('queued', 'running')"
             " AND NOT EXISTS (SELECT 1 FROM offsets_lease l WHERE l.name = 'replay:' || r.id"
-            " AND l.expires_at >= clock_timestamp()) ORDER BY r.id",
+            f" AND {leases.HELD}) ORDER BY r.id",
             [group_id],
         )
         return [row[0] for row in cursor.fetchall()]
@@ -194,9 +195,11 @@ def orphaned(group_id: str) -> list[tuple[int, datetime]]:
     """Running replays whose process is dead, with the time it was last alive."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT r.id, coalesce(l.expires_at - make_interval(secs => %s), r.started_at) FROM offsets_replay r"
+            "SELECT r.id,"  # noqa: S608 - a constant
+            " coalesce(least(l.expires_at - make_interval(secs => %s), clock_timestamp()), r.started_at)"
+            " FROM offsets_replay r"
             " LEFT JOIN offsets_lease l ON l.name = 'replay:' || r.id WHERE r.group_id = %s AND r.status = 'running'"
-            " AND (l.expires_at IS NULL OR l.expires_at < clock_timestamp()) ORDER BY r.id",
+            f" AND (l.name IS NULL OR NOT {leases.HELD}) ORDER BY r.id",
             [lease_seconds(), group_id],
         )
         return list(cursor.fetchall())

@@ -193,7 +193,7 @@ def test_it_pauses_with_a_preview_and_a_reason_and_shows_what_the_ledger_says(gr
     dialog.get_by_label("Reason").fill("Deploying the new schema")
     dialog.get_by_role("button", name="Pause engagement-0").click()
 
-    expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows engagement-0 as PAUSED")
+    expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows engagement-0 as paused")
     action = OperatorAction.objects.get()
     assert (action.kind, action.username, action.reason, action.outcome) == (
         "pause",

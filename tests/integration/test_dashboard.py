@@ -54,13 +54,6 @@ def test_it_does_not_take_what_was_never_seen_for_just_seen():
     assert only_partition()["owner_heartbeat_age_seconds"] is None
 
 
-def test_it_takes_what_lies_ahead_of_a_clock_that_was_set_back_for_just_seen():
-    make_sample(make_checkpoint(0, owner=make_worker(silent_for=-60)), -60, 2000, 1000)
-
-    assert take()["log_sampled_age_seconds"] == 0
-    assert only_partition()["owner_heartbeat_age_seconds"] == 0
-
-
 def test_it_shows_one_partition_whole():
     checkpoint = make_checkpoint(
         3, owner=make_worker("w-7f2", silent_for=1), next_offset=1000, epoch=12, committed_at=DatabaseTime()
@@ -147,7 +140,7 @@ def test_it_says_how_long_the_owner_has_been_dead():
     assert "Owner dead for 12 s" in only_partition()["status_detail"]
 
 
-@pytest.mark.parametrize(("lag_before", "status"), [(500, "LAGGING"), (5000, "OK")])
+@pytest.mark.parametrize(("lag_before", "status"), [(500, "LAGGING"), (5000, "CATCHING UP")])
 def test_it_calls_a_partition_lagging_only_while_its_lag_does_not_shrink(lag_before, status):
     checkpoint = make_checkpoint(owner=make_worker(), next_offset=1000)
     make_sample(checkpoint, 40, 900, 500)
@@ -164,11 +157,11 @@ def test_it_calls_a_partition_lagging_only_while_its_lag_does_not_shrink(lag_bef
 @pytest.mark.parametrize(
     ("worker", "failed", "status"),
     [
-        ({}, {}, "LAGGING"),
+        ({}, {}, "CATCHING UP"),  # two samples: nobody knows yet
         ({"stage": "decoding engagement-0 [1000, 1200)", "stage_seconds": 42.0, "stack": "File"}, {}, "STUCK"),
-        ({"last_error": "database: connection refused"}, {}, "LAGGING"),
+        ({"last_error": "database: connection refused"}, {}, "CATCHING UP"),
         ({}, {"retry_at": None}, "FAILED"),
-        ({}, {"retry_at": DatabaseTime()}, "LAGGING"),
+        ({}, {"retry_at": DatabaseTime()}, "CATCHING UP"),
         ({"silent_for": 12.3}, {}, "OWNER DEAD"),
     ],
 )

@@ -35,6 +35,29 @@ def test_it_samples_nothing_without_watermarks():
     assert lag_samples.sample(GROUP, {}) == 0
 
 
+def test_it_drops_the_samples_of_before_the_clock_was_set_back():
+    """An hour back: the newest samples lie in the future, and those of an hour ago among the new ones."""
+    checkpoint = make_checkpoint(next_offset=2311)
+    for seconds_ago in (-3600, -3590, 20, 290, 310):
+        make_sample(checkpoint, seconds_ago, 100, 100)
+
+    assert lag_samples.sample(GROUP, {TopicPartition("engagement", 0): LogBounds(0, 2400, 2450)}) == 1
+
+    assert ages(checkpoint) == [0, 310], "older ones are thinned, and too old to mix with new ones"
+    newest = LagSample.objects.latest("pk")
+    assert (newest.log_end_offset, newest.high_watermark, newest.next_offset) == (2400, 2450, 2311)
+
+
+def test_it_keeps_all_samples_while_the_clock_goes_on():
+    checkpoint = make_checkpoint()
+    for seconds_ago in (-1, 20, 290):
+        make_sample(checkpoint, seconds_ago, 100, 100)
+
+    lag_samples.sample(GROUP, {TopicPartition("engagement", 0): LogBounds(0, 100)})
+
+    assert len(ages(checkpoint)) == 4, "a neighbour's statement may have begun a moment later"
+
+
 def ages(checkpoint):
     with connection.cursor() as cursor:
         cursor.execute(

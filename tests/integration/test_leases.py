@@ -1,9 +1,11 @@
 """Leases on the real database: one holder at a time, and a former holder can tell that it is one."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import F
 
 from offsets import leases
 from offsets.models import Lease
@@ -125,3 +127,37 @@ def test_of_many_that_reach_for_it_at_once_one_gets_it(state):
     (winner,) = [token for token in tokens if token]
     assert Lease.objects.get().holder == winner.holder
     assert winner.epoch == (2 if state == "expired" else 1)
+
+
+# --- A clock that was set back --------------------------------------------------------------------
+
+
+def set_clock_back(hours: int = 1) -> None:
+    """What a database's clock leaves behind that is set back: everything lies ahead by as much."""
+    Lease.objects.update(expires_at=F("expires_at") + timedelta(hours=hours))
+
+
+def test_a_lease_that_nobody_renews_ends_although_the_clock_was_set_back():
+    leases.acquire("slot", "dead", 60)
+    set_clock_back()
+
+    assert not leases.live(["slot"])
+    assert leases.acquire("slot", "you", 60) == leases.LeaseToken("slot", "you", 2)
+
+
+def test_its_holder_goes_on_when_the_clock_was_set_back():
+    token = leases.acquire("slot", "me", 60)
+    assert token is not None
+    set_clock_back()
+
+    assert leases.renew(token, 60)
+
+    assert leases.live(["slot"]) == {"slot"}
+    assert leases.acquire("slot", "you", 60) is None
+
+
+def test_a_lease_is_measured_by_the_time_that_it_was_taken_for_not_by_the_askers():
+    leases.acquire("slot", "me", 300)
+
+    assert leases.acquire("slot", "you", 5) is None
+    assert leases.live(["slot"]) == {"slot"}

@@ -67,7 +67,11 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 
 def incident(subject: str = "w-1", **fields: Any) -> Incident:
-    defaults = {"kind": "worker_dead", "summary": "w-1 sends no heartbeat.", "began_at": timezone.now()}
+    defaults = {
+        "kind": "worker_dead",
+        "summary": "w-1 sends no heartbeat.",
+        "began_at": timezone.now() - timedelta(minutes=1),
+    }
     row = Incident.objects.create(group_id=GROUP, subject=subject, **(defaults | fields))
     row.refresh_from_db()
     return row
@@ -98,6 +102,37 @@ def test_a_webhook_is_signed_and_says_what_happened(receiver: Receiver) -> None:
     assert headers["X-StreamSocial-Signature"] != notifications.signature("another", stamp, body)
     message.refresh_from_db()
     assert (message.status, message.attempts) == ("sent", 1)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("lasted", "sent"), [(4.0, 0), (6.0, 2)])
+def test_it_tells_nothing_that_healed_within_one_interval(receiver: Receiver, lasted: float, sent: int) -> None:
+    began = timezone.now()
+    row = incident(began_at=began)
+    message = told(row)
+    assert 4 < (message.next_attempt_at - began).total_seconds() < 6
+    assert notifications.send_due() == 0, "not yet"
+
+    row.closed_at = began + timedelta(seconds=lasted)
+    notifications.enqueue(row, "closed")
+    make_due()
+
+    assert notifications.send_due() == sent
+    assert [json.loads(body)["event"] for _, body in receiver.requests] == ["opened", "closed"][:sent]
+
+
+@pytest.mark.django_db
+def test_what_was_told_is_told_to_be_over_although_it_was_short(receiver: Receiver) -> None:
+    row = incident(began_at=timezone.now())
+    told(row)
+    make_due()
+    assert notifications.send_due() == 1
+    row.closed_at = row.began_at + timedelta(seconds=1)
+
+    notifications.enqueue(row, "closed")
+
+    assert notifications.send_due() == 1
+    assert [json.loads(body)["event"] for _, body in receiver.requests] == ["opened", "closed"]
 
 
 @pytest.mark.django_db

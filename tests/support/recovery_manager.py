@@ -39,6 +39,8 @@ class Cluster:
             raise self.error
         return {tp: self.bounds[tp] for tp in partitions if tp in self.bounds}
 
+    log_bounds_and_watermarks = log_bounds
+
     def describe_topics(self, topics: Any) -> dict[str, TopicDescription]:
         if self.error:
             raise self.error

@@ -20,6 +20,8 @@ from offsets.types import TopicPartition
 
 _COLOURS = {
     Status.OK: "green",
+    Status.CATCHING_UP: "cyan",
+    Status.OPEN_TRANSACTION: "yellow",
     Status.LAGGING: "yellow",
     Status.SLOW: "yellow",
     Status.PAUSED: "cyan",
@@ -40,6 +42,10 @@ _FIELDS = (
     "status_since",
     "eta_seconds",
     "dead_letters",
+    "high_watermark",
+    "open_transaction_records",
+    "open_transaction_since",
+    "lost_offsets",
 )
 
 
@@ -59,7 +65,7 @@ class Command(OperatorCommand):
         refuse_unknown(group, topic)
         status = None
         try:
-            bounds = KafkaAdmin().log_bounds(
+            bounds = KafkaAdmin().log_bounds_and_watermarks(
                 TopicPartition(p["topic"], p["partition"]) for p in dashboard_of(group).snapshot()["partitions"]
             )
             lag_samples.sample(group, bounds)
@@ -69,7 +75,14 @@ class Command(OperatorCommand):
         snapshot = dashboard_of(group).snapshot()
         partitions = [p for p in snapshot["partitions"] if not topic or p["topic"] == topic]
         times = [row for row in snapshot["implausible_times"] if not topic or row["topic"] == topic]
-        data = {"group": group, "partitions": [_row(p) for p in partitions], "implausible_times": times}
+        data = {
+            "group": group,
+            "worst_status": snapshot["worst_status"],
+            "headline": snapshot["headline"],
+            "advice": snapshot["advice"],
+            "partitions": [_row(p) for p in partitions],
+            "implausible_times": times,
+        }
         self.emit(data, lambda console: _show(console, snapshot, partitions, times), as_json=options["json"])
         return status
 
@@ -85,6 +98,8 @@ def _show(
     times: list[ImplausibleTimesSnapshot],
 ) -> None:
     console.print(f"{snapshot['group']}: {snapshot['headline']}", soft_wrap=True)
+    if snapshot["advice"].partition(": ")[0] not in {f"{p['topic']}-{p['partition']}" for p in partitions}:
+        console.print(snapshot["advice"], soft_wrap=True)  # otherwise it is below, with the others
     table = Table()
     for name in ("Partition", "Status", "Owner"):
         table.add_column(name, no_wrap=True)

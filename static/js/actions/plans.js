@@ -52,7 +52,8 @@ export function ofPartition(kind, partition) {
     done(answer, { partitions }) {
       const shown = partitions.find((candidate) => candidate.checkpoint_id === (answer.after.checkpoint_id ?? id));
       if (!shown || !done(shown, answer.after)) return null;
-      return `Done: the ledger shows ${name} as ${shown.status} at ${now()}, at offset ${exact(shown.next_offset)}.`;
+      const state = kind === "pause" || kind === "resume" ? shown.desired_state : shown.status;
+      return `Done: the ledger shows ${name} as ${state} at ${now()}, at offset ${exact(shown.next_offset)}.`;
     },
   };
 }

@@ -9,6 +9,9 @@ const SILENCE_MS = 20_000;
 // A server that restarts fails once or twice; a proxy that blocks websockets fails always.
 const FAILURES_BEFORE_POLLING = 2;
 
+// A snapshot that is older by more than this is not late: the database's clock was set back.
+const CLOCK_SET_BACK_MS = 10_000;
+
 const NOT_LOGGED_IN = 4401;
 const FINAL = new Map([
   [NOT_LOGGED_IN, "You are logged out."],
@@ -91,7 +94,7 @@ export class Feed {
 
   /** @param {Snapshot} snapshot */
   #show(snapshot) {
-    if (snapshot.sequence <= this.#sequence) return;
+    if (snapshot.sequence <= this.#sequence && snapshot.sequence >= this.#sequence - CLOCK_SET_BACK_MS) return;
     this.#sequence = snapshot.sequence;
     this.#onSnapshot(snapshot);
   }

@@ -42,7 +42,13 @@ export class Freshness {
   /** @param {string} takenAtIso */
   heard(takenAtIso) {
     const arrived = this.now();
-    this.#takenAt = new Date(takenAtIso);
+    const takenAt = new Date(takenAtIso);
+    if (this.#takenAt && takenAt < this.#takenAt) {
+      // The database's clock was set back: earlier arrivals no longer say how long a snapshot takes.
+      this.#transits = [];
+      this.skew = null;
+    }
+    this.#takenAt = takenAt;
     const transit = arrived - this.#takenAt.getTime() / 1000;
     this.#transits.push(transit);
     if (this.#transits.length > REMEMBERED) this.#transits.shift();

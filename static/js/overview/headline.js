@@ -1,30 +1,18 @@
 // The status of the whole page in one sentence, what to do, and the tab's title.
 import { byId, setAttribute, setText } from "../ui/dom.js";
-import { familyOf, isFine, nameOf, severityOf, shapeOf } from "../ui/statuses.js";
+import { familyOf, isFine, shapeOf } from "../ui/statuses.js";
 import { samplingTrouble } from "./tiles.js";
 
 const page = document.title;
 let advice = "";
 let mark = "";
 
-/**
- * @param {PartitionSnapshot[]} partitions
- * @returns {PartitionSnapshot | null}
- */
-function worstOf(partitions) {
-  const worse = (/** @type {PartitionSnapshot} */ worst, /** @type {PartitionSnapshot} */ partition) =>
-    severityOf(partition.status) > severityOf(worst.status) ? partition : worst;
-  return partitions.length ? partitions.reduce(worse) : null;
-}
-
 /** @param {Snapshot} snapshot */
 function adviceFor(snapshot) {
-  const worst = worstOf(snapshot.partitions);
-  if (worst && !isFine(worst.status)) return `${nameOf(worst)}: ${worst.status_detail}`;
   const trouble = samplingTrouble(snapshot);
-  if (trouble)
+  if (trouble && isFine(snapshot.worst_status))
     return `The lag is out of date: ${trouble}. Counting continues. Check the control worker, which samples Kafka every second.`;
-  return snapshot.partitions.length ? "No action needed." : "Data appears as soon as a worker claims a partition.";
+  return snapshot.advice;
 }
 
 /** @param {Snapshot} snapshot */

@@ -13,6 +13,8 @@ const FACTS = {
   since: "Status since",
   eta: "ETA",
   committed: "Last commit",
+  transaction: "Open transaction",
+  lost: "Lost before reading",
   deadLetters: "Pending dead letters",
   progress: "Log progress",
   semantics: "Semantics",
@@ -74,6 +76,16 @@ function drifted(by) {
   return by < 0 ? `${exact(-by)} behind` : `${exact(by)} ahead`;
 }
 
+/**
+ * The records that no reader reaches until a producer ends its transaction.
+ * @param {PartitionSnapshot} partition
+ */
+function inTransaction({ open_transaction_records: records, open_transaction_since: since }) {
+  if (records === null) return UNKNOWN;
+  if (!records) return "none";
+  return count(records, "record") + (since ? ` since ${moment(since)}` : "");
+}
+
 export class PartitionDetails {
   #key = "";
 
@@ -128,6 +140,8 @@ export class PartitionDetails {
     );
     setText(this.facts.since, partition.status_since ? moment(partition.status_since) : UNKNOWN);
     setText(this.facts.eta, partition.lag === 0 ? "caught up" : duration(partition.eta_seconds));
+    setText(this.facts.transaction, inTransaction(partition));
+    setText(this.facts.lost, count(partition.lost_offsets, "offset"));
     setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
     setAttribute(this.facts.committed, "title", partition.committed_at);
     setText(this.facts.deadLetters, exact(partition.dead_letters));
@@ -159,10 +173,12 @@ export class PartitionDetails {
 
   /** @param {PartitionSnapshot} partition */
   #updateRanges(partition) {
-    const { ranges, log_end_offset: logEnd, next_offset: next } = partition;
-    const read = Math.max(next, ranges.at(-1)?.end ?? 0);
+    const { ranges, log_start_offset: logStart, log_end_offset: logEnd, next_offset: next } = partition;
+    const passed = Math.max(next, ranges.at(-1)?.end ?? 0);
+    const read = Math.max(passed, logStart ?? 0);
     /** @type {[string, number, number, number | null, number | null][]} */
     const rows = ranges.map((range) => [range.kind, range.start, range.end, range.records, range.failed_records]);
+    if (read > passed) rows.push(["expired", passed, read, null, null]);
     if (logEnd !== null && logEnd > read) rows.push(["unread", read, logEnd, null, null]);
     // Newest first: the live end of the log is the most interesting.
     rows.reverse();

@@ -101,8 +101,10 @@ export class PartitionRow {
     setText(cells.epoch, exact(partition.epoch));
     setText(cells.next_offset, exact(partition.next_offset));
     setText(cells.log_end_offset, exact(knownEnd(partition)));
-    setText(cells.lag, brief(partition.lag));
-    setAttribute(cells.lag, "title", inFull(partition.lag, "records behind"));
+    const hidden = partition.open_transaction_records ? ` + ${brief(partition.open_transaction_records)}` : "";
+    setText(cells.lag, brief(partition.lag) + hidden);
+    const waiting = hidden && `, ${exact(partition.open_transaction_records)} behind an open transaction`;
+    setAttribute(cells.lag, "title", `${inFull(partition.lag, "records behind")}${waiting}`);
     setText(cells.lag_seconds, duration(partition.lag_seconds));
     setText(cells.events_per_second, rate(partition.events_per_second));
     setAttribute(cells.events_per_second, "title", inFull(partition.events_per_second, "offsets per second"));

@@ -60,7 +60,7 @@ export function layOut(partition, width, ratio = 1) {
   };
   const inside = partition.ranges.filter((range) => range.end > start).map((range) => piece(range, range.kind));
   inside.sort((a, b) => (rank.get(b.kind) ?? 0) - (rank.get(a.kind) ?? 0));
-  const read = Math.max(partition.next_offset, partition.ranges.at(-1)?.end ?? start);
+  const read = Math.max(partition.next_offset, partition.ranges.at(-1)?.end ?? start, start);
   const unread = end > read ? piece({ start: read, end }, "unread") : null;
   const processed = inside.filter(({ kind }) => kind === "processed");
   const others = inside.filter(({ kind }) => kind !== "processed");

@@ -3,9 +3,9 @@
 const FAMILIES = [
   // worst last
   { name: "ok", words: ["OK"] },
-  { name: "late", words: ["LAGGING", "SLOW"] },
+  { name: "late", words: ["CATCHING UP", "ATTENTION", "LAGGING", "SLOW", "OPEN TRANSACTION"] },
   { name: "paused", words: ["PAUSED"] },
-  { name: "stuck", words: ["REWOUND", "STALLED", "STOPPED", "STUCK"] },
+  { name: "stuck", words: ["REWOUND", "INCIDENT", "STALLED", "STOPPED", "STUCK"] },
   { name: "unowned", words: ["UNOWNED", "REFUSED", "OWNER DEAD", "TOPIC MISSING"] },
   { name: "halted", words: ["FAILED", "HALTED"] },
 ];

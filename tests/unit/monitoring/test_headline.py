@@ -29,8 +29,8 @@ def test_it_takes_the_worst_part_for_the_whole(statuses, expected):
 
 
 SEVERITY = [
-    "OK", "LAGGING", "SLOW", "PAUSED", "REWOUND", "STALLED", "STOPPED", "STUCK", "UNOWNED", "REFUSED",
-    "OWNER DEAD", "TOPIC MISSING", "FAILED", "HALTED",
+    "OK", "CATCHING UP", "ATTENTION", "LAGGING", "SLOW", "OPEN TRANSACTION", "PAUSED", "REWOUND", "INCIDENT", "STALLED",
+    "STOPPED", "STUCK", "UNOWNED", "REFUSED", "OWNER DEAD", "TOPIC MISSING", "FAILED", "HALTED",
 ]  # fmt: skip
 
 

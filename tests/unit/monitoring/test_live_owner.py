@@ -8,7 +8,7 @@ import pytest
 from offsets.monitoring.lag import LagTime
 from offsets.monitoring.status import Status, Verdict, eta_seconds
 from offsets.monitoring.window import CommitPoint
-from tests.support.facts import BEHIND, FINE, STAGE, TROUBLE, judged, still, window
+from tests.support.facts import BEHIND, FINE, LIMITS, STAGE, TROUBLE, judged, still, window
 
 #: Longer behind than STOPPED takes.
 LONG_BEHIND: dict[str, Any] = {"lag": 11_118, "lag_time": LagTime(None, 300.0)}
@@ -125,17 +125,20 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
             {**BEHIND, "window": moved_back(by=2_101, ago=20)}, Status.REWOUND, ["790,001"], id="one offset to regain"
         ),
         pytest.param(
-            {**BEHIND, "window": moved_back(by=2_100, ago=20)}, Status.OK, ["Catching up"], id="regained its highest"
+            {**BEHIND, "window": moved_back(by=2_100, ago=20)},
+            Status.CATCHING_UP,
+            ["Catching up"],
+            id="regained its highest",
         ),
         pytest.param(
             {**BEHIND, "window": moved_back(by=50_000, ago=20), "next_offset": 840_000},
-            Status.OK,
+            Status.CATCHING_UP,
             ["Catching up"],
             id="regained after the newest sample",
         ),
         pytest.param(
             {**BEHIND, "window": window(59, reads=100, arrives=0), "next_offset": 789_900},
-            Status.OK,
+            Status.CATCHING_UP,
             ["Catching up"],
             id="the row was read before the newest sample",
         ),
@@ -166,7 +169,7 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         ),
         pytest.param(
             {**BEHIND, "window": window(59, reads=100, arrives=96)},
-            Status.OK,
+            Status.CATCHING_UP,
             ["Catching up: 11,118 records and 38 s behind, done in about 46 min. No action needed."],
             id="done within an hour",
         ),
@@ -178,7 +181,7 @@ def moved_back(*, by: int, ago: int, reads: int = 100) -> tuple[CommitPoint, ...
         ),
         pytest.param(
             {**BEHIND, "window": window(4, reads=100, arrives=150), "lag_growth_per_second": -1000.0},
-            Status.OK,
+            Status.CATCHING_UP,
             ["done in about 11 s"],
             id="until it is complete they decide",
         ),
@@ -224,7 +227,10 @@ def quiet_then(seconds: int, *, reads: int, arrived: int) -> dict[str, Any]:
             id="a commit newer than the sampled end",
         ),
         pytest.param(
-            quiet_then(12, reads=1000, arrived=20_000), Status.OK, "done in about 8.0 s", id="a burst, being read"
+            quiet_then(12, reads=1000, arrived=20_000),
+            Status.CATCHING_UP,
+            "done in about 8.0 s",
+            id="a burst, being read",
         ),
         pytest.param(
             quiet_then(12, reads=1, arrived=20_000), Status.LAGGING, "not catching up", id="a burst, hardly read"
@@ -263,7 +269,7 @@ def test_it_stays_sane_when_a_quiet_topic_wakes_up(facts, status, words):
     ],
 )
 def test_it_says_when_it_will_have_caught_up(changes, expected):
-    assert eta_seconds(dataclasses.replace(FINE, **changes)) == (expected and pytest.approx(expected))
+    assert eta_seconds(dataclasses.replace(FINE, **changes), LIMITS) == (expected and pytest.approx(expected))
 
 
 @pytest.mark.parametrize("status", Status)

@@ -23,8 +23,8 @@ GIVEN_UP: dict[str, Any] = {"failed_ranges": 3, "failed_offsets": 1200, "failed_
         ({**BEHIND, "lag_time": LagTime(10.0, 10.0)}, Status.OK, ["10 s behind"]),
         ({**BEHIND, "lag_growth_per_second": 0.0}, Status.LAGGING, ["11,118 records", "38 s behind", "run_consumer"]),
         ({**BEHIND, "lag_growth_per_second": 12.0}, Status.LAGGING, ["not catching up"]),
-        ({**BEHIND, "lag_growth_per_second": None}, Status.LAGGING, ["not catching up"]),
-        ({**BEHIND, "lag_growth_per_second": -1000.0}, Status.OK, ["Catching up", "done in about 11 s"]),
+        ({**BEHIND, "lag_growth_per_second": None}, Status.CATCHING_UP, ["only just begun to read"]),
+        ({**BEHIND, "lag_growth_per_second": -1000.0}, Status.CATCHING_UP, ["Catching up", "done in about 11 s"]),
         ({**BEHIND, "lag_growth_per_second": -0.1}, Status.LAGGING, ["not catching up"]),
         ({**BEHIND, "lag_time": LagTime(None, 300.0)}, Status.LAGGING, ["more than 5 min behind"]),
         ({"desired_state": "paused", **BEHIND}, Status.PAUSED, ["offset 790,000", "11,118 records behind", "Resume"]),
@@ -167,7 +167,8 @@ def test_it_says_where_and_in_what_a_partition_is_stuck():
 
     assert verdict.label == "STUCK AT OFFSET 790,000"
     assert verdict.detail == (
-        f"Stuck at offset 790,000: its worker w-7f2 has been {STAGE} for 42 s. "
+        f"Stuck at offset 790,000: its worker w-7f2 has been {STAGE} for 42 s, more than 30 s "
+        "(WORKER_STUCK_SECONDS). "
         "Evict the worker so that another one takes over."
     )
 

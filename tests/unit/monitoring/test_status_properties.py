@@ -85,7 +85,7 @@ def test_it_never_takes_an_unknown_lag_for_a_slow_worker(facts):
 
 @given(FACTS)
 def test_it_promises_no_time_that_is_negative_or_no_number(facts):
-    eta = eta_seconds(facts)
+    eta = eta_seconds(facts, LIMITS)
 
     assert eta is None or (eta >= 0 and math.isfinite(eta))
 
