@@ -10,6 +10,7 @@ from offsets.configuration import BASELINES, GROUP_PROTOCOLS, SEMANTICS, STORES
 from offsets.names import group_problem, instance_problem, topic_problem
 from streamsocial import values
 from streamsocial.environment import BASE_DIR, Environment, deployment_name
+from streamsocial.redis_clients import redis_clients
 
 env = Environment()
 
@@ -119,20 +120,29 @@ DATABASES = {
         conn_max_age=0,
     )
 }
-DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+# Translates errors by one rule, and sets the timeouts below (offsets/postgresql).
+DATABASES["default"]["ENGINE"] = "offsets.postgresql"
+#: A host that vanishes is noticed within 20 s. The parameters of DATABASE_URL win.
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+    **DATABASES["default"].get("OPTIONS", {}),
+}
 #: For every session. A process that is suspended in a transaction holds its locks no longer than this: a worker its
 #: partitions, a leader its lease, a command the rows that it changes.
 IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 15_000, minimum=1000)
-DATABASES["default"]["OPTIONS"]["options"] = " ".join(
-    [
-        DATABASES["default"]["OPTIONS"].get("options", ""),
-        f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-        f"-c lock_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-    ]
-).strip()
+#: A worker and the recovery manager count the database as lost when a statement has no answer for so long.
+DATABASE_ANSWER_SECONDS = env.integer("DATABASE_ANSWER_SECONDS", 20, minimum=2, maximum=3600)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0", rule=values.redis_url)
+_REDIS = redis_clients(env.text("REDIS_URL", "redis://127.0.0.1:6379/0", rule=values.redis_url))
+REDIS_URL = _REDIS.url
+#: Arguments of every redis-py client: TLS, keepalives, health checks.
+REDIS_OPTIONS = _REDIS.options
 #: Names this deployment where several share one Redis: in the keys of the redis offset store and of Celery's queues.
 DEPLOYMENT = env.identifier("DEPLOYMENT")
 #: Of all that may get lost. Without a name it is derived from the database, so that pages are never mixed.
@@ -140,7 +150,7 @@ REDIS_PREFIX = f"streamsocial:{DEPLOYMENT or deployment_name(DATABASES['default'
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": REDIS_PREFIX, "expiry": 10},
+        "CONFIG": {"hosts": [_REDIS.channel_host], "prefix": REDIS_PREFIX, "expiry": 10},
     }
 }
 
@@ -150,7 +160,7 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": REDIS_PREFIX,
-        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+        "OPTIONS": {**REDIS_OPTIONS, "socket_timeout": 2, "socket_connect_timeout": 2},
     },
     "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
@@ -197,6 +207,8 @@ HEARTBEAT_TIMEOUT_SECONDS = env.integer("HEARTBEAT_TIMEOUT_SECONDS", 10, minimum
 SESSION_TIMEOUT_MS = env.integer("SESSION_TIMEOUT_MS", 6000, minimum=1000)
 MAX_POLL_INTERVAL_MS = env.integer("MAX_POLL_INTERVAL_MS", 60_000, minimum=6000)
 CLAIM_LOCK_TIMEOUT_MS = env.integer("CLAIM_LOCK_TIMEOUT_MS", 2000, minimum=100)
+#: A worker or recovery manager that was asked to stop ends within this time, whatever a service does.
+SHUTDOWN_SECONDS = env.integer("SHUTDOWN_SECONDS", 10, minimum=3, maximum=600)
 #: A partition further behind than this is LAGGING, unless its lag shrinks.
 ALLOWED_LAG_SECONDS = env.integer("ALLOWED_LAG_SECONDS", 10, minimum=1)
 #: A worker that is in one stage for longer than this, and is not waiting for a service, is stuck.
@@ -247,6 +259,7 @@ NOTIFY_QUIET_SECONDS = env.integer("NOTIFY_QUIET_SECONDS", 300, minimum=0)
 # --- Celery ---------------------------------------------------------------------------------------
 CONSUMER_SLOTS = env.integer("CONSUMER_SLOTS", 2, minimum=1, maximum=1000)
 CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_USE_SSL = _REDIS.broker_use_ssl
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -255,7 +268,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A lost message does no harm: ticks recur, and starts are sent again. So none is kept for redelivery.
-CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"ack_emulation": False}
+CELERY_BROKER_TRANSPORT_OPTIONS = {**_REDIS.broker_transport_options, "ack_emulation": False}
 if DEPLOYMENT:
     # Another deployment on the same Redis must not take this one's tasks.
     CELERY_BROKER_TRANSPORT_OPTIONS["global_keyprefix"] = f"streamsocial:{DEPLOYMENT}:celery:"
@@ -275,8 +288,13 @@ LOGGING: dict[str, Any] = {
     "formatters": {
         "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
     },
+    "filters": {"outages": {"()": "offsets.database.OutageFilter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.choice("LOG_LEVEL", "INFO", values.LOG_LEVELS)},
     # librdkafka logs a lost broker about 20 times a second; the client's logger limits that.
-    "loggers": {"daphne": {"level": "WARNING"}, "django.channels.server": {"level": "WARNING"}},
+    "loggers": {
+        "daphne": {"level": "WARNING"},
+        "django.channels.server": {"level": "WARNING"},
+        "django.request": {"filters": ["outages"]},
+    },
 }

@@ -7,6 +7,7 @@ from django.urls import include, path
 
 from streamsocial.login import AdminLoginForm, LoginForm, with_status
 
+handler500 = "offsets.api.system.server_error"
 admin.site.login_form = AdminLoginForm
 _login = auth.LoginView.as_view(redirect_authenticated_user=True, authentication_form=LoginForm)
 

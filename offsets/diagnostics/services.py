@@ -154,7 +154,10 @@ def _old_below(
 
 
 def _redis() -> Redis:
-    return Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+    return Redis.from_url(
+        settings.REDIS_URL,
+        **{**settings.REDIS_OPTIONS, "socket_timeout": SECONDS, "socket_connect_timeout": SECONDS},
+    )
 
 
 def ask_redis() -> list[Diagnosis]:

@@ -38,7 +38,9 @@ class ServiceWatch:
         self.missing = MissingPartitions()
         self.membership = MembershipWatch(group_id)
         self._admin: KafkaAdmin | None = None
-        self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = Redis.from_url(
+            settings.REDIS_URL, **{**settings.REDIS_OPTIONS, "socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+        )
         self._asked_at = -RETENTION_ASK_SECONDS
 
     def look(self) -> None:
