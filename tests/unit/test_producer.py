@@ -7,7 +7,8 @@ import pytest
 
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka import producer
-from offsets.kafka.producer import DELIVERY_TIMEOUT_SECONDS, EventProducer
+from offsets.kafka.config import DELIVERY_TIMEOUT_SECONDS
+from offsets.kafka.producer import EventProducer
 
 
 class SlowBroker:
