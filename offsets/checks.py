@@ -20,6 +20,7 @@ from offsets.configuration import (
 from offsets.database import DATABASE_LOST
 from offsets.kafka.validation import refused_client_config
 from offsets.monitoring.notifications import refused_setup
+from offsets.monitoring.webhook_pools import refused_proxy
 from offsets.processing.commit_policy import refused_policy
 from offsets.requirements import ask_database, unfit_database
 from offsets.text import describe_error
@@ -45,7 +46,7 @@ def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> l
         ("offsets.E005", refused_slots(settings.OFFSET_STORE, settings.CONSUMER_SLOTS)),
         ("offsets.E006", refused_policy()),
         ("offsets.E002", group),
-        ("offsets.E007", alerts),
+        ("offsets.E007", alerts or refused_proxy()),
         ("offsets.E008", _refused_kafka()),
         ("offsets.E009", _refused_handler()),
     ]

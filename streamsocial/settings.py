@@ -246,9 +246,10 @@ EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=False)
 EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)
 EMAIL_TIMEOUT = 5
 #: The webhook goes through a proxy, chosen by its scheme, unless NO_PROXY lists its host.
-HTTPS_PROXY = env.text("HTTPS_PROXY", rule=values.url(("http", "https"), "http://user:password@proxy.example.org:3128"))
-HTTP_PROXY = env.text("HTTP_PROXY", rule=values.url(("http", "https"), "http://user:password@proxy.example.org:3128"))
-NO_PROXY = env.words("NO_PROXY", rule=values.no_proxy)
+#: Other programs read these variables, too: the checks judge them only where a webhook is set.
+HTTPS_PROXY = env.text("HTTPS_PROXY")
+HTTP_PROXY = env.text("HTTP_PROXY")
+NO_PROXY = env.words("NO_PROXY")
 NOTIFY_MAX_ATTEMPTS = env.integer("NOTIFY_MAX_ATTEMPTS", 8, minimum=1)
 NOTIFY_MAX_PER_HOUR = env.integer("NOTIFY_MAX_PER_HOUR", 60, minimum=1)
 #: What heals sooner is not announced.

@@ -6,7 +6,7 @@ An address is never repeated: it may contain a password.
 import re
 from collections.abc import Callable, Sequence
 from email.utils import parseaddr
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from psycopg import ProgrammingError
@@ -46,23 +46,6 @@ def allowed_host(text: str) -> str:
     if text == "*" or is_host(text.removeprefix(".")):
         return ""
     return f"must list host names without scheme, port and path, not {text!r}"
-
-
-def no_proxy(text: str) -> str:
-    """A host that is reached without the proxy: a name, also of a domain, with or without a port, or `*`."""
-    name, _, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "1")
-    if text == "*" or (is_host(name.lstrip(".") or "x ") and 0 < int(port) < 65536) or is_network(text):
-        return ""
-    return f"must list host names, not {text!r}"
-
-
-def is_network(text: str) -> bool:
-    """A network such as `10.0.0.0/8`, which other programs read in NO_PROXY."""
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
 
 
 def origin(text: str) -> str:

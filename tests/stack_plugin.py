@@ -29,7 +29,9 @@ _READ_BY_SETTINGS = re.compile(r"env\.\w+\(\s*\"(\w+)\"")
 def _settings_variables() -> set[str]:
     """Every variable that settings read, so that a new one cannot be forgotten here."""
     settings = (BASE_DIR / "streamsocial" / "settings.py").read_text(encoding="utf-8")
-    return set(_READ_BY_SETTINGS.findall(settings)) | {"STACK_DIR", *SERVICE_VARIABLES}
+    # A proxy is also needed to fetch the stack's programs.
+    proxies = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
+    return (set(_READ_BY_SETTINGS.findall(settings)) | {"STACK_DIR", *SERVICE_VARIABLES}) - proxies
 
 
 def _forget_users_variables() -> None:

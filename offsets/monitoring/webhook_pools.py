@@ -1,6 +1,6 @@
 """Connections of the webhook: direct, or through the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name."""
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import urllib3
 from django.conf import settings
@@ -9,8 +9,29 @@ from django.conf import settings
 def proxy_for(url: str) -> str:
     """The proxy for this address; empty for a direct connection. A host that NO_PROXY lists is reached directly."""
     parts = urlsplit(url)
-    proxy = settings.HTTPS_PROXY if parts.scheme == "https" else settings.HTTP_PROXY
-    return "" if _is_direct(parts.hostname or "", parts.port) else str(proxy)
+    proxy = str(settings.HTTPS_PROXY if parts.scheme == "https" else settings.HTTP_PROXY)
+    if not proxy or _is_direct(parts.hostname or "", parts.port):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def refused_proxy() -> str:
+    """Why the webhook's proxy cannot be used; empty when it can, or when there is none. The value is not repeated."""
+    url = settings.ALERT_WEBHOOK_URL
+    try:
+        proxy = urlsplit(proxy_for(url)) if url else None
+        usable = proxy is None or not proxy.geturl() or (proxy.scheme in ("http", "https") and _has_host(proxy))
+    except ValueError:
+        usable = False
+    if usable:
+        return ""
+    name = "HTTPS_PROXY" if url.startswith("https") else "HTTP_PROXY"
+    return f"{name} must be a URL such as http://user:password@proxy.example.org:3128."
+
+
+def _has_host(parts: SplitResult) -> bool:
+    """Raises ValueError for an invalid port."""
+    return bool(parts.hostname) and " " not in parts.netloc and (parts.port is None or parts.port > 0)
 
 
 def _is_direct(host: str, port: int | None) -> bool:

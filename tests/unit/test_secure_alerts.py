@@ -223,5 +223,5 @@ def test_a_proxy_that_refuses_is_a_failed_attempt_without_secrets(
     ],
 )
 def test_which_proxy(settings: Settings, url: str, excluded: list[str], expected: str) -> None:
-    settings.HTTPS_PROXY, settings.HTTP_PROXY, settings.NO_PROXY = "http://p:1", "http://q:2", excluded
+    settings.HTTPS_PROXY, settings.HTTP_PROXY, settings.NO_PROXY = "http://p:1", "q:2", excluded
     assert webhook_pools.proxy_for(url) == expected

@@ -15,9 +15,16 @@ from streamsocial.environment import BASE_DIR, Environment, InvalidSettingError,
 
 SETTINGS = BASE_DIR / "streamsocial" / "settings.py"
 #: Any printable text is valid for these.
-FREE_TEXT = {"SECRET_KEY", "ALERT_WEBHOOK_SECRET", "EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD", "OFFSET_FILE_DIR"}
+FREE_TEXT = {
+    "SECRET_KEY",
+    "ALERT_WEBHOOK_SECRET",
+    "EMAIL_HOST_USER",
+    "EMAIL_HOST_PASSWORD",
+    "OFFSET_FILE_DIR",
+    "NO_PROXY",
+}
 #: Their values are judged by the system checks, which load what they name.
-CHECKED = {"BATCH_HANDLER", "COMMIT_POLICY", "ENGAGEMENT_DIMENSIONS", "OFFSET_MIRRORS"}
+CHECKED = {"BATCH_HANDLER", "COMMIT_POLICY", "ENGAGEMENT_DIMENSIONS", "OFFSET_MIRRORS", "HTTPS_PROXY", "HTTP_PROXY"}
 NONSENSE = {
     "integer": ("x", "1.5", "-1", "9" * 30, "1_000", "٣", " 5", "0x10"),
     "flag": ("maybe", "2", "ja"),
@@ -142,6 +149,20 @@ def test_the_checks_name_the_variable(settings: DjangoSettings, name: str, value
     assert refused_settings() == ""
     setattr(settings, name, value)
     assert refused_settings().startswith(f"{name} ")
+
+
+@pytest.mark.parametrize(
+    "value", ["http://", "ftp://proxy:1", "http://a:b:c", "http://proxy:x", "a b:1", "http://[::1"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_is_judged_where_a_webhook_needs_it(settings: DjangoSettings, scheme: str, value: str) -> None:
+    name = f"{scheme.upper()}_PROXY"
+    setattr(settings, name, value)
+    assert refused_settings() == ""
+    settings.ALERT_WEBHOOK_URL, settings.ALERT_WEBHOOK_SECRET = f"{scheme}://alerts.example.org/", "secret"
+    assert refused_settings() == f"{name} must be a URL such as http://user:password@proxy.example.org:3128."
+    settings.NO_PROXY = ["example.org"]
+    assert refused_settings() == ""
 
 
 @pytest.mark.parametrize(
