@@ -9,7 +9,7 @@ PAGE := static types biome.json package.json tsconfig.json
 SOURCES := manage.py streamsocial analytics offsets tests benchmarks scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench crash-matrix storm fault-table lock clean
+.PHONY: help demo test check format bench bench-partitions crash-matrix storm fault-table lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ format: $(VENV)/dev.stamp node_modules/tools.stamp  ## Format the code
 
 bench: $(VENV)/dev.stamp  ## Measure the whole path beside the raw consume rate, as ratios
 	@$(BIN)/python -m benchmarks.end_to_end $(ARGS)
+
+bench-partitions: $(VENV)/dev.stamp  ## Measure the cost of a worker that keeps up, by its number of partitions
+	@$(BIN)/python -m benchmarks.caught_up $(ARGS)
 
 crash-matrix: $(VENV)/dev.stamp  ## Kill workers at their worst moments, 200 times under exactly_once; about 10 minutes
 	@CRASH_KILLS=$${CRASH_KILLS:-200} $(BIN)/python -m pytest tests/faults/test_crash_matrix.py -s --timeout 3600 $(ARGS)

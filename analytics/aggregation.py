@@ -1,10 +1,12 @@
-"""From a batch of records to the rows that one commit writes. Pure; the work is per batch, not per event.
+"""From batches of records to the rows that one commit writes. Pure; the work is per event, not per batch or partition.
 
 Nothing here runs at import: a Celery parent imports this module, and polars must not start before a fork.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,16 +16,15 @@ from analytics.event_time import ImplausibleTimes, count_flaws, judge
 from analytics.events import InvalidRecordError, decode_columns, decode_record
 from offsets import clock
 from offsets.failures import failure_of
-from offsets.types import BatchStats, DecodedBatch, KafkaRecord, PartitionCommit, RecordBatch, RecordFailure
+from offsets.types import BatchStats, Claim, DecodedBatch, KafkaRecord, PartitionCommit, RecordBatch, RecordFailure
 
-_COLUMNS = {
-    "offset": pl.Int64,
-    "type_code": pl.UInt8,
-    "user_id": pl.Int64,
-    "content_id": pl.Int64,
-    "minute": pl.Int64,
-    "flaw": pl.UInt8,
-}
+#: Batches are decoded together up to this many records.
+JOINT_RECORDS = 10_000
+#: Fewer records than this are decoded one by one: a call of polars costs as much.
+COLUMNAR_FROM = 300
+
+Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+Table = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 #: One row of COPY analytics_engagementdelta (checkpoint_id, dimension, entity_id, views, likes, comments, shares) in
 #: PostgreSQL's binary format: a field count, then each field's length and its big-endian value.
@@ -41,6 +42,16 @@ _COPY_ROW = np.dtype(
 )
 
 
+class EventColumns(NamedTuple):
+    """Decoded events, in the order of their offsets. `type_code` indexes EVENT_TYPES, `flaw` is of its time."""
+
+    type_code: Ints
+    user_id: Ints
+    content_id: Ints
+    minute: Ints
+    flaw: Ints
+
+
 @dataclass(frozen=True, slots=True)
 class EngagementWork:
     """What one commit writes for one checkpoint: encoded delta rows, counts per minute, and of implausible times.
@@ -50,7 +61,7 @@ class EngagementWork:
 
     delta_rows: bytes
     delta_count: int
-    minutes: "np.ndarray[tuple[int, int], np.dtype[np.int64]]"
+    minutes: Table
     #: Counted events whose time cannot be right.
     implausible: tuple[ImplausibleTimes, ...] = ()
 
@@ -63,151 +74,197 @@ class DecodingOptions:
     now: Callable[[], float] = clock.wall
 
 
+# --- Decoding -------------------------------------------------------------------------------------
+
+
 def decode(batch: RecordBatch, options: DecodingOptions) -> DecodedBatch:
     """Decode a fetched batch: as a whole if that is safe, otherwise record by record, collecting the failures."""
-    records = batch.records
-    if not records:
-        return DecodedBatch(batch.claim, batch.start, batch.end, BatchStats(), (), pl.DataFrame(schema=_COLUMNS))
+    return _decode_together([batch], options)[0]
+
+
+def decode_many(batches: Sequence[RecordBatch], options: DecodingOptions) -> list[DecodedBatch]:
+    """Decode batches of any partitions together; the same result as `decode` for each, in the same order."""
+    return [decoded for group in _groups(batches) for decoded in _decode_together(group, options)]
+
+
+def _groups(batches: Sequence[RecordBatch]) -> Iterator[list[RecordBatch]]:
+    group: list[RecordBatch] = []
+    size = 0
+    for batch in batches:
+        if group and size + len(batch.records) > JOINT_RECORDS:
+            yield group
+            group, size = [], 0
+        group.append(batch)
+        size += len(batch.records)
+    if group:
+        yield group
+
+
+def _decode_together(batches: Sequence[RecordBatch], options: DecodingOptions) -> list[DecodedBatch]:
+    records = batches[0].records if len(batches) == 1 else list(chain.from_iterable(b.records for b in batches))
     values = [record.value() for record in records]
-    columns = decode_columns(values, options.max_bytes)
-    failures: list[RecordFailure] = []
-    counted: Sequence[KafkaRecord] = records
-    if columns is None:
-        columns, counted, failures = _decode_slowly(records, values, options.max_bytes)
-    frame = _with_time_and_place(columns, counted, options)
-    return DecodedBatch(
-        batch.claim,
-        batch.start,
-        batch.end,
-        BatchStats(frame.height, len(failures), sum(map(len, records)), _by_type(frame)),
-        failures,
-        frame,
-        records[-1].leader_epoch(),
-    )
+    frame = decode_columns(values, options.max_bytes) if len(values) >= COLUMNAR_FROM else None
+    if frame is not None:
+        events = [frame[name].to_numpy() for name in ("type_code", "user_id", "content_id", "occurred_at")]
+        columns = _with_minute(events, records, options)
+        return _apart(batches, columns, {})
+    if len(batches) > 1 and len(values) >= COLUMNAR_FROM:
+        # One record is not as it should be: the batches without one are still decoded as a whole.
+        return [decoded for batch in batches for decoded in _decode_together([batch], options)]
+    table, counted, failures = _decode_one_by_one(records, values, options.max_bytes)
+    return _apart(batches, _with_minute(list(table.T), counted, options), failures)
 
 
-def _decode_slowly(
+def _decode_one_by_one(
     records: Sequence[KafkaRecord], values: Sequence[bytes | None], max_bytes: int
-) -> tuple[pl.DataFrame, list[KafkaRecord], list[RecordFailure]]:
-    events, counted, failures = [], [], []
-    for record, value in zip(records, values, strict=True):
+) -> tuple[Table, list[KafkaRecord], dict[int, RecordFailure]]:
+    """The events as rows, their records, and the failures by their index in `records`."""
+    events, counted, failures = [], [], {}
+    for index, (record, value) in enumerate(zip(records, values, strict=True)):
         try:
             events.append(decode_record(value, max_bytes))
         except InvalidRecordError as error:
-            failures.append(failure_of(record, error.code, error.detail))
+            failures[index] = failure_of(record, error.code, error.detail)
         else:
             counted.append(record)
-    schema = {name: kind for name, kind in _COLUMNS.items() if name not in ("offset", "minute", "flaw")}
-    columns = pl.DataFrame(
-        events, schema=[*schema, "occurred_at"], orient="row", schema_overrides={**schema, "occurred_at": pl.Int64}
-    )
-    return columns, counted, failures
+    return np.array(events, dtype=np.int64).reshape(-1, 4), counted, failures
 
 
-def _with_time_and_place(
-    columns: pl.DataFrame, records: Sequence[KafkaRecord], options: DecodingOptions
-) -> pl.DataFrame:
-    """Replace `occurred_at` by the minute in which the event counts and the flaw of its time, and add its offset."""
+def _with_minute(events: Sequence[Ints], records: Sequence[KafkaRecord], options: DecodingOptions) -> EventColumns:
+    """Replace `occurred_at`, the last column, by the minute in which the event counts and the flaw of its time."""
+    type_code, user_id, content_id, occurred_at = events
     # One call per record is the main cost here; -1 is the client's "no timestamp".
-    times = pl.Series("record", [record.timestamp()[1] for record in records], dtype=pl.Int64)
-    minutes, flaws = judge(columns["occurred_at"], times, options.time_tolerance_seconds, options.now())
-    return columns.select(
-        _offsets(records).alias("offset"),
-        "type_code",
-        "user_id",
-        "content_id",
-        minutes.alias("minute"),
-        flaws.alias("flaw"),
-    )
+    times = pl.Series([record.timestamp()[1] for record in records], dtype=pl.Int64)
+    own = pl.Series(occurred_at, dtype=pl.Int64)
+    minute, flaw = judge(own, times, options.time_tolerance_seconds, options.now())
+    return EventColumns(type_code, user_id, content_id, minute.to_numpy(), flaw.to_numpy())
 
 
-def _offsets(records: Sequence[KafkaRecord]) -> pl.Series:
-    """The records' offsets; without a hole the first and the last determine all."""
-    if records and records[-1].offset() - records[0].offset() == len(records) - 1:
-        return pl.int_range(records[0].offset(), records[-1].offset() + 1, eager=True)
-    return pl.Series([record.offset() for record in records], dtype=pl.Int64)
+def _apart(
+    batches: Sequence[RecordBatch], columns: EventColumns, failures: dict[int, RecordFailure]
+) -> list[DecodedBatch]:
+    """The decoded events and failures of each batch."""
+    ends = np.cumsum([len(batch.records) for batch in batches])
+    failed = np.bincount(np.searchsorted(ends, list(failures), side="right"), minlength=len(batches))
+    events = np.array([len(batch.records) for batch in batches]) - failed
+    of_batch = np.repeat(np.arange(len(batches)), events)
+    types = np.bincount(of_batch * len(EVENT_TYPES) + columns.type_code, minlength=len(batches) * len(EVENT_TYPES))
+    rest = iter(failures.values())
+    decoded, start = [], 0
+    for index, batch in enumerate(batches):
+        end = start + int(events[index])
+        stats = BatchStats(
+            end - start,
+            int(failed[index]),
+            sum(map(len, batch.records)),
+            dict(
+                zip(EVENT_TYPES, types[index * len(EVENT_TYPES) : (index + 1) * len(EVENT_TYPES)].tolist(), strict=True)
+            ),
+        )
+        work = EventColumns(*(column[start:end] for column in columns))
+        set_apart = [next(rest) for _ in range(stats.failed_records)]
+        epoch = batch.records[-1].leader_epoch() if batch.records else None
+        decoded.append(DecodedBatch(batch.claim, batch.start, batch.end, stats, set_apart, work, epoch))
+        start = end
+    return decoded
 
 
-def _by_type(frame: pl.DataFrame) -> dict[str, int]:
-    counts = np.bincount(frame["type_code"].to_numpy(), minlength=len(EVENT_TYPES))
-    return {name: int(count) for name, count in zip(EVENT_TYPES, counts, strict=True)}
+# --- Counting -------------------------------------------------------------------------------------
 
 
 def combine(batches: Sequence[DecodedBatch]) -> PartitionCommit:
     """Merge consecutive batches of one claim into what one commit writes."""
-    first = batches[0]
-    frame = pl.concat([batch.work for batch in batches], rechunk=True)
-    stats = BatchStats()
-    for batch in batches:
-        stats += batch.stats
+    return combine_many([batches])[0]
+
+
+def combine_many(groups: Sequence[Sequence[DecodedBatch]]) -> list[PartitionCommit]:
+    """What one commit writes for each group of consecutive batches of one claim; all are counted together."""
+    works = aggregate([[batch.work for batch in group] for group in groups], [group[0].claim for group in groups])
+    return [_commit(group, work) for group, work in zip(groups, works, strict=True)]
+
+
+def _commit(batches: Sequence[DecodedBatch], work: EngagementWork) -> PartitionCommit:
     leader_epochs = [batch.leader_epoch for batch in batches if batch.leader_epoch is not None]
     return PartitionCommit(
-        first.claim,
-        first.start,
+        batches[0].claim,
+        batches[0].start,
         batches[-1].end,
-        stats,
+        BatchStats.total(batch.stats for batch in batches),
         [failure for batch in batches for failure in batch.failures],
-        aggregate(frame, first.claim.checkpoint_id, first.claim.dimensions),
+        work,
         leader_epochs[-1] if leader_epochs else None,
     )
 
 
-def aggregate(frame: pl.DataFrame, checkpoint_id: int, dimensions: Sequence[str]) -> EngagementWork:
-    """Count by entity in each dimension, and by minute. `frame` has the columns of `_COLUMNS`."""
-    if frame.is_empty():
-        return EngagementWork(b"", 0, np.empty((0, 1 + len(EVENT_TYPES)), dtype=np.int64))
-    # Two types share one number, so that a group needs two sums instead of four: a batch has fewer than 2^31 records.
-    packed = frame.lazy().with_columns(
-        low=_packed("type_code", 0),
-        high=_packed("type_code", 2),
-    )
-    plans = [_grouped(packed, DIMENSIONS[name][1]) for name in dimensions]
-    plans.append(_grouped(packed, "minute"))
-    *by_entity, by_minute = pl.collect_all(plans)
-    rows = [
-        encode_rows(checkpoint_id, DIMENSIONS[name][0], _table(counts))
-        for name, counts in zip(dimensions, by_entity, strict=True)
+def aggregate(parts: Sequence[Sequence[EventColumns]], claims: Sequence[Claim]) -> list[EngagementWork]:
+    """Count the events of each claim by entity in each of its dimensions, and by minute."""
+    columns = EventColumns(*(np.concatenate(column) for column in zip(*chain.from_iterable(parts), strict=True)))
+    owners = np.repeat(np.arange(len(claims)), [sum(len(part.minute) for part in own) for own in parts])
+    checkpoints = np.array([claim.checkpoint_id for claim in claims], dtype=np.int64)
+    rows: list[list[bytes]] = [[] for _ in claims]
+    for name in dict.fromkeys(name for claim in claims for name in claim.dimensions):
+        number, column = DIMENSIONS[name]
+        keeps = np.array([name in claim.dimensions for claim in claims])[owners]
+        ids, codes = getattr(columns, column)[keeps], columns.type_code[keeps]
+        of_claim, table = count_cells(owners[keeps], ids, codes)
+        encoded = encode_rows(checkpoints[of_claim], number, table)
+        for own, (start, end) in zip(rows, _spans(of_claim, len(claims)), strict=True):
+            own.append(encoded[start * _COPY_ROW.itemsize : end * _COPY_ROW.itemsize])
+    of_claim, by_minute = count_cells(owners, columns.minute, columns.type_code)
+    deltas = [b"".join(own) for own in rows]
+    implausible = _implausible(columns.flaw, owners, len(claims))
+    return [
+        EngagementWork(data, len(data) // _COPY_ROW.itemsize, by_minute[start:end], flaws)
+        for data, (start, end), flaws in zip(deltas, _spans(of_claim, len(claims)), implausible, strict=True)
     ]
-    minute_table = _table(by_minute)
-    return EngagementWork(
-        b"".join(rows),
-        sum(counts.height for counts in by_entity),
-        minute_table[minute_table[:, 0].argsort()],
-        count_flaws(frame["flaw"]),
-    )
 
 
-def _packed(column: str, code: int) -> pl.Expr:
-    """1 for type `code`, 2^32 for the next one, 0 for the others."""
-    kind = pl.col(column)
-    return pl.when(kind == code).then(1).when(kind == code + 1).then(1 << 32).otherwise(0).cast(pl.Int64)
+def _implausible(flaws: Ints, owners: Ints, count: int) -> list[tuple[ImplausibleTimes, ...]]:
+    """The implausible times of owner 0, 1, …"""
+    if not flaws.any():
+        return [()] * count
+    return [count_flaws(pl.Series(flaws[start:end])) for start, end in _spans(owners, count)]
 
 
-def _grouped(packed: pl.LazyFrame, key: str) -> pl.LazyFrame:
-    mask = (1 << 32) - 1
-    return (
-        packed.group_by(key)
-        .agg(pl.col("low").sum(), pl.col("high").sum())
-        .select(
-            pl.col(key).cast(pl.Int64),
-            pl.col("low") & mask,
-            (pl.col("low") // (1 << 32)).alias("likes"),
-            pl.col("high") & mask,
-            (pl.col("high") // (1 << 32)).alias("shares"),
-        )
-    )
+def _spans(sorted_owners: Ints, count: int) -> list[tuple[int, int]]:
+    """Where the rows of owner 0, 1, … begin and end."""
+    bounds = np.searchsorted(sorted_owners, np.arange(count + 1)).tolist()
+    return list(pairwise(bounds))
 
 
-def _table(counts: pl.DataFrame) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
-    return counts.to_numpy(order="c")
+def count_cells(owners: Ints, ids: Ints, codes: Ints) -> tuple[Ints, Table]:
+    """Rows `(id, views, likes, comments, shares)` by owner and id, and the owner of each; sorted by both.
+
+    Owner, id and type are packed into one number, so that one sort brings equal ones together. Ids too large for
+    that are ranked first.
+    """
+    if not len(ids):
+        return owners, np.empty((0, 1 + len(EVENT_TYPES)), dtype=np.int64)
+    distinct = None
+    id_bits = int(ids.max()).bit_length()
+    if id_bits + int(owners.max()).bit_length() + 2 > 63:
+        distinct, ids = np.unique(ids, return_inverse=True)
+        id_bits = len(distinct).bit_length()
+    keys = (((owners.astype(np.int64) << id_bits) | ids) << 2) | codes
+    keys.sort()
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    keys, lengths = keys[starts], np.diff(starts, append=len(keys))
+    cells = keys >> 2
+    new_cell = np.concatenate(([True], cells[1:] != cells[:-1]))
+    table = np.zeros((int(new_cell.sum()), 1 + len(EVENT_TYPES)), dtype=np.int64)
+    table[np.cumsum(new_cell) - 1, 1 + (keys & 3)] = lengths
+    cells = cells[new_cell]
+    found = cells & ((1 << id_bits) - 1)
+    table[:, 0] = found if distinct is None else distinct[found]
+    return cells >> id_bits, table
 
 
-def encode_rows(checkpoint_id: int, dimension: int, table: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> bytes:
+def encode_rows(checkpoint_ids: Ints, dimension: int, table: Table) -> bytes:
     """Rows `(entity, views, likes, comments, shares)` as binary COPY rows, without header and trailer."""
     rows = np.zeros(len(table), dtype=_COPY_ROW)
     rows["fields"] = 7
     rows["checkpoint_length"] = rows["entity_length"] = 8
-    rows["checkpoint"] = checkpoint_id
+    rows["checkpoint"] = checkpoint_ids
     rows["dimension_length"] = 2
     rows["dimension"] = dimension
     rows["entity"] = table[:, 0]

@@ -14,7 +14,8 @@ from offsets.types import DecodedBatch, PartitionCommit, RecordBatch
 
 
 class EngagementProcessor:
-    """Counts engagement by the dimensions of the setting ENGAGEMENT_DIMENSIONS; implements `BatchHandler`.
+    """Counts engagement by the dimensions of the setting ENGAGEMENT_DIMENSIONS; implements `BatchHandler` and
+    its optional methods.
 
     Raises RefusedError for an unknown dimension.
     """
@@ -32,6 +33,12 @@ class EngagementProcessor:
 
     def combine(self, batches: Sequence[DecodedBatch]) -> PartitionCommit:
         return aggregation.combine(batches)
+
+    def decode_many(self, batches: Sequence[RecordBatch]) -> Sequence[DecodedBatch]:
+        return aggregation.decode_many(batches, self._options)
+
+    def combine_many(self, groups: Sequence[Sequence[DecodedBatch]]) -> Sequence[PartitionCommit]:
+        return aggregation.combine_many(groups)
 
     def insert(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
         self._store.insert(commits, connection)

@@ -89,16 +89,13 @@ class CommitLoop:
         Kafka is asked after the fetch: so nothing of the new topic is ever counted at the old one's offsets.
         """
         recreated = self._recreated_once_known(unit)
-        kept = [
-            entry
-            for entry in unit
-            if recreated is not None
-            and entry[0].claim.topic_partition not in recreated
-            and self._wanted(entry[0].claim)
-        ]
+        kept: Unit = []
+        dropped: Unit = []
         for entry in unit:
-            if entry not in kept:
-                self._finish(entry[0])
+            claim = entry[0].claim
+            unchanged = recreated is not None and claim.topic_partition not in recreated
+            (kept if unchanged and self._wanted(claim) else dropped).append(entry)
+        self._pipeline.finish_all(held for held, _ in dropped)
         self._topics.post(recreated or set())
         return kept
 
@@ -120,8 +117,8 @@ class CommitLoop:
         for held, commit in unit:
             self._count(held, commit, outcome, applied)
             self._post_event(commit, outcome, applied)
-            # After the event: whoever waits until nothing is in flight reads all events then.
-            self._finish(held)
+        # After the events: whoever waits until nothing is in flight reads all events then.
+        self._pipeline.finish_all(held for held, _ in unit)
         if applied:
             self._pipeline.accounts.commits += 1
             self._pipeline.accounts.last_commit_at = monotonic()
@@ -176,9 +173,6 @@ class CommitLoop:
         accounts.size_bytes += commit.stats.size_bytes
         for name, count in commit.stats.by_type.items():
             accounts.by_type[name] = accounts.by_type.get(name, 0) + count
-
-    def _finish(self, held: Pending) -> None:
-        self._pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
 
 
 def _spans(unit: Unit) -> str:

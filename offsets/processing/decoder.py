@@ -1,7 +1,7 @@
 """The decoding thread: fetched batches in, units for the commit thread out, when the commit policy says so."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from django.conf import settings
@@ -11,6 +11,7 @@ from offsets.database import DATABASE_LOST, NOT_THE_BATCH, WorkerSession
 from offsets.errors import OffsetsError
 from offsets.failures import decode_apart
 from offsets.policies import CommitPolicy, Progress
+from offsets.processing.batching import JointCalls, measured
 from offsets.processing.deduplication import BatchPiece, LedgerCutter
 from offsets.processing.pipeline import Event, EventKind, Pending, Pipeline, Unit, failure_bytes
 from offsets.processing.stuck_detector import Activities
@@ -20,7 +21,6 @@ from offsets.types import (
     BatchStats,
     Claim,
     DecodedBatch,
-    OffsetSpan,
     PartitionCommit,
     RangeKind,
     RecordBatch,
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 #: How often the policy is asked while nothing is fetched; time passes for it too.
 ASK_SECONDS = 0.02
 IDLE_SECONDS = 1.0
+#: At most so many records are taken from the queue at once: the commit policy is asked in between.
+JOINT_RECORDS = 10_000
 
 
 class Decoder:
@@ -56,6 +58,7 @@ class Decoder:
         self._activities = activities or Activities()
         self._pipeline = pipeline
         self._handler = handler
+        self._joint = JointCalls(handler)
         self._policy = policy
         self._is_current = is_current
         self._cutter = LedgerCutter(
@@ -77,44 +80,67 @@ class Decoder:
 
     def run(self) -> None:
         while not self._pipeline.closed:
-            batch = self._pipeline.take_batch(ASK_SECONDS if self._pending else IDLE_SECONDS)
-            if batch is not None:
+            batches = self._pipeline.take_batches(ASK_SECONDS if self._pending else IDLE_SECONDS, JOINT_RECORDS)
+            if batches:
                 if not self._pending:
                     self._oldest = monotonic()
-                self._take(batch)
+                self._take(batches)
             if self._pending and self._due():
                 self._hand_over()
 
-    def _take(self, batch: RecordBatch) -> None:
-        claim = batch.claim
-        held = self._pending.get(claim.checkpoint_id)
-        decoded = self._decoded(batch)
-        if decoded is None:
-            self._pipeline.finish(claim.checkpoint_id, 1, len(batch.records), batch.size_bytes)
-            return
-        pieces, dropped = decoded
-        if held is not None and held.claim.epoch != claim.epoch:
-            self._drop(self._pending.pop(claim.checkpoint_id))
-            self._recount()
-            held = None
-        results = [result for result, _ in pieces]
-        self._pipeline.decoded(batch, results)
-        self._count(results, len(batch.records))
-        if held is None:
-            held = self._pending[claim.checkpoint_id] = Pending(claim)
-        held.add(batch, pieces, dropped)
+    def _take(self, batches: Sequence[RecordBatch]) -> None:
+        """Decode fetched batches, together if possible, and hold them."""
+        cut = [(batch, self._cut(batch)) for batch in batches]
+        joint = self._decode_together([piece for _, pieces in cut for piece in pieces])
+        freed = records = 0
+        results: list[DecodedBatch] = []
+        for batch, pieces in cut:
+            decoded = self._decoded(batch, pieces, joint)
+            if decoded is None:
+                self._pipeline.finish(batch.claim.checkpoint_id, 1, len(batch.records), batch.size_bytes)
+                continue
+            if self._drop_older(batch.claim):
+                records, results = 0, []  # counted with all that is held
+            held = self._pending.setdefault(batch.claim.checkpoint_id, Pending(batch.claim))
+            held.add(batch, decoded, sum(piece.dropped for piece in pieces))
+            freed += batch.size_bytes - sum(failure_bytes(result) for result, _ in decoded)
+            records += len(batch.records)
+            results += [result for result, _ in decoded]
+        self._count(results, records)
+        self._pipeline.release(freed)
 
-    def _decoded(self, batch: RecordBatch) -> tuple[list[tuple[DecodedBatch, RangeKind | None]], int] | None:
-        """The batch in decoded pieces, and the number of records left out; None where it is not to be counted."""
+    def _drop_older(self, claim: Claim) -> bool:
+        """Drop what is held under an earlier claim of the partition. True if there was any: the rest is recounted."""
+        held = self._pending.get(claim.checkpoint_id)
+        if held is None or held.claim.epoch == claim.epoch:
+            return False
+        self._drop(self._pending.pop(claim.checkpoint_id))
+        self._recount()
+        return True
+
+    def _cut(self, batch: RecordBatch) -> list[BatchPiece]:
+        """The batch cut at what the ledger knows; empty where it is not to be counted."""
         if batch.claim in self._broken or not self._is_current(batch.claim):
+            return []
+        return self._cutter.pieces(batch)
+
+    def _decode_together(self, pieces: Sequence[BatchPiece]) -> dict[int, DecodedBatch]:
+        """The pieces decoded in one call, by the id of each; empty where that is not possible."""
+        with self._activities.track(f"decoding {len(pieces)} batches"):
+            decoded = self._joint.decode([piece.batch for piece in pieces])
+        return {id(piece): result for piece, result in zip(pieces, decoded, strict=True)} if decoded else {}
+
+    def _decoded(
+        self, batch: RecordBatch, pieces: Sequence[BatchPiece], joint: Mapping[int, DecodedBatch]
+    ) -> list[tuple[DecodedBatch, RangeKind | None]] | None:
+        """The decoded pieces of a batch, from `joint` or each by itself; None where it is not to be counted."""
+        if not pieces or batch.claim in self._broken:
             return None
-        pieces = self._cutter.pieces(batch)
-        if not pieces:
-            return None
+        if joint:
+            return [(joint[id(piece)], piece.found) for piece in pieces]
         try:
             with self._activities.track(f"decoding {batch.claim.topic_partition} [{batch.start}, {batch.end})"):
-                results = [result for piece in pieces for result in self._decode(piece)]
-                return results, sum(piece.dropped for piece in pieces)
+                return [result for piece in pieces for result in self._decode(piece)]
         except Exception as error:
             # No single record is to blame: the handler fails on an empty batch, too.
             self._refuse(batch.claim, batch.start, batch.end, error)
@@ -132,14 +158,12 @@ class Decoder:
         started = monotonic()
         for decoded in decode_apart(self._handler.decode, piece.batch, never=(OffsetsError, *DATABASE_LOST)):
             seconds, started = monotonic() - started, monotonic()
-            offsets = {decoded.claim.topic_partition: OffsetSpan(decoded.start, decoded.end)}
-            yield replace(decoded, stats=replace(decoded.stats, decode_seconds=seconds, offsets=offsets)), piece.found
+            yield measured(decoded, seconds), piece.found
 
-    def _count(self, decoded: Iterable[DecodedBatch], records: int) -> None:
+    def _count(self, decoded: Sequence[DecodedBatch], records: int) -> None:
         self._records += records
-        for result in decoded:
-            self._stats += result.stats
-            self._kept_bytes += failure_bytes(result)
+        self._stats = BatchStats.total([self._stats, *(result.stats for result in decoded)])
+        self._kept_bytes += sum(map(failure_bytes, decoded))
 
     def _recount(self) -> None:
         self._stats, self._records, self._kept_bytes = BatchStats(), 0, 0
@@ -163,9 +187,16 @@ class Decoder:
     def _hand_over(self) -> None:
         pending, self._pending = self._pending, {}
         self._recount()
-        unit: Unit = []
+        wanted = []
         for held in pending.values():
-            commit = self._combined(held) if self._is_current(held.claim) else None
+            if self._is_current(held.claim):
+                wanted.append(held)
+            else:
+                self._drop(held)
+        joint = self._joint.combine([held.batches for held in wanted])
+        unit: Unit = []
+        for index, held in enumerate(wanted):
+            commit = _completed(held, *joint[index]) if joint else self._combined(held)
             if commit is None:
                 self._drop(held)
             else:
@@ -195,14 +226,14 @@ class Decoder:
     def _combine(self, held: Pending) -> PartitionCommit:
         started = monotonic()
         commit = self._handler.combine(held.batches)
-        seconds, measured = monotonic() - started, held.stats
-        stats = replace(
-            commit.stats,
-            decode_seconds=measured.decode_seconds,
-            combine_seconds=seconds,
-            offsets=measured.offsets,
-        )
-        return replace(commit, stats=stats, segments=tuple(held.segments))
+        return _completed(held, commit, monotonic() - started)
 
     def _drop(self, held: Pending) -> None:
         self._pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
+
+
+def _completed(held: Pending, commit: PartitionCommit, seconds: float) -> PartitionCommit:
+    """The combined commit with what was measured, and the ledger's segments."""
+    before = held.stats
+    stats = replace(commit.stats, decode_seconds=before.decode_seconds, combine_seconds=seconds, offsets=before.offsets)
+    return replace(commit, stats=stats, segments=tuple(held.segments))

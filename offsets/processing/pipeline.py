@@ -68,7 +68,7 @@ class Pending:
 
     @property
     def stats(self) -> BatchStats:
-        return sum((batch.stats for batch in self.batches), BatchStats())
+        return BatchStats.total(batch.stats for batch in self.batches)
 
     def _extend(self, decoded: DecodedBatch, found: RangeKind | None) -> None:
         start, records, failed = decoded.start, decoded.stats.records, decoded.stats.failed_records
@@ -181,13 +181,21 @@ class Pipeline:
 
     # --- Decoding thread ---------------------------------------------------------------------------
 
-    def take_batch(self, timeout_seconds: float) -> RecordBatch | None:
-        """The next fetched batch; None after the timeout, when closed, or when a flush finds nothing queued."""
+    def take_batches(self, timeout_seconds: float, max_records: int) -> list[RecordBatch]:
+        """The fetched batches in order, at least one, and no more than `max_records` if there are several.
+
+        Empty after the timeout, when closed, or when a flush finds nothing queued.
+        """
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or self._fetched or (self._flush_wanted and not self._busy()), timeout_seconds
             )
-            return self._fetched.popleft() if self._fetched else None
+            taken: list[RecordBatch] = []
+            records = 0
+            while self._fetched and (not taken or records + len(self._fetched[0].records) <= max_records):
+                taken.append(self._fetched.popleft())
+                records += len(taken[-1].records)
+            return taken
 
     def _busy(self) -> bool:
         return self._unit is not None or self._committing
@@ -205,11 +213,10 @@ class Pipeline:
         with self._changed:
             return not self._busy()
 
-    def decoded(self, batch: RecordBatch, results: Iterable[DecodedBatch]) -> None:
-        """Account for a decoded batch: its messages are gone, only failures keep their bytes."""
-        kept = sum(map(failure_bytes, results))
+    def release(self, size_bytes: int) -> None:
+        """Batches are decoded: their messages are gone, only failures keep their bytes."""
         with self._changed:
-            self._bytes -= batch.size_bytes - kept
+            self._bytes -= size_bytes
             self._changed.notify_all()
 
     def put_unit(self, unit: Unit) -> None:
@@ -239,14 +246,24 @@ class Pipeline:
     def finish(self, checkpoint_id: int, batches: int, records: int, size_bytes: int) -> None:
         """`batches` of a checkpoint are committed or dropped."""
         with self._changed:
-            left = self._in_flight.get(checkpoint_id, 0) - batches
-            if left > 0:
-                self._in_flight[checkpoint_id] = left
-            else:
-                self._in_flight.pop(checkpoint_id, None)
-            self._records -= records
-            self._bytes -= size_bytes
+            self._finish(checkpoint_id, batches, records, size_bytes)
             self._changed.notify_all()
+
+    def finish_all(self, entries: Iterable[Pending]) -> None:
+        """The batches of these are committed or dropped."""
+        with self._changed:
+            for held in entries:
+                self._finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)
+            self._changed.notify_all()
+
+    def _finish(self, checkpoint_id: int, batches: int, records: int, size_bytes: int) -> None:
+        left = self._in_flight.get(checkpoint_id, 0) - batches
+        if left > 0:
+            self._in_flight[checkpoint_id] = left
+        else:
+            self._in_flight.pop(checkpoint_id, None)
+        self._records -= records
+        self._bytes -= size_bytes
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not past `close`."""

@@ -42,6 +42,8 @@ from offsets.types import BatchHandler, Claim, Semantics, TopicPartition
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+#: How long records are gathered while the worker keeps up: each pass has a cost for each partition.
+LINGER_SECONDS = 0.2
 #: How long a cancelled worker waits for the outcome of its last transaction.
 LAST_OUTCOME_SECONDS = 5.0
 #: Both limits of an evicted worker: one of its threads is stuck.
@@ -275,7 +277,7 @@ class StreamProcessor:
             self._mirrors.send_to_group(self._client.commit, every_seconds=settings.MIRROR_INTERVAL_MS / 1000)
             if self.pipeline.has_room():
                 self._backpressure.release()
-                self._take(self._client.consume(settings.FETCH_MAX_RECORDS, POLL_SECONDS))
+                self._take(self._client.consume(settings.FETCH_MAX_RECORDS, LINGER_SECONDS))
             else:
                 self._wait_for_room()
             if self.options.exit_when_caught_up:
