@@ -163,9 +163,6 @@ def _bring_back(action: OperatorAction, row: PartitionCheckpoint, change: Attemp
 def _retired_by(action: OperatorAction, row: PartitionCheckpoint | None) -> PartitionCheckpoint:
     if row is None or row.retired_reason != RETIRED or row.last_action_id != action.pk:
         raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition is not retired by it.")
-    live = PartitionCheckpoint.objects.live(row.group_id).filter(topic=row.topic, partition=row.partition)
-    if live.exists():
-        raise RefusedError(f"{row.name} has another live checkpoint by now: the retired one cannot be brought back.")
     return row
 
 

@@ -83,7 +83,8 @@ class PartitionCheckpoint(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["group_id", "topic", "partition"],
-                condition=Q(retired_at__isnull=True),
+                # A retired one, too: its partition must never begin again at the baseline.
+                condition=Q(retired_at__isnull=True) | Q(retired_reason=RETIRED),
                 name="checkpoint_one_live",
             ),
             models.CheckConstraint(

@@ -14,6 +14,9 @@ from offsets.monitoring.status import Status
 from offsets.text import counted, duration
 from offsets.types import CIRCUIT_BREAKER, TopicPartition
 
+#: A longer subject would be cut when it is stored, and then not be found again.
+SUBJECT_LENGTH = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -215,11 +218,16 @@ def _strangers(state: GroupState, limits: FindingLimits) -> Iterator[Finding]:
     """Programs other than our workers that hold partitions of the group."""
     waited = _waited(_unowned(state), state, limits)
     for member in state.strangers:
-        held = [row for row in waited if TopicPartition(row.topic, row.partition) in member.partitions]
+        # A refused worker's finding names the member already.
+        held = [
+            row
+            for row in waited
+            if TopicPartition(row.topic, row.partition) in member.partitions and not row.absence.refused
+        ]
         if held:
             yield Finding(
                 "foreign_member",
-                f"{member.client_id} {member.host}",
+                f"{member.client_id} {member.host}"[:SUBJECT_LENGTH],
                 stranger_words([row.name for row in held], member),
                 min(row.since for row in held),
                 ranges=[_unread(row) for row in held],

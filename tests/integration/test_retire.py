@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from django.db import IntegrityError
 
 from offsets import ledger
 from offsets.actions import pause, retire, undo
@@ -145,17 +146,22 @@ def test_all_or_none_as_they_were_seen() -> None:
 def test_an_undo_is_refused_once_something_else_happened() -> None:
     row = make_checkpoint(0)
     [action] = retire_now(row)
-    other = make_checkpoint(0, topic_id="another")
-
-    with pytest.raises(RefusedError, match="another live checkpoint"):
-        undo.undo(undo.find(str(action.pk)), ASKED)
-    other.delete()
     undo.undo(undo.find(str(action.pk)), ASKED)
     row.refresh_from_db()
     [again] = retire_now(row)
+
     with pytest.raises(RefusedError, match="already undone"):
         undo.find(str(action.pk))
+    with pytest.raises(RefusedError, match="is not retired by it"):
+        undo.undo([action], ASKED)
     assert undo.texts(undo.find(str(again.pk)), OPERATOR)
+
+
+def test_the_database_refuses_to_begin_a_retired_partition_again() -> None:
+    retire_now(make_checkpoint(0))
+
+    with pytest.raises(IntegrityError, match="checkpoint_one_live"):
+        make_checkpoint(0, baseline_offset=0, next_offset=0)
 
 
 # --- What no longer sees it -----------------------------------------------------------------------

@@ -130,6 +130,13 @@ def test_a_refused_worker_is_one_critical_finding_and_nobody_is_told_to_start_on
     assert "Inconsistent group protocol" in finding.summary
 
 
+def test_the_foreign_program_that_a_worker_is_refused_for_is_in_the_same_finding():
+    [finding] = found(rows([REFUSED], strangers=[HOLDER]), [REFUSED], strangers=[HOLDER])
+
+    assert finding.kind == "member_refused"
+    assert "client 'kafka-console-consumer' on host /10.0.0.7" in finding.summary
+
+
 def test_a_refused_worker_beside_working_ones_is_a_warning():
     working = [row(3, Absence(), owner="w-2")]
 
