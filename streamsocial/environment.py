@@ -25,6 +25,7 @@ SERVICE_VARIABLES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "REDIS_URL")
 
 _PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_THIS_MACHINE = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 #: `.stack/env` has a dozen lines.
@@ -45,7 +46,8 @@ def deployment_name(database: Mapping[str, Any]) -> str:
 
     Not from SECRET_KEY, which is changed at times, and not from the password.
     """
-    place = "/".join(str(database.get(part) or "") for part in ("HOST", "PORT", "NAME"))
+    host, port, name = (str(database.get(part) or "") for part in ("HOST", "PORT", "NAME"))
+    place = "/".join(("127.0.0.1" if host in _THIS_MACHINE else host.lower(), port or "5432", name))
     return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 

@@ -160,7 +160,7 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": REDIS_PREFIX,
-        "OPTIONS": {**REDIS_OPTIONS, "socket_timeout": 2, "socket_connect_timeout": 2},
+        "OPTIONS": {**REDIS_OPTIONS, "socket_timeout": 0.5, "socket_connect_timeout": 0.5},
     },
     "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }

@@ -153,3 +153,9 @@ def test_deployments_with_other_databases_have_other_names(other):
 @pytest.mark.parametrize("other", [{"PORT": "5432"}, {"PASSWORD": "changed"}, {"USER": "web"}, {"CONN_MAX_AGE": 0}])
 def test_the_processes_of_a_deployment_have_the_same_name(other):
     assert deployment_name(DATABASE) == deployment_name(DATABASE | other)
+
+
+def test_this_machine_has_several_spellings():
+    local = [{**DATABASE, "HOST": host, "PORT": port} for host in ("", "localhost", "127.0.0.1") for port in ("", 5432)]
+
+    assert len({deployment_name(database) for database in local}) == 1

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from offsets.actions import audit, dead_letters, moves
+from offsets import ledger
+from offsets.actions import audit, dead_letters, reconcile
 from offsets.actions.guards import Actor, Request, Source
+from offsets.kafka.admin import KafkaAdmin
 from offsets.models import OperatorAction, PartitionCheckpoint, Replay, Worker
 from offsets.types import DeadLetterStatus
 from tests.support.api import client_of, make_incident, make_letter, post
@@ -19,14 +21,28 @@ OTHER = "another-group"
 SEEN = {"epoch": 3, "owner": None, "desired_state": "running", "next_offset": 1000}
 
 
+def no_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither Kafka nor a store may be asked, and no row be locked."""
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("A service was asked, or a row locked.")
+
+    for target, name in (
+        (KafkaAdmin, "describe_topics"),
+        (KafkaAdmin, "log_bounds"),
+        (reconcile, "open_store"),
+        (ledger, "lock_checkpoint"),
+        (ledger, "lock_checkpoints"),
+        (ledger, "lock_dead_letters"),
+    ):
+        monkeypatch.setattr(target, name, asked)
+
+
 @pytest.fixture
 def foreign(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Rows of another group, and no Kafka: whatever asks it fails."""
 
-    def asked(*_: object) -> None:
-        raise AssertionError("Kafka was asked about another group's partition")
-
-    monkeypatch.setattr(moves, "logs_of", asked)
+    no_services(monkeypatch)
     checkpoint = make_checkpoint(group_id=OTHER)
     make_range(checkpoint, 0, 10, "failed")
     worker = make_worker("w-other", group_id=OTHER)
@@ -121,6 +137,38 @@ def test_no_action_on_another_group_is_undone(operator: Client, foreign: dict[st
 
     assert answer.status_code == 409
     assert "No applied action" in answer.json()["error"]
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    no_services(monkeypatch)
+    checkpoint = make_checkpoint()
+    make_range(checkpoint, 0, 10, "failed")
+    return {
+        "checkpoint": checkpoint.pk,
+        "letter": make_letter(checkpoint, 5).pk,
+        "worker": make_worker("w-1").pk,
+        "replay": Replay.objects.create(group_id=checkpoint.group_id, username="olga", reason="r").pk,
+        "incident": make_incident().pk,
+    }
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in READS if not path.endswith(("{replay}/", "{letter}/", "{incident}/"))]
+)
+def test_no_preview_asks_anything_for_a_viewer(viewer: Client, own: dict[str, Any], path: str) -> None:
+    assert viewer.get(path.format(**own)).status_code == 403
+
+
+@pytest.mark.parametrize(("path", "body"), WRITES, ids=[path for path, _ in WRITES])
+def test_no_action_asks_or_locks_anything_for_a_viewer(
+    viewer: Client, own: dict[str, Any], path: str, body: dict[str, Any]
+) -> None:
+    text = json.dumps({"reason": "r", **body})
+    for name in ("checkpoint", "letter"):
+        text = text.replace(f'"{name}"', str(own[name]))
+
+    assert post(viewer, path.format(**own), text).status_code == 403
 
 
 def test_refusals_without_number_are_counted_not_written(viewer: Client) -> None:
