@@ -178,7 +178,8 @@ class Decoder:
             combine_seconds=seconds,
             offsets=measured.offsets,
         )
-        return replace(commit, stats=stats, segments=tuple(held.segments))
+        # The fetching thread knows the epoch of the last offset, also where that is a marker.
+        return replace(commit, stats=stats, segments=tuple(held.segments), leader_epoch=held.leader_epoch)
 
     def _drop(self, held: Pending) -> None:
         self._pipeline.finish(held.claim.checkpoint_id, held.fetched, held.records, held.kept_bytes)

@@ -15,7 +15,7 @@ from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger.claims import ControlState
 from offsets.processing.coordinator import OffsetCoordinator
 from offsets.processing.partition_state import LocalPartition
-from offsets.types import Claim, TopicPartition
+from offsets.types import Claim, Position, TopicPartition
 from tests.support.ledger_model.workers import HANDLER
 
 TOPIC = "t"
@@ -43,6 +43,15 @@ class FakeClient:
     def assign(self, starts: Mapping[TopicPartition, StartAt]) -> None:
         assert not starts.keys() & self.at.keys(), "Kafka answers _CONFLICT"
         self.at |= {tp: start.offset for tp, start in starts.items()}
+        self.paused |= starts.keys()
+
+    def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
+        return {}
+
+    def start(self, tp: TopicPartition, start: StartAt) -> bool:
+        self.at[tp] = start.offset
+        self.paused.discard(tp)
+        return True
 
     def unassign(self, partitions: Iterable[TopicPartition], *, in_callback: bool = False) -> None:
         for tp in partitions:
