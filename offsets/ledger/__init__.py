@@ -13,12 +13,14 @@ from offsets.ledger.claims import (
     align_with_store,
     claim,
     control_states,
+    decide_baseline,
     halt,
     held_by_others,
     insert_baselines,
     known_partitions,
     partition_progress,
     release,
+    undecided_baselines,
 )
 from offsets.ledger.commits import (
     ProbedCommit,
@@ -63,6 +65,7 @@ __all__ = [
     "claim",
     "claim_offsets",
     "control_states",
+    "decide_baseline",
     "fence",
     "follow_store",
     "halt",
@@ -92,4 +95,5 @@ __all__ = [
     "settle_dead_letters",
     "swap_back",
     "uncovered",
+    "undecided_baselines",
 ]

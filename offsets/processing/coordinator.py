@@ -27,6 +27,8 @@ from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics
 logger = logging.getLogger(__name__)
 
 CLAIM_RETRY_SECONDS = 0.5
+#: How often Kafka is asked about a partition that cannot be claimed yet.
+WAITING_RETRY_SECONDS = 2.0
 #: How long a partition waits before it is claimed again while another live worker owns it (R4).
 CONTESTED_RETRY_SECONDS = 5.0
 
@@ -78,6 +80,11 @@ class OffsetCoordinator:
     def readable_claims(self) -> list[Claim]:
         """The claims that are not halted. Any thread may ask: it is answered from a copy."""
         return [local.claim for local in list(self.partitions.values()) if not local.halted]
+
+    def waits(self) -> str:
+        """Why assigned partitions cannot be claimed yet; empty if all can."""
+        waiting = self._claimer.waiting
+        return "; ".join(f"{tp} waits: {waiting[tp]}" for tp in sorted(waiting.keys() & self.unclaimed.keys()))
 
     # --- Rebalance callbacks: they never raise -----------------------------------------------------
 
@@ -184,6 +191,7 @@ class OffsetCoordinator:
             return []
         self._postpone(partitions, CLAIM_RETRY_SECONDS)
         claims = self._claimer.claim(partitions)
+        self._postpone(self._claimer.waiting.keys() & set(partitions), WAITING_RETRY_SECONDS)
         for claim in claims:
             self.unclaimed.pop(claim.topic_partition, None)
             self._contested.discard(claim.topic_partition)
@@ -326,8 +334,7 @@ class OffsetCoordinator:
         for tp, text in texts.items():
             local = self.partitions.get(tp)
             if local is not None:
-                detail = f"Kafka's client cannot read the records from offset {local.start}: {text}"
-                self.halt(local.claim, HaltReason.UNREADABLE, detail)
+                self.halt(local.claim, HaltReason.UNREADABLE, f"at offset {local.start} the client says: {text}")
 
     def _forget(self, tp: TopicPartition, retry_seconds: float, *, contested: bool = False) -> None:
         """Drop everything held for a partition, and claim it again later from the database's row."""

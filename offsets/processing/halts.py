@@ -30,6 +30,16 @@ def unreadable(claim: Claim, description: TopicDescription | None, bounds: LogBo
     return HaltReason.NONE, ""
 
 
+def waits_for_transaction(next_offset: int, bounds: LogBounds | None, uncommitted_end: int | None) -> str:
+    """Why a partition cannot be read from `next_offset` yet although its log holds it; empty if not for this. Pure."""
+    if bounds is None or uncommitted_end is None or not bounds.end < next_offset <= uncommitted_end:
+        return ""
+    return (
+        f"its next offset {next_offset} lies behind an open transaction; the log can be read up to {bounds.end}. It is "
+        "claimed when the transaction ends"
+    )
+
+
 def out_of_range(
     claim: Claim, description: TopicDescription | None, bounds: LogBounds | None, text: str
 ) -> tuple[HaltReason, str]:

@@ -320,6 +320,7 @@ class StreamProcessor:
             while self._topics.recreated:
                 self.coordinator.check_readable(dict.fromkeys(self._topics.recreated.popleft(), ""))
             self.coordinator.retry_claims()
+            self._troubles.report("claim", self.coordinator.waits())
             self.coordinator.start_reading()
         except (ServiceUnavailableError, *DATABASE_LOST) as error:
             logger.warning("Coordination waits: %s", error)

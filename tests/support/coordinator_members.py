@@ -69,15 +69,29 @@ class FakeAdmin:
 
     def __init__(self) -> None:
         self.starts = dict.fromkeys(PLACES, 0)
+        self.ends = dict.fromkeys(PLACES, LOG_END)
+        #: With the records of open transactions.
+        self.uncommitted: dict[TopicPartition, int] = {}
+        self.leaderless: frozenset[int] = frozenset()
+        self.partitions = len(PLACES)
+        self.group_commits: dict[TopicPartition, int] = {}
         self.away = False
 
     def describe_topics(self, topics: Iterable[str], **_: object) -> dict[str, TopicDescription]:
         self._answer()
-        return {TOPIC: TopicDescription("topic-id", tuple(tp.partition for tp in PLACES))}
+        return {TOPIC: TopicDescription("topic-id", tuple(range(self.partitions)), self.leaderless)}
 
     def log_bounds(self, partitions: Iterable[TopicPartition], **_: object) -> dict[TopicPartition, LogBounds]:
         self._answer()
-        return {tp: LogBounds(self.starts[tp], LOG_END) for tp in partitions}
+        wanted = list(partitions)
+        assert not self.leaderless.intersection(tp.partition for tp in wanted), "the request would time out"
+        return {tp: LogBounds(self.starts.get(tp, 0), self.ends.get(tp, LOG_END)) for tp in wanted}
+
+    def uncommitted_ends(self, partitions: Iterable[TopicPartition], **_: object) -> dict[TopicPartition, int]:
+        return {tp: self.uncommitted.get(tp, self.ends[tp]) for tp in partitions}
+
+    def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(self.group_commits)
 
     def _answer(self) -> None:
         if self.away:

@@ -9,10 +9,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 from rich.markup import escape
 
-from offsets.actions import moves, undo
+from offsets.actions import logs as kafka_logs
+from offsets.actions import undo
 from offsets.actions.guards import Request
+from offsets.actions.logs import Log
 from offsets.actions.move_plans import MoveKind, clamped
-from offsets.actions.moves import Log, Move
+from offsets.actions.moves import Move
 from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management import reset_targets
@@ -54,7 +56,7 @@ class Command(MoveCommand):
         if options["undo"]:
             return self._undo(options, request)
         rows, places = self._places(options)
-        logs = moves.logs_of(rows)
+        logs = kafka_logs.logs_of(rows)
         wanted, warnings = _clamped(rows, places, logs)
         if options["export"]:
             self._export(options["export"], {_tp(row): move.target for row, move in zip(rows, wanted, strict=True)})
@@ -96,8 +98,9 @@ class Command(MoveCommand):
 
     def _undo(self, options: Mapping[str, Any], request: Request) -> int | None:
         undone = undo.find(options["undo"])
+        seen = undo.seen_of(undone)
         texts = undo.texts(undone, request.actor)
-        done = undo.undo(undone, request) if options["execute"] else []
+        done = undo.undo(undone, request, seen=seen) if options["execute"] else []
         data = {
             "action": "undo",
             "executed": options["execute"],
