@@ -48,8 +48,9 @@ class HaltReason(enum.StrEnum):
 
     NONE = ""
     EXPIRED = "expired"  # next_offset lies below the log start: Kafka deleted unread records
-    TRUNCATED = "truncated"  # next_offset lies past the log end
+    TRUNCATED = "truncated"  # the log lost records that were counted: it ended before next_offset
     RECREATED = "recreated"  # another topic_id: the offsets mean other records now
+    UNREADABLE = "unreadable"  # the client cannot read the records at next_offset: a corrupt batch
     STORE_MISSING = "store_missing"  # the offset store is empty where it held something
 
 
@@ -145,6 +146,14 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where the client reads next, and the leader epoch of what it read last, markers included; None: unknown."""
+
+    offset: int
+    leader_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordBatch:
     """Records of one partition, as fetched; covers the offsets `[start, end)`, holes included.
 
@@ -156,6 +165,8 @@ class RecordBatch:
     end: int
     records: Sequence[KafkaRecord]
     size_bytes: int
+    #: Kafka's leader epoch of the last offset, whether or not it has a record; None: unknown.
+    leader_epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class MoveContext:
     semantics: Semantics
     #: Whether the topic has not been recreated.
     same_topic: bool = True
+    #: Whether the log has lost records that the ledger covers; it may have grown again since.
+    truncated: bool = False
+    #: Where a truncated log differs from what was read; None: unknown.
+    diverges: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,15 @@ class MovePlan:
     deduplicated: int = 0
     #: Read again and counted again: at least once.
     duplicated: int = 0
-    #: Passed without being counted.
-    lost: int = 0
+    #: Passed without being counted, or counted and not again; None: unknown.
+    lost: int | None = 0
     passed_as: RangeKind = RangeKind.SKIPPED
+    #: Of the lost offsets: those that the ledger records as `passed_as` from now on.
+    recorded: int = 0
+    #: Of the lost offsets: those whose outcome stays, by kind.
+    kept: tuple[tuple[RangeKind, int], ...] = ()
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, int | None]:
         return {
             name: value
             for name, value in asdict(self).items()
@@ -105,8 +113,9 @@ def plan_seek(
     new_baseline = min(at.baseline_offset, target) if baseline is None else baseline
     passed_as = RangeKind.EXPIRED if kind is MoveKind.ACCEPT_LOSS else RangeKind.SKIPPED
     if target >= at.next_offset:
-        lost = _size(max(at.next_offset, new_baseline), target, known, processed=False)
-        return MovePlan(kind, target, new_baseline, lost=lost, passed_as=passed_as)
+        recorded, kept = _passed(max(at.next_offset, new_baseline), target, known)
+        lost = recorded + sum(size for _, size in kept)
+        return MovePlan(kind, target, new_baseline, lost=lost, passed_as=passed_as, recorded=recorded, kept=kept)
     again = _size(target, at.next_offset, known, processed=True)
     return MovePlan(
         kind,
@@ -126,46 +135,115 @@ def _size(start: int, end: int, known: Sequence[KnownRange], *, processed: bool)
     return sum(piece.end - piece.start for piece in pieces if (piece.kind is RangeKind.PROCESSED) == processed)
 
 
+def _passed(start: int, end: int, known: Sequence[KnownRange]) -> tuple[int, tuple[tuple[RangeKind, int], ...]]:
+    """The uncounted offsets of `[start, end)`: those without a range, and those that have one, by kind."""
+    sizes: dict[RangeKind | None, int] = {}
+    for piece in cut(OffsetRange(start, end), known) if start < end else ():
+        sizes[piece.kind] = sizes.get(piece.kind, 0) + piece.end - piece.start
+    recorded = sizes.pop(None, 0)
+    return recorded, tuple((kind, size) for kind, size in sizes.items() if kind not in (None, RangeKind.PROCESSED))
+
+
 def _check_same_log(at: MoveContext, bounds: Bounds) -> None:
     if not at.same_topic:
         raise RefusedError(
             f"{at.name}: the topic was deleted and created again, so its offsets mean other records now. Restart it "
             "with rebuild_partition --keep-counts."
         )
-    if at.ledger_end > bounds.end:
+    if at.truncated or at.ledger_end > bounds.end:
         raise RefusedError(
-            f"{at.name}: the log ends at {bounds.end:,}, but was counted up to {at.ledger_end:,}: it was truncated, "
-            "and new records at these offsets would look counted. Restart it with rebuild_partition --keep-counts."
+            f"{at.name}: {_cut_off(at, bounds)}, and new records at these offsets would look counted. Restart it with "
+            "rebuild_partition --keep-counts."
         )
 
 
-def plan_rebuild(at: MoveContext, known: Sequence[KnownRange], bounds: Bounds) -> MovePlan:
-    """Drop the counts and count again from the log start. `lost` are counted offsets that retention has deleted.
+def _cut_off(at: MoveContext, bounds: Bounds) -> str:
+    if at.diverges is not None:
+        return f"the log was truncated at {at.diverges:,}, but was counted up to {at.ledger_end:,}"
+    if at.ledger_end > bounds.end:
+        return f"the log ends at {bounds.end:,}, but was counted up to {at.ledger_end:,}: it was truncated"
+    return f"the log was truncated before {at.ledger_end:,}, up to which it was counted"
 
-    Raises RefusedError where the old counts are of another log.
+
+def plan_rebuild(
+    at: MoveContext, known: Sequence[KnownRange], bounds: Bounds, *, from_log_start: bool = False
+) -> MovePlan:
+    """Drop the counts and count again from the log start, but not below the baseline: those were never counted.
+
+    `from_log_start` counts them, too. `lost` are counted offsets that retention has deleted, or that a truncated log
+    has lost; `known` the ledger's ranges up to its end. Raises RefusedError where the old counts are of another log.
     """
     if not at.same_topic:
         raise RefusedError(
             f"{at.name}: the topic was deleted and created again; a rebuild would drop what the old one counted and "
             "could not count it again. Keep it with --keep-counts."
         )
-    gone = _size(at.baseline_offset, min(bounds.start, at.ledger_end), known, processed=True)
-    return MovePlan(MoveKind.REBUILD, bounds.start, bounds.start, to_count=bounds.end - bounds.start, lost=gone)
+    # What replaced the cut-off records is new to the group, also below its baseline.
+    floor = at.baseline_offset if at.diverges is None else min(at.baseline_offset, at.diverges)
+    target = bounds.start if from_log_start else min(max(bounds.start, floor), bounds.end)
+    gone: int | None = _size(at.baseline_offset, min(bounds.start, at.ledger_end), known, processed=True)
+    if at.truncated and gone is not None:
+        cut_at = at.diverges
+        gone = None if cut_at is None else gone + _size(max(cut_at, bounds.start), at.ledger_end, known, processed=True)
+    return MovePlan(MoveKind.REBUILD, target, target, to_count=bounds.end - target, lost=gone)
 
 
 def plan_restart(at: MoveContext, bounds: Bounds) -> MovePlan:
-    """Keep the counts and start a new ledger: at the log start of a recreated topic, at the log end of a truncated one.
+    """Keep the counts and start a new ledger: at the log start of a recreated topic, where a truncated log diverges.
 
+    Where that is unknown, at the log end: what was written since the truncation is not counted, and `lost` is None.
     Raises RefusedError for a log that is neither: everything in it would be counted twice.
     """
     if not at.same_topic:
         return MovePlan(MoveKind.RESTART, bounds.start, bounds.start, to_count=bounds.end - bounds.start)
-    if at.ledger_end > bounds.end:
-        return MovePlan(MoveKind.RESTART, bounds.end, bounds.end)
-    raise RefusedError(
-        f"{at.name}: this log is already counted; a restart that keeps the counts would count it twice. Rebuild it "
-        "without --keep-counts."
+    if not at.truncated and at.ledger_end <= bounds.end:
+        raise RefusedError(
+            f"{at.name}: this log is already counted; a restart that keeps the counts would count it twice. Rebuild "
+            "it without --keep-counts."
+        )
+    if at.diverges is None:
+        return MovePlan(MoveKind.RESTART, bounds.end, bounds.end, lost=None)
+    target = min(max(at.diverges, bounds.start), bounds.end)
+    return MovePlan(
+        MoveKind.RESTART, target, target, to_count=bounds.end - target, lost=max(0, bounds.start - at.diverges)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePlan:
+    """Where a retired ledger goes on, and what stops it there."""
+
+    next_offset: int
+    #: Offsets that it has not counted and Kafka no longer has.
+    lost: int = 0
+    halts: HaltReason = HaltReason.NONE
+
+    def in_words(self, bounds: Bounds) -> str:
+        """To follow what the undo does."""
+        if self.halts is HaltReason.EXPIRED:
+            return (
+                f" Kafka has deleted everything below {bounds.start:,}: {self.lost:,} uncounted offsets are lost, and "
+                "the partition halts as expired until the loss is accepted (accept_loss)."
+            )
+        if self.halts is HaltReason.NONE:
+            return ""
+        what = "deleted and created again" if self.halts is HaltReason.RECREATED else "truncated"
+        return (
+            f" The log was {what} since: the partition halts as {self.halts} until it is restarted with "
+            "rebuild_partition --keep-counts."
+        )
+
+
+def plan_resume(at: MoveContext, known: Sequence[KnownRange], bounds: Bounds) -> ResumePlan:
+    """Go on with a retired ledger at its next offset. `known`: its ranges from there to the log start."""
+    if not at.same_topic:
+        return ResumePlan(at.next_offset, halts=HaltReason.RECREATED)
+    if at.truncated or at.ledger_end > bounds.end:
+        return ResumePlan(at.next_offset, halts=HaltReason.TRUNCATED)
+    if at.next_offset < bounds.start:
+        lost = _size(at.next_offset, bounds.start, known, processed=False)
+        return ResumePlan(at.next_offset, lost, HaltReason.EXPIRED)
+    return ResumePlan(at.next_offset)
 
 
 def moved_too_far(seen: int, now: int, target: int, semantics: Semantics) -> bool:

@@ -4,7 +4,7 @@ Kafka is asked first, outside of any lock. The plan is made again from the locke
 operator was shown (docs/adr/0005).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,13 +14,13 @@ from offsets import journal, ledger
 from offsets.actions import audit, move_plans
 from offsets.actions.attempt import Attempt, attempt
 from offsets.actions.guards import Actor, Preview, Request, Seen, check_allowed, check_unchanged, require_live
+from offsets.actions.logs import Log, log_of, logs_of
 from offsets.actions.move_plans import Bounds, MoveContext, MoveKind, MovePlan
-from offsets.errors import RefusedError, ServiceUnavailableError, StalePreviewError
-from offsets.kafka.admin import KafkaAdmin
+from offsets.errors import RefusedError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.ranges import OffsetRange
 from offsets.text import duration
-from offsets.types import HaltReason, Semantics, TopicPartition
+from offsets.types import HaltReason, Semantics
 
 MAX_PARTITIONS = 10_000
 
@@ -35,6 +35,8 @@ class Move:
     #: Restored by an undo; None leaves the baseline to the seek.
     baseline: int | None = None
     undoes: OperatorAction | None = None
+    #: Of a rebuild: begin at the log start, also below the baseline.
+    from_log_start: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,46 +63,6 @@ class MovePreview(Preview):
             "log_end_offset": self.bounds.end,
             "seen": asdict(self.seen),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """What Kafka said of a partition's log."""
-
-    bounds: Bounds
-    topic_id: str
-    #: Whether it reached as far as the ledger did then. A log that did not was truncated.
-    complete: bool
-
-    def grown_to(self, ledger_end: int) -> "Log":
-        """The log as it must be by now: what the ledger has come to since, a complete log has, too."""
-        if not self.complete:
-            return self
-        return replace(self, bounds=Bounds(self.bounds.start, max(self.bounds.end, ledger_end)))
-
-
-def logs_of(checkpoints: Iterable[PartitionCheckpoint]) -> dict[int, Log]:
-    """The log of each checkpoint, in two requests for all. Raises ServiceUnavailableError."""
-    rows = list(checkpoints)
-    admin = KafkaAdmin()
-    described = admin.describe_topics({row.topic for row in rows})
-    bounds = admin.log_bounds(TopicPartition(row.topic, row.partition) for row in rows)
-    logs = {}
-    for row in rows:
-        bound = bounds.get(TopicPartition(row.topic, row.partition))
-        if bound is not None and row.topic in described:
-            topic_id = described[row.topic].topic_id
-            logs[row.pk] = Log(Bounds(bound.start, bound.end), topic_id, complete=bound.end >= row.ledger_end)
-    return logs
-
-
-def log_of(row: PartitionCheckpoint, logs: Mapping[int, Log]) -> Log:
-    """The row's log, as of now. Raises ServiceUnavailableError where Kafka said nothing of it."""
-    if row.pk not in logs:
-        raise ServiceUnavailableError(
-            f"Cannot read the log bounds of {row.name}: the topic was deleted, or the partition has no leader."
-        )
-    return logs[row.pk].grown_to(row.ledger_end)
 
 
 def preview(kind: MoveKind, moves: Sequence[Move], actor: Actor) -> list[MovePreview]:
@@ -178,23 +140,34 @@ def _checked(
     return _plan(kind, move, row, log_of(row, logs))
 
 
-def _plan(kind: MoveKind, move: Move, row: PartitionCheckpoint, log: Log) -> MovePlan:
-    at = MoveContext(
+def context_of(row: PartitionCheckpoint, log: Log) -> MoveContext:
+    """What a plan needs to know of a partition and its log."""
+    halt_reason = HaltReason(row.halt_reason)
+    unknown = log.truncated is None and halt_reason is HaltReason.TRUNCATED
+    return MoveContext(
         row.name,
         row.next_offset,
         row.baseline_offset,
         row.ledger_end,
-        HaltReason(row.halt_reason),
+        halt_reason,
         Semantics(row.semantics),
         same_topic=row.topic_id == log.topic_id,
+        truncated=bool(log.truncated) or unknown,
+        diverges=log.diverges,
     )
+
+
+def _plan(kind: MoveKind, move: Move, row: PartitionCheckpoint, log: Log) -> MovePlan:
+    at = context_of(row, log)
     if kind is MoveKind.RESTART:
         return move_plans.plan_restart(at, log.bounds)
-    places = (move.target, row.next_offset, row.baseline_offset, log.bounds.start)
+    places = [move.target, row.next_offset, row.baseline_offset, log.bounds.start]
+    if kind is MoveKind.REBUILD:
+        places.append(row.ledger_end)
     low, high = min(places), max(places)
     known = ledger.known_ranges(row.pk, OffsetRange(low, high)) if low < high else []
     if kind is MoveKind.REBUILD:
-        return move_plans.plan_rebuild(at, known, log.bounds)
+        return move_plans.plan_rebuild(at, known, log.bounds, from_log_start=move.from_log_start)
     target = log.bounds.start if kind is MoveKind.ACCEPT_LOSS else move.target
     return move_plans.plan_seek(at, target, known, log.bounds, kind=kind, baseline=move.baseline)
 
@@ -249,24 +222,57 @@ def in_words(row: PartitionCheckpoint, plan: MovePlan, bounds: Bounds) -> str:
     within = duration(settings.HEARTBEAT_INTERVAL_MS / 1000)
     who = f"its worker {row.owner_id} continues there within {within}" if row.owner_id else "no worker owns it now"
     if plan.kind is MoveKind.REBUILD:
-        gone = f"; {plan.lost:,} counted offsets are no longer in Kafka and will be missing" if plan.lost else ""
         return (
-            f"Rebuild {name}: drops its counts, and counts {plan.to_count:,} offsets again from {plan.target:,}{gone}. "
-            f"Totals are too low until it has caught up; {who}."
+            f"Rebuild {name}: drops its counts, and counts {plan.to_count:,} offsets again from {plan.target:,}"
+            f"{_below(row, plan)}{_not_again(plan)}. Totals are too low until it has caught up; {who}."
         )
     if plan.kind is MoveKind.RESTART:
         return (
-            f"Restart {name} at {plan.target:,} and keep its counts: {plan.to_count:,} more offsets are counted; {who}."
+            f"Restart {name} at {plan.target:,} and keep its counts: {plan.to_count:,} more offsets are counted"
+            f"{_uncounted(plan, bounds)}; {who}."
         )
     verb = {"skip": "Skip", "accept_loss": "Accept the loss on"}.get(plan.kind.value, "Seek")
     outcome = _outcome(row, plan)
     return f"{verb} {name} from offset {row.next_offset:,} to {plan.target:,}: {outcome}; {who}."
 
 
+def _below(row: PartitionCheckpoint, plan: MovePlan) -> str:
+    below = row.baseline_offset - plan.target
+    if below <= 0:
+        return ""
+    return f"; {below:,} of them lie below the baseline {row.baseline_offset:,} and were never counted by this group"
+
+
+def _not_again(plan: MovePlan) -> str:
+    if plan.lost is None:
+        return (
+            "; the log was truncated at an unknown offset, so an unknown number of counted offsets are no longer in "
+            "Kafka and will be missing"
+        )
+    return f"; {plan.lost:,} counted offsets are no longer in Kafka and will be missing" if plan.lost else ""
+
+
+def _uncounted(plan: MovePlan, bounds: Bounds) -> str:
+    """What a restart leaves out of a truncated log."""
+    if plan.lost is None:
+        return (
+            f"; the log was truncated at an unknown offset, so an unknown number of new records below {plan.target:,} "
+            "are not counted"
+        )
+    if plan.lost:
+        return f"; {plan.lost:,} new offsets below the log start {bounds.start:,} are gone and not counted"
+    return ""
+
+
 def _outcome(row: PartitionCheckpoint, plan: MovePlan) -> str:
     if plan.target >= row.next_offset:
-        passed = f"{plan.lost:,} offsets are not counted and are recorded as {plan.passed_as}"
-        return passed if plan.lost else "no uncounted offset is passed"
+        if not plan.lost:
+            return "no uncounted offset is passed"
+        passed = f"{plan.lost:,} offsets are not counted"
+        if not plan.kept:
+            return f"{passed} and are recorded as {plan.passed_as}"
+        parts = [f"{plan.recorded:,} are recorded as {plan.passed_as}"] if plan.recorded else []
+        return f"{passed}: {', '.join([*parts, *(f'{size:,} stay {kind}' for kind, size in plan.kept)])}"
     parts = [f"{plan.to_count:,} offsets are counted"]
     if plan.deduplicated:
         parts.append(f"{plan.deduplicated:,} are re-read but already counted")

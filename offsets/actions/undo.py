@@ -1,18 +1,21 @@
 """Undo an operator's action, where that is possible; itself an action, with preview and audit."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from offsets import journal, ledger
 from offsets.actions import audit, dead_letters, moves, pause, retire
 from offsets.actions.attempt import Attempt, attempt
 from offsets.actions.dead_letter_listing import DeadLetterFilter
-from offsets.actions.guards import Actor, Request, Seen, check_allowed, require_live
-from offsets.actions.move_plans import MoveKind
-from offsets.actions.moves import Move, MovePreview
+from offsets.actions.guards import Actor, Request, Seen, check_allowed, check_unchanged, require_live
+from offsets.actions.logs import log_of, logs_of
+from offsets.actions.move_plans import MoveKind, plan_resume
+from offsets.actions.moves import Move, MovePreview, context_of
 from offsets.actions.pause import ActionKind
 from offsets.errors import RefusedError
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
+from offsets.ranges import OffsetRange
 from offsets.text import whole_number
 
 UNDO = "undo"
@@ -69,11 +72,7 @@ def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
         if action.kind in _SEEKS:
             described += [shown.text for shown in preview([action], actor)]
         elif action.kind == MoveKind.REBUILD:
-            old, new = _both(action)
-            described.append(
-                f"Undo the rebuild of {new.name}: restores the counts from before, drops the counts since, and resumes "
-                f"at {old.next_offset:,}."
-            )
+            described.append(_restoration(action).text)
         elif action.kind == retire.KIND:
             described.append(retire.undo_text(action))
         elif action.kind == dead_letters.DISCARD:
@@ -85,24 +84,50 @@ def texts(undone: Sequence[OperatorAction], actor: Actor) -> list[str]:
     return described
 
 
-def undo(undone: Sequence[OperatorAction], request: Request, *, seen: Seen | None = None) -> list[OperatorAction]:
-    """Undo all of them or nothing. Raises RefusedError, audited."""
+def seen_of(undone: Sequence[OperatorAction]) -> dict[int, Seen]:
+    """The partitions as they are now, by action: for `undo`, which then applies to nothing else."""
+    rows = {action.pk: _moved(action) for action in undone}
+    return {pk: Seen.of(row) for pk, row in rows.items() if row is not None}
+
+
+def _moved(action: OperatorAction) -> PartitionCheckpoint | None:
+    """The checkpoint that undoing an action changes."""
+    if action.kind == MoveKind.REBUILD:
+        return _both(action)[1]
+    if action.kind in (*_SEEKS, *_INVERSE) and action.checkpoint is not None:
+        action.checkpoint.refresh_from_db()
+        return action.checkpoint
+    return None
+
+
+def undo(
+    undone: Sequence[OperatorAction], request: Request, *, seen: Mapping[int, Seen] | None = None
+) -> list[OperatorAction]:
+    """Undo all of them or nothing. Raises RefusedError, audited.
+
+    `seen` is what `seen_of` returned when the undo was previewed; without it, partitions are compared with what they
+    are when Kafka is asked.
+    """
     first = undone[0]
     with attempt(UNDO, request, first.checkpoint_id, target=f"{first.kind} {first.target}"):
         seeks = all(action.kind in _SEEKS for action in undone)
-        back = [_seek_back(action, seen) for action in undone] if seeks else []
+        back = [_seek_back(action, (seen or {}).get(action.pk)) for action in undone] if seeks else []
         inverse = _INVERSE.get(first.kind) if len(undone) == 1 else None  # type: ignore[call-overload]
         now = pause.preview(inverse, first.checkpoint_id or 0, request.actor).seen if inverse else None
     # From here on a refusal is audited by the action that undoes.
     if seeks:
         return moves.move_partitions(MoveKind.SEEK, back, request)
     if inverse and now:
-        return [pause.set_paused(inverse, first.checkpoint_id or 0, request, seen=seen or now, undoes=first)]
+        return [
+            pause.set_paused(
+                inverse, first.checkpoint_id or 0, request, seen=(seen or {}).get(first.pk, now), undoes=first
+            )
+        ]
     if len(undone) == 1 and first.kind == dead_letters.DISCARD:
         done = dead_letters.resolve(dead_letters.REOPEN, _discarded(first).ids, request, undoes=first)
         return [done.action]
     if all(action.kind == MoveKind.REBUILD for action in undone):
-        return _swap_back(undone, request)
+        return _swap_back(undone, request, seen or {})
     if all(action.kind == retire.KIND for action in undone):
         return retire.bring_back(undone, UNDO, request)
     raise RefusedError("These actions cannot be undone together. Undo them one by one, the last one first.")
@@ -139,26 +164,54 @@ def _both(action: OperatorAction) -> tuple[PartitionCheckpoint, PartitionCheckpo
     return old, new
 
 
-def _swap_back(undone: Sequence[OperatorAction], request: Request) -> list[OperatorAction]:
-    with attempt(UNDO, request, undone[0].checkpoint_id or 0) as change, change.transaction():
-        done = []
-        for action in undone:
-            change.checkpoint_id = action.checkpoint_id or 0
-            done.append(_swap(action, change))
-        return done
+@dataclass(frozen=True, slots=True)
+class _Restoration:
+    """What undoing a rebuild does, as of when Kafka was asked."""
+
+    action: OperatorAction
+    old: PartitionCheckpoint
+    new: PartitionCheckpoint
+    seen: Seen
+    text: str
 
 
-def _swap(action: OperatorAction, change: Attempt) -> OperatorAction:
-    pair = _both(action)
+def _restoration(action: OperatorAction) -> _Restoration:
+    """Ask Kafka whether the old ledger can go on. Raises RefusedError, ServiceUnavailableError."""
+    old, new = _both(action)
+    log = log_of(old, logs_of([old]))
+    at = context_of(old, log)
+    expired = old.next_offset < log.bounds.start
+    known = ledger.known_ranges(old.pk, OffsetRange(old.next_offset, log.bounds.start)) if expired else []
+    text = (
+        f"Undo the rebuild of {new.name}: restores the counts from before, drops the counts since, and resumes at "
+        f"{old.next_offset:,}.{plan_resume(at, known, log.bounds).in_words(log.bounds)}"
+    )
+    return _Restoration(action, old, new, Seen.of(new), text)
+
+
+def _swap_back(undone: Sequence[OperatorAction], request: Request, seen: Mapping[int, Seen]) -> list[OperatorAction]:
+    with attempt(UNDO, request, undone[0].checkpoint_id or 0) as change:
+        restored = [_restoration(action) for action in undone]
+        with change.transaction():
+            done = []
+            for restoration in restored:
+                change.checkpoint_id = restoration.old.pk
+                done.append(_swap(restoration, change, seen.get(restoration.action.pk, restoration.seen)))
+            return done
+
+
+def _swap(restoration: _Restoration, change: Attempt, seen: Seen) -> OperatorAction:
+    pair = _both(restoration.action)
     locked = ledger.lock_checkpoints([row.pk for row in pair])
     old, new = (locked[row.pk] for row in pair)
+    check_unchanged(new, seen)
     done = audit.applied(
         *(UNDO, new, change.request),
         before=audit.state_of(new),
         after={},
-        detail=f"Undid the rebuild of {new.name}.",
+        detail=restoration.text,
         change_id=change.change_id,
-        undoes=action,
+        undoes=restoration.action,
     )
     back = ledger.swap_back(old, new, action=done)
     audit.complete(done, audit.state_of(back))

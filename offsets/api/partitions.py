@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from offsets.actions import moves, pause
 from offsets.actions.guards import Actor, Request, UnknownPartitionError
+from offsets.actions.logs import logs_of
 from offsets.actions.move_plans import MoveKind
 from offsets.actions.moves import Move, MovePreview
 from offsets.actions.pause import ActionKind
@@ -74,7 +75,7 @@ def _target(kind: MoveKind, checkpoint_id: int, text: str, actor: Actor) -> int:
         # Kafka is asked only for those who may act; the action refuses the others.
         if not actor.allowed:
             return 0
-        logs = moves.logs_of(PartitionCheckpoint.objects.filter(pk=checkpoint_id))
+        logs = logs_of(PartitionCheckpoint.objects.filter(pk=checkpoint_id))
         if checkpoint_id not in logs:
             raise UnknownPartitionError(f"Cannot read the log bounds of checkpoint {checkpoint_id}.")
         bounds = logs[checkpoint_id].bounds

@@ -31,6 +31,8 @@ class LogBounds:
 
     start: int
     end: int
+    #: The newest leader epoch in the log; None: unknown, or the log is empty.
+    leader_epoch: int | None = None
     #: The end with the records of open transactions; None where it was not asked.
     high_watermark: int | None = None
 
@@ -39,6 +41,11 @@ class LogBounds:
 class TopicDescription:
     topic_id: str
     partitions: tuple[int, ...]
+    #: Those that have no leader now: nobody can say what their logs hold.
+    leaderless: frozenset[int] = frozenset()
+
+    def is_readable(self, partition: int) -> bool:
+        return partition in self.partitions and partition not in self.leaderless
 
 
 class KafkaAdmin:
@@ -75,7 +82,8 @@ class KafkaAdmin:
             except TopicNotFoundError:
                 continue
             partitions = tuple(sorted(p.id for p in description.partitions))
-            descriptions[name] = TopicDescription(str(description.topic_id), partitions)
+            leaderless = frozenset(p.id for p in description.partitions if p.leader is None or p.leader.id < 0)
+            descriptions[name] = TopicDescription(str(description.topic_id), partitions, leaderless)
         return descriptions
 
     def describe_topic(self, topic: str) -> TopicDescription:
@@ -97,12 +105,12 @@ class KafkaAdmin:
         wanted = sorted(set(partitions))
         timeout = timeout_seconds or self._timeout
         if self._careful:
-            wanted = self._existing(wanted, timeout)
+            wanted = self._readable(wanted, timeout)
         try:
             return self._bounds(wanted, timeout)
         except ServiceUnavailableError:
-            # A deleted topic can make the whole query time out.
-            known = self._existing(wanted, timeout)
+            # One partition of a deleted topic or without a leader can make the whole query time out.
+            known = self._readable(wanted, timeout)
             self._careful = len(known) < len(wanted)
             if not self._careful:
                 raise
@@ -118,25 +126,37 @@ class KafkaAdmin:
         known = self._last_ends if monotonic() - self._last_asked_at < REMEMBERED_SECONDS else {}
         still = [tp for tp, log in bounds.items() if known.get(tp, log.end) == log.end]
         self._last_ends, self._last_asked_at = {tp: log.end for tp, log in bounds.items()}, monotonic()
-        high = self._offsets(sorted(still), OffsetSpec.latest(), self._timeout, IsolationLevel.READ_UNCOMMITTED)
+        high = self.uncommitted_ends(still)
         return {tp: replace(log, high_watermark=high.get(tp)) for tp, log in bounds.items()}
 
-    def _existing(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+    def _readable(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         described = self.describe_topics({tp.topic for tp in wanted}, timeout_seconds=timeout)
-        return [tp for tp in wanted if tp.topic in described and tp.partition in described[tp.topic].partitions]
+        return [tp for tp in wanted if tp.topic in described and described[tp.topic].is_readable(tp.partition)]
+
+    def uncommitted_ends(
+        self, partitions: Iterable[TopicPartition], *, timeout_seconds: float | None = None
+    ) -> dict[TopicPartition, int]:
+        """The ends of the logs with the records of open transactions."""
+        wanted, timeout = sorted(set(partitions)), timeout_seconds or self._timeout
+        ends = self._offsets(wanted, OffsetSpec.latest(), timeout, IsolationLevel.READ_UNCOMMITTED)
+        return {tp: answer.offset for tp, answer in ends.items()}
 
     def _bounds(self, wanted: list[TopicPartition], timeout: float) -> dict[TopicPartition, LogBounds]:
         starts = self._offsets(wanted, OffsetSpec.earliest(), timeout)
         ends = self._offsets(wanted, OffsetSpec.latest(), timeout)
-        return {tp: LogBounds(starts[tp], ends[tp]) for tp in wanted if tp in starts and tp in ends}
+        return {
+            tp: LogBounds(starts[tp].offset, ends[tp].offset, _epoch_of(ends[tp]))
+            for tp in wanted
+            if tp in starts and tp in ends
+        }
 
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """The first offset at or after `timestamp_ms` in each partition; the log end if there is none."""
         wanted = sorted(set(partitions))
-        offsets = self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
-        missing = [tp for tp, offset in offsets.items() if offset < 0]
+        found = self._offsets(wanted, OffsetSpec.for_timestamp(timestamp_ms), self._timeout)
+        missing = [tp for tp, answer in found.items() if answer.offset < 0]
         ends = self._offsets(missing, OffsetSpec.latest(), self._timeout)
-        return {tp: ends.get(tp, offset) if offset < 0 else offset for tp, offset in offsets.items()}
+        return {tp: ends.get(tp, answer).offset for tp, answer in found.items()}
 
     def retention_seconds(self, topics: Iterable[str]) -> dict[str, float]:
         """The retention of each topic, without topics that have unlimited retention or are only compacted."""
@@ -190,19 +210,24 @@ class KafkaAdmin:
         wanted: list[TopicPartition],
         spec: Any,
         timeout: float,
-        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
-    ) -> dict[TopicPartition, int]:
+        isolation_level: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[TopicPartition, Any]:
         if not wanted:
             return {}
         futures = self._client.list_offsets(
             {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in wanted},
-            isolation_level=isolation,
+            isolation_level=isolation_level,
             request_timeout=timeout,
         )
         offsets = {}
         for tp, future in futures.items():
             try:
-                offsets[TopicPartition(tp.topic, tp.partition)] = result_of(future, timeout).offset
+                offsets[TopicPartition(tp.topic, tp.partition)] = result_of(future, timeout)
             except (TopicNotFoundError, RefusedError):
                 continue
         return offsets
+
+
+def _epoch_of(answer: Any) -> int | None:
+    epoch = answer.leader_epoch
+    return epoch if epoch is not None and epoch >= 0 else None

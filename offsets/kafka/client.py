@@ -5,16 +5,17 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.kafka.config import consumer_config
+from offsets.kafka.fetch_errors import FetchProblem, classify
 from offsets.kafka.metadata import metadata_of
 from offsets.kafka.refusals import GroupRefusal
-from offsets.types import KafkaRecord, StoredOffset, TopicPartition
+from offsets.types import KafkaRecord, Position, StoredOffset, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +36,26 @@ class StartAt:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The result of one `consume()`. `out_of_range` are partitions whose position is outside the log."""
+    """The result of one `consume()`: records, and the client's words on the partitions that could not be read.
+
+    Of a partition in `out_of_range` or `unreadable`, `records` holds only what came before its error.
+    """
 
     records: Mapping[TopicPartition, list[KafkaRecord]]
-    out_of_range: frozenset[TopicPartition]
     size: int
+    #: Their position is outside of the log.
+    out_of_range: Mapping[TopicPartition, str] = field(default_factory=dict)
+    #: Their records cannot be read.
+    unreadable: Mapping[TopicPartition, str] = field(default_factory=dict)
+    #: The client asks again by itself.
+    retried: Mapping[TopicPartition, str] = field(default_factory=dict)
+
+    def stopped(self, tp: TopicPartition) -> bool:
+        """Whether nothing after the records of this partition may be taken as read."""
+        return tp in self.out_of_range or tp in self.unreadable
 
 
-NOTHING = Fetched({}, frozenset(), 0)
+NOTHING = Fetched({}, 0)
 
 
 class KafkaClient:
@@ -100,46 +113,79 @@ class KafkaClient:
         Calls per message dominate the cost of fetching, so the topic is read only if there are several.
         """
         records: dict[TopicPartition, list[KafkaRecord]] = {}
-        out_of_range: set[TopicPartition] = set()
+        errors: dict[FetchProblem, dict[TopicPartition, str]] = {problem: {} for problem in FetchProblem}
         topic = self._only_topic
         run: tuple[str, int] = ("", -1)
-        no_partition: list[KafkaRecord] = []
-        append = no_partition.append
+        left_out: list[KafkaRecord] = []
+        append = left_out.append
         for message in messages:
             if (error := message.error()) is not None:
-                self._handle_error(error, message, out_of_range)
+                problem = self._handle_error(error, message, errors)
+                if problem is not FetchProblem.RETRIED:
+                    run = ("", -1)  # the next record of this partition is looked up, and left out
                 continue
             place = (topic or message.topic(), message.partition())
             if place != run:
                 run = place
-                append = records.setdefault(TopicPartition(*place), []).append
+                tp = TopicPartition(*place)
+                stopped = tp in errors[FetchProblem.OUT_OF_RANGE] or tp in errors[FetchProblem.UNREADABLE]
+                append = (left_out if stopped else records.setdefault(tp, [])).append
             append(message)
-        return Fetched(records, frozenset(out_of_range), len(messages))
+        return Fetched(
+            records,
+            len(messages),
+            errors[FetchProblem.OUT_OF_RANGE],
+            errors[FetchProblem.UNREADABLE],
+            errors[FetchProblem.RETRIED],
+        )
 
-    def _handle_error(self, error: KafkaError, message: Message, out_of_range: set[TopicPartition]) -> None:
+    def _handle_error(
+        self, error: KafkaError, message: Message, errors: Mapping[FetchProblem, dict[TopicPartition, str]]
+    ) -> FetchProblem:
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise FatalClientError(f"Fatal Kafka client error: {error.str()}. Restart the worker.")
-        if message.topic() is None and self.group_refusal.note(error):
-            return
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            out_of_range.add(TopicPartition(message.topic(), message.partition()))
-        else:
-            logger.warning("Kafka: %s-%s: %s", message.topic(), message.partition(), error.str())
+        topic, partition = message.topic(), message.partition()
+        if topic is None and self.group_refusal.note(error):
+            return FetchProblem.RETRIED
+        problem = classify(error.code(), error.str())
+        if topic is None or partition is None or partition < 0:
+            # It concerns the subscription or the group, not one partition's log.
+            logger.warning("Kafka: %s: %s", topic or "the group", error.str())
+            return FetchProblem.RETRIED
+        errors[problem].setdefault(TopicPartition(topic, partition), error.str())
+        logger.warning("Kafka: %s-%s: %s", topic, partition, error.str())
+        return problem
 
-    def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
         """Current positions. Partitions without one, just after an assignment or seek, are omitted."""
         wanted = [KafkaTopicPartition(tp.topic, tp.partition) for tp in partitions]
         if not wanted:
             return {}
         return {
-            TopicPartition(tp.topic, tp.partition): tp.offset
+            TopicPartition(tp.topic, tp.partition): Position(tp.offset, tp.leader_epoch)
             for tp in self._consumer.position(wanted)
             if tp.offset >= 0
         }
 
     def assign(self, starts: Mapping[TopicPartition, StartAt]) -> None:
-        """Add partitions to the assignment, with explicit offsets."""
+        """Add partitions to the assignment with explicit offsets, paused: `start` begins to read them."""
         self._consumer.incremental_assign([_theirs(tp, start) for tp, start in starts.items()])
+        # Paused explicitly: the flag of an earlier assignment may have survived, or not.
+        self.pause(starts)
+
+    def start(self, tp: TopicPartition, start: StartAt) -> bool:
+        """Begin to read a partition that was assigned in an earlier call. False if the client rejects it.
+
+        The seek makes the broker compare `leader_epoch` with its log. An assignment alone does not: the client
+        validates an epoch only where it does not know the partition's leader yet.
+        """
+        try:
+            self._consumer.seek(_theirs(tp, start))
+            self._consumer.resume([KafkaTopicPartition(tp.topic, tp.partition)])
+        except KafkaException as error:
+            logger.warning("Reading %s is started later: %s", tp, error.args[0].str())
+            return False
+        return True
 
     def unassign(self, partitions: Iterable[TopicPartition], *, in_callback: bool = False) -> None:
         """Remove partitions from the assignment. Partitions that are not in it are ignored.

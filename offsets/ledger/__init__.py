@@ -13,6 +13,7 @@ from offsets.ledger.claims import (
     align_with_store,
     claim,
     control_states,
+    decide_baseline,
     halt,
     held_by_others,
     insert_baselines,
@@ -20,6 +21,7 @@ from offsets.ledger.claims import (
     partition_progress,
     release,
     retired_partitions,
+    undecided_baselines,
 )
 from offsets.ledger.commits import (
     ProbedCommit,
@@ -67,6 +69,7 @@ __all__ = [
     "claim",
     "claim_offsets",
     "control_states",
+    "decide_baseline",
     "fence",
     "follow_store",
     "halt",
@@ -98,4 +101,5 @@ __all__ = [
     "settle_dead_letters",
     "swap_back",
     "uncovered",
+    "undecided_baselines",
 ]

@@ -13,6 +13,9 @@ from offsets.models import PartitionCheckpoint
 from offsets.ranges import OffsetRange
 from offsets.types import RETIRED, Claim, DesiredState, EpochCause, HaltReason, Semantics, TopicPartition
 
+#: Ends the kind of a baseline whose offset is not known yet. The row then only remembers that it is not a grown one.
+_UNDECIDED = "?"
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -20,7 +23,12 @@ class Baseline:
 
     topic_id: str
     offset: int
-    kind: str  # earliest, latest, group, grown
+    kind: str  # earliest, latest, group, grown; earliest? and latest? while the log cannot be read
+
+    @classmethod
+    def undecided(cls, topic_id: str, kind: str) -> "Baseline":
+        """To be decided once the partition has a leader."""
+        return cls(topic_id, 0, f"{kind}{_UNDECIDED}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +141,25 @@ def insert_baselines(
                 dimensions=list(dimensions),
             )
     return missing
+
+
+def undecided_baselines(group_id: str, topics: Iterable[str]) -> dict[TopicPartition, str]:
+    """The partitions whose baseline waits for a leader, with its kind: earliest or latest."""
+    rows = PartitionCheckpoint.objects.live(group_id).filter(
+        topic__in=list(topics), baseline_kind__endswith=_UNDECIDED, epoch=0
+    )
+    return {
+        TopicPartition(topic, partition): kind.removesuffix(_UNDECIDED)
+        for topic, partition, kind in rows.values_list("topic", "partition", "baseline_kind")
+    }
+
+
+def decide_baseline(group_id: str, tp: TopicPartition, kind: str, offset: int) -> bool:
+    """Set a baseline that waited for a leader. False if it was decided or claimed meanwhile, or an action moved it."""
+    rows = PartitionCheckpoint.objects.live(group_id).filter(
+        topic=tp.topic, partition=tp.partition, baseline_kind=f"{kind}{_UNDECIDED}", epoch=0
+    )
+    return bool(rows.update(baseline_kind=kind, baseline_offset=offset, next_offset=offset, ledger_end=offset))
 
 
 def claim(

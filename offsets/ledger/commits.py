@@ -195,7 +195,8 @@ def _update_checkpoints(rows: Sequence[tuple[Any, ...]], batch_id: uuid.UUID, *,
             "UPDATE offsets_partitioncheckpoint c SET next_offset = CASE WHEN %s THEN v.upto ELSE c.next_offset END,"
             " ledger_end = greatest(c.ledger_end, v.upto), last_batch_id = %s, committed_at = clock_timestamp(),"
             " tip_range_id = coalesce(v.tip, c.tip_range_id), duplicates = c.duplicates + v.duplicates,"
-            " leader_epoch = coalesce(v.leader_epoch, c.leader_epoch)"
+            # Not the older epoch where this one is unknown: a broker would compare it with a later offset.
+            " leader_epoch = v.leader_epoch"
             " FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[],"
             " %s::bigint[]) AS v(id, start, upto, epoch, tip, leader_epoch, duplicates)"
             " WHERE c.id = v.id AND c.epoch = v.epoch AND c.next_offset = v.start",

@@ -71,12 +71,14 @@ def seek(
             "UPDATE offsets_partitioncheckpoint c SET epoch = %s, epoch_cause = %s, moved_epoch = %s,"
             " last_action_id = %s, next_offset = %s, baseline_offset = %s, ledger_end = greatest(%s,"
             " (SELECT max(upper(r.offsets)) FROM offsets_ledgerrange r WHERE r.checkpoint_id = c.id)),"
-            " leader_epoch = NULL, halt_reason = CASE WHEN %s THEN '' ELSE halt_reason END,"
+            # It belongs to the offset: kept where that stays, so that a broker still compares it with its log.
+            " leader_epoch = CASE WHEN c.next_offset = %s THEN c.leader_epoch END,"
+            " halt_reason = CASE WHEN %s THEN '' ELSE halt_reason END,"
             " halt_detail = CASE WHEN %s THEN '' ELSE halt_detail END,"
             " halted_at = CASE WHEN %s THEN NULL ELSE halted_at END"
             " WHERE id = %s AND epoch = %s AND next_offset = %s AND retired_at IS NULL",
             [
-                *(epoch, EpochCause.ACTION, epoch, action.pk, target, new_baseline, target),
+                *(epoch, EpochCause.ACTION, epoch, action.pk, target, new_baseline, target, target),
                 *(lifts, lifts, lifts, checkpoint.pk, checkpoint.epoch, checkpoint.next_offset),
             ],
         )
@@ -135,7 +137,6 @@ def swap_back(
         moved_epoch=epoch + 1,
         last_action=action,
         owner=None,
-        leader_epoch=None,
         desired_state=current.desired_state,
     )
     if changed != 1:

@@ -1,6 +1,7 @@
 """What `reset_offsets`, `skip_offsets`, `accept_loss` and `rebuild_partition` share: preview, table, execution."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -33,10 +34,7 @@ class MoveCommand(OperatorCommand):
         previews = moves.preview(kind, wanted, request.actor)
         done: Sequence[OperatorAction] = ()
         if execute:
-            seen = [
-                Move(m.checkpoint_id, m.target, p.seen, m.baseline, m.undoes)
-                for m, p in zip(wanted, previews, strict=True)
-            ]
+            seen = [replace(m, seen=p.seen) for m, p in zip(wanted, previews, strict=True)]
             done = moves.move_partitions(kind, seen, request)
         data = {
             "action": kind.value,
@@ -76,7 +74,7 @@ def _show(console: Console, data: dict[str, Any]) -> None:
             f"{item['topic']}-{item['partition']}",
             f"{before['next_offset']:,}",
             f"{after['next_offset']:,}",
-            *(f"{number:,}" for number in numbers),
+            *("unknown" if number is None else f"{number:,}" for number in numbers),
         )
     console.print(table)
     for text in data["warnings"]:

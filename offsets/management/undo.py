@@ -13,8 +13,9 @@ from offsets.management.base import OperatorCommand
 def show_and_undo(command: OperatorCommand, options: Mapping[str, Any], request: Request) -> None:
     """Print what undoing the action or change `--undo` does; with `--execute`, undo it. Raises RefusedError."""
     undone = undo.find(options["undo"])
+    seen = undo.seen_of(undone)
     texts = undo.texts(undone, request.actor)
-    done = undo.undo(undone, request) if options["execute"] else []
+    done = undo.undo(undone, request, seen=seen) if options["execute"] else []
     data = {
         "action": "undo",
         "executed": options["execute"],

@@ -142,8 +142,9 @@ class Verdict:
 
 _HALTED: Mapping[str, str] = {
     HaltReason.EXPIRED: "Kafka deleted records before they were read",
-    HaltReason.TRUNCATED: "the log ends before the next offset: Kafka has lost records that were counted",
+    HaltReason.TRUNCATED: "the log was cut off before the next offset: Kafka has lost records that were counted",
     HaltReason.RECREATED: "the topic was deleted and recreated, so its offsets refer to other records",
+    HaltReason.UNREADABLE: "the Kafka client cannot read the next records",
     HaltReason.STORE_MISSING: "the offset store has lost its offset",
 }
 

@@ -5,14 +5,17 @@ from collections.abc import Iterable, Mapping
 from django.conf import settings
 
 from offsets import ledger
-from offsets.errors import ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.admin import KafkaAdmin, LogBounds, TopicDescription
 from offsets.ledger import Baseline
 from offsets.types import TopicPartition
 
 
 class Baselines:
-    """Inserts the checkpoints of new partitions, at the offset that OFFSET_BASELINE names."""
+    """Inserts the checkpoints of new partitions, at the offset that OFFSET_BASELINE names.
+
+    A partition without a leader gets a row, too, which remembers that it was there at the group's first claim; its
+    offset is decided once its log can be read.
+    """
 
     def __init__(self, group_id: str, admin: KafkaAdmin, dimensions: tuple[str, ...]) -> None:
         self._group_id = group_id
@@ -20,44 +23,60 @@ class Baselines:
         self._dimensions = dimensions
 
     def insert_missing(
-        self, topics: Iterable[str], described: Mapping[str, TopicDescription], *, timeout_seconds: float
+        self, described: Mapping[str, TopicDescription], *, timeout_seconds: float
     ) -> dict[TopicPartition, LogBounds]:
-        """Insert rows for the partitions of `topics` without one. Returns the log bounds that it read for that.
+        """Insert rows for the partitions without one. Returns the log bounds that it read for that.
 
-        Raises TopicNotFoundError, and ServiceUnavailableError while Kafka does not know all bounds.
+        Raises ServiceUnavailableError.
         """
         read: dict[TopicPartition, LogBounds] = {}
-        for topic in topics:
-            description = described.get(topic)
-            if description is None:
-                raise TopicNotFoundError(f"Topic {topic!r} does not exist on this cluster.")
+        for topic, description in described.items():
             known = ledger.known_partitions(self._group_id, topic)
             if known.issuperset(description.partitions):
                 continue
-            wanted = [TopicPartition(topic, p) for p in description.partitions]
-            bounds = self._admin.log_bounds(wanted, timeout_seconds=timeout_seconds)
-            baselines = self._choose(description, wanted, bounds)
-            if set(baselines) | known != set(description.partitions):
-                raise ServiceUnavailableError(f"The log bounds of {topic} are not all known yet.")
+            if known:
+                # The topic grew: its new partitions start at 0, whatever their logs hold.
+                baselines = {p: Baseline(description.topic_id, 0, "grown") for p in description.partitions}
+            else:
+                readable = [TopicPartition(topic, p) for p in description.partitions if description.is_readable(p)]
+                bounds = self._admin.log_bounds(readable, timeout_seconds=timeout_seconds)
+                wanted = [TopicPartition(topic, p) for p in description.partitions]
+                group = settings.OFFSET_BASELINE == "group"
+                committed = self._admin.committed(self._group_id, wanted) if group else {}
+                baselines = choose(description, wanted, bounds, settings.OFFSET_BASELINE, committed)
+                read |= bounds
             ledger.insert_baselines(self._group_id, topic, baselines, self._dimensions)
-            read |= bounds
         return read
 
-    def _choose(
-        self,
-        description: TopicDescription,
-        wanted: list[TopicPartition],
-        bounds: Mapping[TopicPartition, LogBounds],
-    ) -> dict[int, Baseline]:
-        kind = settings.OFFSET_BASELINE
-        committed = self._admin.committed(self._group_id, wanted) if kind == "group" else {}
-        baselines = {}
-        for tp, bound in bounds.items():
-            if tp in committed:
-                baseline = Baseline(description.topic_id, committed[tp], "group")
-            elif kind == "latest":
-                baseline = Baseline(description.topic_id, bound.end, "latest")
+    def decide(self, topics: Iterable[str], bounds: Mapping[TopicPartition, LogBounds]) -> dict[TopicPartition, str]:
+        """Decide the baselines that waited for a leader. Returns those that still wait, with the reason."""
+        waiting = {}
+        for tp, kind in ledger.undecided_baselines(self._group_id, topics).items():
+            bound = bounds.get(tp)
+            if bound is None:
+                waiting[tp] = f"it has no leader, so its baseline ({kind}) cannot be decided yet"
             else:
-                baseline = Baseline(description.topic_id, bound.start, "earliest")
-            baselines[tp.partition] = baseline
-        return baselines
+                ledger.decide_baseline(self._group_id, tp, kind, bound.end if kind == "latest" else bound.start)
+        return waiting
+
+
+def choose(
+    description: TopicDescription,
+    wanted: Iterable[TopicPartition],
+    bounds: Mapping[TopicPartition, LogBounds],
+    setting: str,
+    committed: Mapping[TopicPartition, int],
+) -> dict[int, Baseline]:
+    """The baselines of a group's first claim of a topic; undecided where the log cannot be read. Pure."""
+    kind = "latest" if setting == "latest" else "earliest"
+    baselines = {}
+    for tp in wanted:
+        bound = bounds.get(tp)
+        if tp in committed:
+            baseline = Baseline(description.topic_id, committed[tp], "group")
+        elif bound is None:
+            baseline = Baseline.undecided(description.topic_id, kind)
+        else:
+            baseline = Baseline(description.topic_id, bound.end if kind == "latest" else bound.start, kind)
+        baselines[tp.partition] = baseline
+    return baselines

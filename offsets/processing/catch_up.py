@@ -53,12 +53,12 @@ class CatchUp:
             return None
         if not self._know_targets(owned) or unclaimed:
             return None
-        reading = [(local, self._targets[tp]) for tp, local in owned.items() if local.reading]
-        if any(local.committed < target for local, target in reading):
+        reading = [(local, self._targets[tp]) for tp, local in owned.items() if not local.held]
+        if any(local.committed < target or not local.started for local, target in reading):
             if all(local.start >= target for local, target in reading):
                 self._drain()
             return None
-        held = {tp: "halted" if local.halted else "paused" for tp, local in owned.items() if not local.reading}
+        held = {tp: "halted" if local.halted else "paused" for tp, local in owned.items() if local.held}
         held |= dict.fromkeys(retired, "retired")
         for tp, why in held.items():
             logger.error("%s is %s.", tp, why)

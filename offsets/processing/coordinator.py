@@ -28,6 +28,8 @@ from offsets.types import Claim, DesiredState, EpochCause, HaltReason, Semantics
 logger = logging.getLogger(__name__)
 
 CLAIM_RETRY_SECONDS = 0.5
+#: How often Kafka is asked about a partition that cannot be claimed yet.
+WAITING_RETRY_SECONDS = 2.0
 #: How long a partition waits before it is claimed again while another live worker owns it (R4).
 CONTESTED_RETRY_SECONDS = 5.0
 
@@ -83,6 +85,11 @@ class OffsetCoordinator:
         """The claims that are not halted. Any thread may ask: it is answered from a copy."""
         return [local.claim for local in list(self.partitions.values()) if not local.halted]
 
+    def waits(self) -> str:
+        """Why assigned partitions cannot be claimed yet; empty if all can."""
+        waiting = self._claimer.waiting
+        return "; ".join(f"{tp} waits: {waiting[tp]}" for tp in sorted(waiting.keys() & self.unclaimed.keys()))
+
     # --- Rebalance callbacks: they never raise -----------------------------------------------------
 
     def on_assign(self, partitions: list[TopicPartition]) -> None:
@@ -94,7 +101,7 @@ class OffsetCoordinator:
             claims = self._claim(new)
         except Exception:
             logger.exception("Claiming %s failed; it is tried again.", _names(partitions))
-        self._start_reading(claims)
+        self._assign(claims)
 
     def on_revoke(self, partitions: list[TopicPartition]) -> None:
         """Finish and commit what is in hand, release, stop reading (R3); one deadline for all of it."""
@@ -174,7 +181,7 @@ class OffsetCoordinator:
         try:
             held = ledger.held_by_others(self.group_id, self.worker_id, self._contested.intersection(due))
             self._postpone(held, CONTESTED_RETRY_SECONDS)
-            self._start_reading(self._claim([tp for tp in due if tp not in held]))
+            self._assign(self._claim([tp for tp in due if tp not in held]))
         except (OffsetsError, *DATABASE_LOST) as error:
             logger.warning("Claiming %s is tried again: %s", _names(due), error)
             self._postpone(due, CONTESTED_RETRY_SECONDS if isinstance(error, RefusedError) else CLAIM_RETRY_SECONDS)
@@ -188,6 +195,7 @@ class OffsetCoordinator:
             return []
         self._postpone(partitions, CLAIM_RETRY_SECONDS)
         claims = self._claimer.claim(partitions)
+        self._postpone(self._claimer.waiting.keys() & set(partitions), WAITING_RETRY_SECONDS)
         for claim in claims:
             self.unclaimed.pop(claim.topic_partition, None)
             self._contested.discard(claim.topic_partition)
@@ -198,10 +206,9 @@ class OffsetCoordinator:
             self._log_event("claimed", f"{self.worker_id} claimed {places}.")
         return claims
 
-    def _start_reading(self, claims: Iterable[Claim]) -> None:
-        """Assign the readable claims with explicit offsets, and set each one's pause state (R2)."""
+    def _assign(self, claims: Iterable[Claim]) -> None:
+        """Assign the readable claims with explicit offsets, paused (R2); `start_reading` begins to read them."""
         starts: dict[TopicPartition, StartAt] = {}
-        paused = []
         for claim in claims:
             halted = claim.halt_reason is not HaltReason.NONE
             local = LocalPartition(
@@ -210,24 +217,33 @@ class OffsetCoordinator:
                 committed=claim.next_offset,
                 operator_paused=claim.paused,
                 halted=halted,
+                leader_epoch=claim.leader_epoch,
             )
             tp = claim.topic_partition
             self.partitions[tp] = local
             self.fences.raise_to(claim)
             if not halted:
                 starts[tp] = StartAt(claim.next_offset, claim.leader_epoch)
-            if claim.paused:
-                paused.append(tp)
             self._on_claimed(local)
         try:
             self._client.assign(starts)
-            # The paused flag survives an unassignment, so both states are set.
-            self._client.resume(tp for tp in starts if tp not in paused)
-            self._client.pause(paused)
         except Exception:
             logger.exception("Assigning %s failed; it is claimed again.", _names(starts))
             for tp in starts:
                 self._forget(tp, CLAIM_RETRY_SECONDS)
+
+    def start_reading(self) -> None:
+        """Begin to read what was claimed and is not paused; between two `consume()` calls only.
+
+        With the leader epoch of the last committed record, so that the broker can tell a log that was cut off and has
+        grown again.
+        """
+        waiting = [tp for tp, local in self.partitions.items() if local.may_start(None)]
+        positions = self._client.positions(waiting) if waiting else {}
+        for tp in waiting:
+            local = self.partitions[tp]
+            if local.may_start(positions.get(tp)):
+                local.started = self._client.start(tp, StartAt(local.start, local.leader_epoch))
 
     # --- Fences and desired states -----------------------------------------------------------------
 
@@ -300,19 +316,31 @@ class OffsetCoordinator:
         self._claimer.halt(claim, reason, detail)
         local.halted = True
 
-    def check_readable(self, partitions: Iterable[TopicPartition]) -> None:
-        """Find out why the log does not hold a partition's position, and halt it. May raise ServiceUnavailableError."""
-        owned = [self.partitions[tp] for tp in partitions if tp in self.partitions]
-        at_position = (replace(local.claim, next_offset=local.start) for local in owned)
-        reasons = halts.find_unreadable(self._admin, at_position)
-        for local in owned:
-            tp = local.claim.topic_partition
+    def check_readable(self, partitions: Mapping[TopicPartition, str]) -> None:
+        """Find out why the log does not hold a partition's position, and halt it. May raise ServiceUnavailableError.
+
+        With what the client says of each partition.
+        """
+        owned = {tp: self.partitions[tp] for tp in partitions if tp in self.partitions}
+        at_position = {
+            tp: replace(local.claim, next_offset=local.start, leader_epoch=local.leader_epoch)
+            for tp, local in owned.items()
+        }
+        reasons = halts.why_out_of_range(self._admin, at_position, partitions)
+        for tp, local in owned.items():
             reason, detail = reasons[tp]
             if reason is HaltReason.NONE:
-                # In range after all (the log moved meanwhile): read again from the committed offset.
-                self._forget(tp, 0.0, contested=True)
+                # Nothing was read yet, and the log holds the offset by now: read again from the committed one.
+                self._forget(tp, CLAIM_RETRY_SECONDS, contested=True)
             else:
                 self.halt(local.claim, reason, detail)
+
+    def halt_unreadable(self, texts: Mapping[TopicPartition, str]) -> None:
+        """Halt the partitions whose next records the client cannot read, with its words."""
+        for tp, text in texts.items():
+            local = self.partitions.get(tp)
+            if local is not None:
+                self.halt(local.claim, HaltReason.UNREADABLE, f"at offset {local.start} the client says: {text}")
 
     def _forget(self, tp: TopicPartition, retry_seconds: float, *, contested: bool = False) -> None:
         """Drop everything held for a partition, and claim it again later from the database's row."""

@@ -218,7 +218,7 @@ class Decoder:
                 "The handler cannot combine %s [%d, %d).", held.claim.topic_partition, first.start, last.end
             )
             return PartitionCommit(
-                *(held.claim, first.start, last.end, BatchStats(), (), None, last.leader_epoch),
+                *(held.claim, first.start, last.end, BatchStats(), (), None, held.leader_epoch),
                 segments=tuple(held.segments),
                 refusal=describe_error(error),
             )
@@ -236,4 +236,5 @@ def _completed(held: Pending, commit: PartitionCommit, seconds: float) -> Partit
     """The combined commit with what was measured, and the ledger's segments."""
     before = held.stats
     stats = replace(commit.stats, decode_seconds=before.decode_seconds, combine_seconds=seconds, offsets=before.offsets)
-    return replace(commit, stats=stats, segments=tuple(held.segments))
+    # The fetching thread knows the epoch of the last offset, also where that is a marker.
+    return replace(commit, stats=stats, segments=tuple(held.segments), leader_epoch=held.leader_epoch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from offsets.errors import LedgerConflictError
 from offsets.processing.pipeline import RECORD_OVERHEAD_BYTES
-from offsets.types import Claim, KafkaRecord, RecordBatch
+from offsets.types import Claim, KafkaRecord, Position, RecordBatch
 
 
 @dataclass(slots=True)
@@ -22,26 +22,47 @@ class LocalPartition:
     mirror_requests: int | None = None
     operator_paused: bool = False
     halted: bool = False
+    #: Whether the client reads it under this claim. Before that its position may be one of an earlier claim.
+    started: bool = False
+    #: The leader epoch of what was read last, which a broker compares with its log; None: unknown.
+    leader_epoch: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self.operator_paused or self.halted
 
     @property
     def reading(self) -> bool:
-        return not (self.operator_paused or self.halted)
+        return self.started and not self.held
 
-    def take(self, records: Sequence[KafkaRecord], position: int | None) -> RecordBatch | None:
+    def may_start(self, position: Position | None) -> bool:
+        """Whether reading can begin: wanted, not begun, and the client has forgotten any earlier position."""
+        return position is None and not self.started and not self.held
+
+    def take(self, records: Sequence[KafkaRecord], position: Position | None) -> RecordBatch | None:
         """The next batch: `records`, and the offsets without a record up to the client's position (R7).
 
-        None when there is nothing new. Raises LedgerConflictError for a record that was taken before.
+        None when there is nothing new, and for a halted partition. Raises LedgerConflictError for a record that was
+        taken before.
         """
+        if self.halted:
+            return None
+        if not self.started:
+            position = None
         start = self.start
         if records and records[0].offset() < start:
             offset = records[0].offset()
             raise LedgerConflictError(f"{self.claim.topic_partition}: offset {offset} arrived again after {start}")
-        end = max(records[-1].offset() + 1 if records else start, start if position is None else position)
+        end = max(records[-1].offset() + 1 if records else start, start if position is None else position.offset)
         if end <= start:
             return None
         self.start = end
+        if position is not None and position.offset == end:
+            self.leader_epoch = position.leader_epoch
+        else:
+            self.leader_epoch = records[-1].leader_epoch()
         size_bytes = sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
-        return RecordBatch(self.claim, start, end, records, size_bytes)
+        return RecordBatch(self.claim, start, end, records, size_bytes, self.leader_epoch)
 
 
 @dataclass(slots=True)

@@ -55,12 +55,15 @@ class Pending:
     dropped: int = 0
     records: int = 0
     kept_bytes: int = 0
+    #: Of the last offset; None: unknown.
+    leader_epoch: int | None = None
 
     def add(self, batch: RecordBatch, pieces: Sequence[tuple[DecodedBatch, RangeKind | None]], dropped: int) -> None:
         """A fetched batch, decoded piece by piece, with the kind of range that the ledger holds for each."""
         self.fetched += 1
         self.dropped += dropped
         self.records += len(batch.records)
+        self.leader_epoch = batch.leader_epoch
         for decoded, found in pieces:
             self.batches.append(decoded)
             self.kept_bytes += failure_bytes(decoded)

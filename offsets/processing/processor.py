@@ -37,7 +37,7 @@ from offsets.processing.topic_watch import TopicWatch
 from offsets.processing.troubles import Troubles
 from offsets.stores import open_beside, open_store
 from offsets.stores.mirrors import Mirrors
-from offsets.types import BatchHandler, Claim, Semantics, TopicPartition
+from offsets.types import BatchHandler, Claim, Semantics
 
 logger = logging.getLogger(__name__)
 
@@ -291,24 +291,30 @@ class StreamProcessor:
     def _take(self, fetched: Fetched) -> None:
         """Cut what was fetched into batches with their bounds, captured now (R7)."""
         partitions = self.coordinator.partitions
-        positions = self._client.positions(tp for tp, local in partitions.items() if local.reading)
+        # Where an error cut the records off, the position may already be past what was not delivered.
+        asked = (tp for tp, local in partitions.items() if local.reading and not fetched.stopped(tp))
+        positions = self._client.positions(asked)
         taken = [local.take(fetched.records.get(tp, []), positions.get(tp)) for tp, local in partitions.items()]
         batches = [batch for batch in taken if batch is not None]
         if batches:
             self.pipeline.put(batches)
-        if fetched.out_of_range:
-            self._out_of_range(fetched.out_of_range)
+        for tp, text in fetched.retried.items():
+            self._troubles.refused(tp, text)
+        if fetched.out_of_range or fetched.unreadable:
+            self._cannot_read(fetched)
 
-    def _out_of_range(self, partitions: Iterable[TopicPartition]) -> None:
-        """The position is not in the log: commit what came before it, then find out why and halt (R16)."""
-        owned = [tp for tp in partitions if tp in self.coordinator.partitions]
+    def _cannot_read(self, fetched: Fetched) -> None:
+        """Commit what came before the position, find out why it cannot be read, and halt (R16)."""
+        owned = [tp for tp in (*fetched.out_of_range, *fetched.unreadable) if tp in self.coordinator.partitions]
         self._client.pause(owned)
         try:
-            self.coordinator.check_readable(owned)
+            self.coordinator.halt_unreadable(fetched.unreadable)
+            self.coordinator.check_readable(fetched.out_of_range)
         except (ServiceUnavailableError, *DATABASE_LOST) as error:
-            logger.warning("Why %s is out of range is not known yet: %s", owned, error)
+            logger.warning("Why %s cannot be read is not known yet: %s", owned, error)
             for local in [self.coordinator.partitions[tp] for tp in owned if tp in self.coordinator.partitions]:
-                self.coordinator.restart(local.claim)
+                if not local.halted:
+                    self.coordinator.restart(local.claim)
 
     def _wait_for_room(self) -> None:
         """The commit side is behind. Keep polling, or the group takes the partitions away (R11)."""
@@ -342,8 +348,10 @@ class StreamProcessor:
             while self.heartbeat.control:
                 self.coordinator.apply_control(*self.heartbeat.control.popleft())
             while self._topics.recreated:
-                self.coordinator.check_readable(self._topics.recreated.popleft())
+                self.coordinator.check_readable(dict.fromkeys(self._topics.recreated.popleft(), ""))
             self.coordinator.retry_claims()
+            self._troubles.report("claim", self.coordinator.waits())
+            self.coordinator.start_reading()
         except (ServiceUnavailableError, *DATABASE_LOST) as error:
             logger.warning("Coordination waits: %s", error)
 

@@ -11,7 +11,7 @@ from offsets import journal, ledger
 from offsets.actions import audit
 from offsets.actions.attempt import Attempt, attempt
 from offsets.actions.guards import Actor, Preview, Request, check_allowed, require_live
-from offsets.actions.moves import Log, log_of, logs_of
+from offsets.actions.logs import Log, log_of, logs_of
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint, Replay, ReplayRange
 from offsets.ranges import KnownRange, OffsetRange
@@ -156,6 +156,11 @@ class _Plans:
             raise RefusedError(
                 f"{row.name}: the log ends at {log.bounds.end:,}, but the ledger at {row.ledger_end:,}. The log was "
                 "truncated, and its offsets may mean other records."
+            )
+        if log.truncated:
+            where = "" if log.diverges is None else f" at {log.diverges:,}"
+            raise RefusedError(
+                f"{row.name}: the log was truncated{where} and has grown again, so its offsets may mean other records."
             )
         known = _overlapping(self._known[row.pk], span.offsets)
         plan = plan_replay(row.name, span.offsets, known, row.next_offset, log.bounds)

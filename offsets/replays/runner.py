@@ -25,7 +25,7 @@ from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.failpoints import failpoint
 from offsets.failures import HANDLER_FAILED, REFUSED_BY_DATABASE, decode_apart, halves, set_apart
 from offsets.kafka.admin import KafkaAdmin
-from offsets.kafka.reader import OutOfRangeError, RangeReader
+from offsets.kafka.reader import OutOfRangeError, RangeReader, UnreadableError
 from offsets.leases import LeaseToken
 from offsets.models import PartitionCheckpoint, Replay, ReplayRange
 from offsets.processing.deduplication import BatchPiece, split
@@ -181,6 +181,8 @@ class _Replayer:
             except OutOfRangeError as error:
                 self._expired(span, str(error))
                 continue
+            except UnreadableError as error:
+                raise RangeRefusedError(str(error)) from error
             # After the fetch (docs/adr/0004): the records may be of a topic that was deleted since.
             self._check_topic(span, now=True)
             batch = RecordBatch(_claim(span), span.position, upto, records, sum(map(len, records)))

@@ -141,6 +141,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
     @rule(of=members, place=places, records=st.integers(1, 5))
     def commit(self, of: int, place: TopicPartition, records: int) -> None:
         member = self.members[of]
+        member.coordinator.start_reading()
         local = member.owned.get(place)
         if local is None or not local.reading:
             return
@@ -247,8 +248,8 @@ class CoordinatorMachine(RuleBasedStateMachine):
             pk=local.claim.checkpoint_id, epoch=local.claim.epoch, next_offset=local.start, retired_at__isnull=True
         ).exists()
 
-    def _out_of_range(self, member: Member) -> list[TopicPartition]:
-        return [place for place, at in member.client.at.items() if at < self.admin.starts[place]]
+    def _out_of_range(self, member: Member) -> dict[TopicPartition, str]:
+        return {place: "gone" for place, at in member.client.at.items() if at < self.admin.starts[place]}
 
     def _live(self, place: TopicPartition) -> PartitionCheckpoint | None:
         rows = PartitionCheckpoint.objects.filter(group_id=self.group, retired_at__isnull=True)
@@ -283,6 +284,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 member.heartbeat()
                 member.obey()
                 member.coordinator.retry_claims()
+                member.coordinator.start_reading()
         self._check_rest()
 
     def _check_rest(self) -> None:
@@ -294,6 +296,7 @@ class CoordinatorMachine(RuleBasedStateMachine):
             assert local.operator_paused == (row.desired_state == DesiredState.PAUSED)
             assert local.halted == bool(row.halt_reason)
             assert row.next_offset >= self.admin.starts[place] or local.halted or local.start == row.next_offset
+            assert local.reading != local.held
             if not local.halted:
                 assert reader.client.at[place] == local.start == row.next_offset
         assert invariants.check(self.group).ok

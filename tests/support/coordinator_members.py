@@ -15,7 +15,7 @@ from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger.claims import ControlState
 from offsets.processing.coordinator import OffsetCoordinator
 from offsets.processing.partition_state import LocalPartition
-from offsets.types import Claim, TopicPartition
+from offsets.types import Claim, Position, TopicPartition
 from tests.support.ledger_model.workers import HANDLER
 
 TOPIC = "t"
@@ -43,6 +43,15 @@ class FakeClient:
     def assign(self, starts: Mapping[TopicPartition, StartAt]) -> None:
         assert not starts.keys() & self.at.keys(), "Kafka answers _CONFLICT"
         self.at |= {tp: start.offset for tp, start in starts.items()}
+        self.paused |= starts.keys()
+
+    def positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Position]:
+        return {}
+
+    def start(self, tp: TopicPartition, start: StartAt) -> bool:
+        self.at[tp] = start.offset
+        self.paused.discard(tp)
+        return True
 
     def unassign(self, partitions: Iterable[TopicPartition], *, in_callback: bool = False) -> None:
         for tp in partitions:
@@ -60,15 +69,29 @@ class FakeAdmin:
 
     def __init__(self) -> None:
         self.starts = dict.fromkeys(PLACES, 0)
+        self.ends = dict.fromkeys(PLACES, LOG_END)
+        #: With the records of open transactions.
+        self.uncommitted: dict[TopicPartition, int] = {}
+        self.leaderless: frozenset[int] = frozenset()
+        self.partitions = len(PLACES)
+        self.group_commits: dict[TopicPartition, int] = {}
         self.away = False
 
     def describe_topics(self, topics: Iterable[str], **_: object) -> dict[str, TopicDescription]:
         self._answer()
-        return {TOPIC: TopicDescription("topic-id", tuple(tp.partition for tp in PLACES))}
+        return {TOPIC: TopicDescription("topic-id", tuple(range(self.partitions)), self.leaderless)}
 
     def log_bounds(self, partitions: Iterable[TopicPartition], **_: object) -> dict[TopicPartition, LogBounds]:
         self._answer()
-        return {tp: LogBounds(self.starts[tp], LOG_END) for tp in partitions}
+        wanted = list(partitions)
+        assert not self.leaderless.intersection(tp.partition for tp in wanted), "the request would time out"
+        return {tp: LogBounds(self.starts.get(tp, 0), self.ends.get(tp, LOG_END)) for tp in wanted}
+
+    def uncommitted_ends(self, partitions: Iterable[TopicPartition], **_: object) -> dict[TopicPartition, int]:
+        return {tp: self.uncommitted.get(tp, self.ends[tp]) for tp in partitions}
+
+    def committed(self, group_id: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict(self.group_commits)
 
     def _answer(self) -> None:
         if self.away:

@@ -8,9 +8,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from offsets.actions import moves
+from offsets.actions import logs as kafka_logs
+from offsets.actions.logs import Log
 from offsets.actions.move_plans import MoveKind, clamped
-from offsets.actions.moves import Log, Move
+from offsets.actions.moves import Move
 from offsets.errors import RefusedError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.management import reset_targets
@@ -55,7 +56,7 @@ class Command(MoveCommand):
             show_and_undo(self, options, request)
             return None
         rows, places = self._places(options)
-        logs = moves.logs_of(rows)
+        logs = kafka_logs.logs_of(rows)
         wanted, warnings = _clamped(rows, places, logs)
         if options["export"]:
             self._export(options["export"], {_tp(row): move.target for row, move in zip(rows, wanted, strict=True)})

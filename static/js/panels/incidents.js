@@ -26,6 +26,7 @@ const REMEDIES = {
   halted_expired: { verb: "Accept loss", plan: partitionPlan("accept_loss") },
   halted_recreated: { verb: "Restart", plan: partitionPlan("restart") },
   halted_truncated: { verb: "Restart", plan: partitionPlan("restart") },
+  halted_unreadable: { verb: "Skip", plan: partitionPlan("skip") },
   halted_store_missing: { verb: "Seek", plan: partitionPlan("seek") },
   circuit_breaker: { verb: "Resume", plan: partitionPlan("resume") },
   failed_ranges: REPLAY,

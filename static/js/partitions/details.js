@@ -31,7 +31,11 @@ const ACTIONS = {
     text: "Seek to an offset …",
     fits: ({ halt_reason: why }) => !["recreated", "truncated"].includes(why),
   },
-  skip: { word: "Skip offsets of", text: "Skip to an offset …", fits: ({ halt_reason: why }) => !why },
+  skip: {
+    word: "Skip offsets of",
+    text: "Skip to an offset …",
+    fits: ({ halt_reason: why }) => !why || why === "unreadable",
+  },
   replay: { word: "Replay offsets of", text: "Replay offsets …", fits: ({ halt_reason: why }) => why !== "recreated" },
   accept_loss: { word: "Accept loss of", text: "Accept loss …", fits: ({ halt_reason: why }) => why === "expired" },
   rebuild: { word: "Rebuild", text: "Rebuild …", fits: ({ halt_reason: why }) => why !== "recreated" },

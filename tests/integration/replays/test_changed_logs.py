@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from offsets.actions.moves import logs_of
+from offsets.actions.logs import logs_of
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import (
     LedgerRange,
