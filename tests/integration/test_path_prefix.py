@@ -35,7 +35,7 @@ def start(service_env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             port: int = probe.getsockname()[1]
         command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), *options]
         env = {**service_env, "URL_PREFIX": prefix}
-        running.append(Background([*command, "streamsocial.asgi:application"], env, tmp_path / "web.log"))
+        running.append(Background.program([*command, "streamsocial.asgi:application"], env, tmp_path / "web.log"))
         wait_for("the web server", lambda: answers(port))
         return port
 

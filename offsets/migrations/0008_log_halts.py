@@ -5,7 +5,7 @@ import offsets.types
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("offsets", "0004_recovery"),
+        ("offsets", "0007_words"),
     ]
 
     operations = [
