@@ -23,8 +23,6 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 #: A service whose variable is set by the user is the user's: the embedded stack does not manage it.
 SERVICE_VARIABLES = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "REDIS_URL")
 
-_PATH_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _THIS_MACHINE = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
@@ -122,24 +120,6 @@ class Environment:
         for problem in filter(None, map(rule or _anything, words)):
             raise InvalidSettingError(f"{name} {problem}.")
         return words
-
-    def path_prefix(self, name: str) -> str:
-        """A URL path without a slash at its end, as `/streamsocial`; empty for the root of the host."""
-        value = self._values.get(name, "").rstrip("/")
-        if value and not _PATH_PREFIX.fullmatch(value):
-            raise InvalidSettingError(
-                f"{name} must be a path that begins with one slash, as /streamsocial, not {value!r}."
-            )
-        return value
-
-    def identifier(self, name: str) -> str:
-        """Letters, digits, dots, dashes and underscores, at most 64; empty if not set."""
-        value = self._values.get(name, "")
-        if value and not _IDENTIFIER.fullmatch(value):
-            raise InvalidSettingError(
-                f"{name} must be 1 to 64 letters, digits, dots, dashes or underscores, not {value!r}."
-            )
-        return value
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         """One of `choices`, in upper or lower case."""

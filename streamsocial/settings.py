@@ -25,7 +25,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_COOKIES
 SESSION_COOKIE_HTTPONLY = True
 #: Where a proxy serves the site below a path. The cookies are bound to it: another deployment on the same host has
 #: its own.
-URL_PREFIX = env.path_prefix("URL_PREFIX")
+_URL_PREFIX = env.text("URL_PREFIX", rule=values.path_prefix)
+URL_PREFIX = _URL_PREFIX.rstrip("/")
 FORCE_SCRIPT_NAME = URL_PREFIX or None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{URL_PREFIX}/"
 X_FRAME_OPTIONS = "DENY"
@@ -144,7 +145,7 @@ REDIS_URL = _REDIS.url
 #: Arguments of every redis-py client: TLS, keepalives, health checks.
 REDIS_OPTIONS = _REDIS.options
 #: Names this deployment where several share one Redis: in the keys of the redis offset store and of Celery's queues.
-DEPLOYMENT = env.identifier("DEPLOYMENT")
+DEPLOYMENT = env.text("DEPLOYMENT", rule=values.deployment)
 #: Of all that may get lost. Without a name it is derived from the database, so that pages are never mixed.
 REDIS_PREFIX = f"streamsocial:{DEPLOYMENT or deployment_name(DATABASES['default'])}"
 CHANNEL_LAYERS = {

@@ -74,6 +74,19 @@ def kafka_brokers(text: str) -> str:
     return ""
 
 
+def path_prefix(text: str) -> str:
+    """A URL path, as `/streamsocial`; a slash at its end is ignored."""
+    if re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", text):
+        return ""
+    return f"must be a path that begins with one slash, as /streamsocial, not {text!r}"
+
+
+def deployment(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]{0,64}", text):
+        return ""
+    return f"must be 1 to 64 letters, digits, dots, dashes or underscores, not {text!r}"
+
+
 def queue_suffix(text: str) -> str:
     return (
         ""

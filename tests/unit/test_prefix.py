@@ -6,6 +6,7 @@ from django.urls import get_script_prefix, set_script_prefix
 
 from streamsocial.environment import BASE_DIR, Environment
 from streamsocial.prefix import WithoutPrefix, without_prefix
+from streamsocial.values import path_prefix
 from tests.support.documents import text_of
 
 
@@ -52,13 +53,13 @@ def test_static_urls_follow_the_prefix_of_the_request():
 def test_the_prefix_is_a_path_without_a_slash_at_its_end(tmp_path, value, prefix):
     environ = {"STACK_DIR": str(tmp_path), "URL_PREFIX": value}
 
-    assert Environment(environ).path_prefix("URL_PREFIX") == prefix
+    assert Environment(environ).text("URL_PREFIX", rule=path_prefix).rstrip("/") == prefix
 
 
 @pytest.mark.parametrize("value", ["streamsocial", "//example.org", "https://example.org/a", "/a b", "/a/../b?c"])
 def test_a_prefix_that_is_not_a_path_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="URL_PREFIX must be a path"):
-        Environment({"STACK_DIR": str(tmp_path), "URL_PREFIX": value}).path_prefix("URL_PREFIX")
+        Environment({"STACK_DIR": str(tmp_path), "URL_PREFIX": value}).text("URL_PREFIX", rule=path_prefix)
 
 
 def test_the_page_holds_no_address_that_begins_at_the_root_of_the_host():
