@@ -183,7 +183,7 @@ class KafkaClient:
             self._consumer.seek(_theirs(tp, start))
             self._consumer.resume([KafkaTopicPartition(tp.topic, tp.partition)])
         except KafkaException as error:
-            logger.warning("Reading %s is started later: %s", tp, error.args[0].str())
+            logger.warning("Cannot start to read %s: %s. It is claimed again.", tp, error.args[0].str())
             return False
         return True
 

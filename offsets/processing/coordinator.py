@@ -242,8 +242,11 @@ class OffsetCoordinator:
         positions = self._client.positions(waiting) if waiting else {}
         for tp in waiting:
             local = self.partitions[tp]
-            if local.may_start(positions.get(tp)):
-                local.started = self._client.start(tp, StartAt(local.start, local.leader_epoch))
+            if not local.may_start(positions.get(tp)):
+                continue
+            local.started = self._client.start(tp, StartAt(local.start, local.leader_epoch))
+            if not local.started:
+                self._forget(tp, CLAIM_RETRY_SECONDS, contested=True)
 
     # --- Fences and desired states -----------------------------------------------------------------
 

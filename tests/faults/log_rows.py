@@ -6,14 +6,15 @@ The files of a partition are changed while the broker is down, so each row has t
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import NewPartitions, OffsetSpec
 
 from offsets.kafka.admin import KafkaAdmin
-from offsets.models import LedgerRange, PartitionCheckpoint
+from offsets.models import LedgerRange, PartitionCheckpoint, Worker
 from offsets.types import TopicPartition
 from tests.faults.scene import DEADLINE, FIRST, PARTITIONS, Row, Scene
 from tests.support.log_segments import cut_log, flip_byte, log_folder
-from tests.support.processes import manage_json, wait_for
+from tests.support.processes import manage, manage_json, wait_for
+from tests.support.second_broker import NODE_ID, second_broker, start
 
 #: Kafka's records of partition 1 that are produced again after its end was cut off.
 SHARE = FIRST // PARTITIONS
@@ -68,8 +69,8 @@ def batch_corrupt(scene: Scene) -> Row:
     _batches_of(scene, 2)
     scene.stack.stop_service("kafka")
     bad = flip_byte(log_folder(scene.stack, tp), SHARE + SHARE // 4)
-    since = scene.now()
     scene.stack.start_service("kafka")
+    since = scene.now()
     for _ in range(2):
         scene.worker()
     scene.manager()
@@ -82,7 +83,49 @@ def batch_corrupt(scene: Scene) -> Row:
     result = scene.row("batch corrupt on the disk", since, incident, "skipped by an operator", allowed=lost)
     skipped = LedgerRange.objects.get(checkpoint=row, kind="skipped")
     assert (skipped.offsets.lower, skipped.offsets.upper) == (bad.start, bad.end)
+    replay = manage(
+        scene.env, "replay_offsets", *_of(scene, tp), "--status", "skipped", "--execute", "--reason", "a test"
+    )
+    assert "CRC" in replay.stdout + replay.stderr, "a replay names what it cannot read"
+    skipped.refresh_from_db()
+    assert skipped.kind == "skipped", "and passes over nothing"
     return result
+
+
+def leader_missing(scene: Scene) -> Row:
+    """At the group's first claim one partition has no leader: the others are counted, and it begins where it should."""
+    tp = TopicPartition(scene.topic, PARTITIONS)
+    admin = KafkaAdmin()
+    with second_broker(scene.stack) as broker:
+        start(broker)
+        wait_for("it is in the cluster", lambda: len(scene.kafka.list_topics(timeout=5).brokers) == 2, DEADLINE)
+        grown = NewPartitions(scene.topic, PARTITIONS + 1, replica_assignment=[[NODE_ID]])
+        scene.kafka.create_partitions([grown])[scene.topic].result(10)
+        wait_for("it has a leader", lambda: admin.log_bounds([tp]), DEADLINE)
+        broker.stop()
+        wait_for("it has none", lambda: admin.describe_topic(scene.topic).leaderless == {PARTITIONS}, DEADLINE)
+        since = scene.now()
+        for _ in range(2):
+            scene.worker()
+        wait_for("the others are counted", lambda: scene.counted() == FIRST, DEADLINE)
+        others = (scene.now() - since).total_seconds()
+        wait_for("a worker says why", lambda: _waits(scene, f"{tp} waits: it has no leader"), DEADLINE)
+        row = scene.rows().get(partition=PARTITIONS)
+        assert (row.owner_id, row.epoch, row.halt_reason) == (None, 0, "")
+        start(broker)
+        wait_for("it is claimed", lambda: scene.rows().filter(partition=PARTITIONS).exclude(owner=None), DEADLINE)
+        row.refresh_from_db()
+        assert (row.baseline_kind, row.baseline_offset) == ("earliest", 0)
+        scene.produce(FIRST).process.wait(DEADLINE)
+        result = scene.row("partition without a leader", since, None, f"the others counted after {others:.0f} s")
+        for worker in scene.workers:
+            worker.end()
+        scene.kafka.delete_topics([scene.topic])[scene.topic].result(10)
+        return result
+
+
+def _waits(scene: Scene, words: str) -> bool:
+    return any(words in worker.last_error for worker in Worker.objects.filter(group_id=scene.group))
 
 
 def _of(scene: Scene, tp: TopicPartition) -> tuple[str, ...]:
@@ -109,4 +152,4 @@ def _produce_until(scene: Scene, tp: TopicPartition, end: int) -> None:
         scene.produce(FIRST // 2).process.wait(DEADLINE)
 
 
-LOG_ROWS: Sequence[Callable[[Scene], Row]] = (log_cut_and_grown, batch_corrupt)
+LOG_ROWS: Sequence[Callable[[Scene], Row]] = (log_cut_and_grown, batch_corrupt, leader_missing)

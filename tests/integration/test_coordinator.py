@@ -11,7 +11,11 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from django.db.models import Min
 
 from analytics.models import EngagementMinute
-from offsets.models import LedgerRange, PartitionCheckpoint
+from offsets.kafka.admin import KafkaAdmin
+from offsets.kafka.divergence import Comparison, compare
+from offsets.models import LedgerRange, PartitionCheckpoint, Worker
+from offsets.types import Position
+from offsets.types import TopicPartition as Place
 from tests.support.cases import Case
 from tests.support.processes import assert_exactly_once, background, manage, manage_json, wait_for
 
@@ -160,6 +164,50 @@ def test_it_adopts_the_commits_of_an_existing_group(case: MakeCase) -> None:
     summary = manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
     assert summary["events"] == 180
     assert _checkpoints(this)[0].baseline_kind == "group"
+
+
+def test_an_adopted_commit_behind_an_open_transaction_is_waited_for(case: MakeCase) -> None:
+    this = case(100, partitions=1, poison=0.0, OFFSET_BASELINE="group")
+    servers = this.env["KAFKA_BOOTSTRAP_SERVERS"]
+    producer = Producer({"bootstrap.servers": servers, "transactional.id": f"tx-{this.topic}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    event = b'{"event_type":"share","user_id":1,"content_id":1,"occurred_at":1}'
+    for _ in range(50):
+        producer.produce(this.topic, event, partition=0)
+    producer.flush(10)
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": this.group})
+    consumer.commit(offsets=[TopicPartition(this.topic, 0, 120)], asynchronous=False)
+    consumer.close()
+    with background(this.env, this.folder / "worker.log", *this.run_consumer()) as worker:
+        said = wait_for("the worker says why it waits", lambda: _last_error(this))
+        assert f"{this.topic}-0 waits: its next offset 120 lies behind an open transaction" in said
+        assert (_checkpoints(this)[0].halt_reason, _checkpoints(this)[0].owner_id) == ("", None)
+        producer.commit_transaction(30)
+        wait_for("the rest is counted", lambda: _checkpoints(this)[0].next_offset == 151)
+        wait_for("the worker waits no longer", lambda: not _last_error(this))
+        assert worker.end() == 0, worker.output()
+    only = LedgerRange.objects.get(checkpoint__group_id=this.group)
+    assert (only.offsets.lower, only.offsets.upper, only.records) == (120, 151, 30)
+
+
+def _last_error(case: Case) -> str:
+    return "".join(Worker.objects.filter(group_id=case.group).values_list("last_error", flat=True))
+
+
+def test_it_keeps_the_leader_epoch_of_its_last_offset(case: MakeCase) -> None:
+    """Of the marker, where one is last: a broker compares the epoch with the offset after it."""
+    this = case(100, partitions=1, poison=0.0)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    row = _checkpoints(this)[0]
+    bounds = KafkaAdmin().log_bounds([Place(this.topic, 0)])[Place(this.topic, 0)]
+    assert row.leader_epoch is not None
+    assert row.leader_epoch == bounds.leader_epoch
+    at_the_end = Position(row.next_offset, row.leader_epoch)
+    assert compare({Place(this.topic, 0): at_the_end}) == {Place(this.topic, 0): Comparison(truncated=False)}
+    manage_json(this.env, "produce_events", "--count", "10", "--topic", this.topic)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    assert (_checkpoints(this)[0].next_offset, _checkpoints(this)[0].halt_reason) == (110, "")
 
 
 def test_it_exits_with_one_when_a_partition_is_paused(case: MakeCase) -> None:

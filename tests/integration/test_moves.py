@@ -15,6 +15,9 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.core.management import CommandError, call_command
 
+from offsets.actions import undo
+from offsets.actions.guards import Actor, Request, Source
+from offsets.errors import StalePreviewError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import JournalEntry, LedgerRange, OperatorAction, PartitionCheckpoint
 from offsets.types import TopicPartition as Place
@@ -116,6 +119,67 @@ def test_a_running_partition_is_rebuilt_and_the_rebuild_undone(case: MakeCase) -
     again = manage(this.env, "reset_offsets", "--undo", str(action.pk), "--execute", "--reason", "again")
     assert again.returncode == 2
     assert "already undone" in again.stderr
+
+
+def test_an_earlier_position_of_the_client_passes_no_offset(case: MakeCase) -> None:
+    """A partition that is read again from 0 at once: the client still has its old position for a moment."""
+    this = case(12_000, partitions=6, OFFSET_BASELINE="latest")
+    with background(this.env, this.folder / "worker.log", *this.run_consumer()) as worker:
+        wait_for("all are claimed", lambda: len(live(this)) == 6 and all(row.owner_id for row in live(this).values()))
+        with producing(this, 1_500) as more:
+            pass
+        wait_for("the end to be counted", lambda: caught_up(this))
+        assert all(row.next_offset > row.baseline_offset > 0 for row in live(this).values())
+        for number in live(this):  # one action each, so that one pass of the worker claims few of them
+            move(this, "reset_offsets", "--topic", f"{this.topic}:{number}", "--to-earliest")
+        wait_for("everything to be counted", lambda: caught_up(this))
+        assert worker.end() == 0, worker.output()
+    assert_whole(this, this.truth, more)
+
+
+def test_a_rebuild_stays_above_the_baseline_unless_it_is_told_otherwise(case: MakeCase) -> None:
+    this = case(2_000, partitions=1, poison=0, OFFSET_BASELINE="latest")
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    manage_json(this.env, "produce_events", "--count", "500", "--topic", this.topic)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    scope = ("rebuild_partition", "--group", this.group, "--all")
+    above = manage_json(this.env, *scope)["items"][0]
+    assert (above["after"]["next_offset"], above["after"]["to_count"]) == (2_000, 500)
+    below = manage_json(this.env, *scope, "--from-log-start")["items"][0]
+    assert (below["after"]["next_offset"], below["after"]["to_count"]) == (0, 2_500)
+    assert "2,000 of them lie below the baseline 2,000 and were never counted by this group" in below["detail"]
+
+
+def test_the_undo_of_a_rebuild_names_what_kafka_has_deleted_meanwhile(case: MakeCase) -> None:
+    this = case(1_000, partitions=1, poison=0)
+    client = AdminClient({"bootstrap.servers": this.env["KAFKA_BOOTSTRAP_SERVERS"]})
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    old = live(this)[0]
+    rebuilt = move(this, "rebuild_partition", "--all")
+    manage_json(this.env, "produce_events", "--count", "500", "--topic", this.topic)
+    next(iter(client.delete_records([TopicPartition(this.topic, 0, 1_200)]).values())).result(10)
+    undo = ("reset_offsets", "--undo", rebuilt["change_id"])
+    shown = manage_json(this.env, *undo, "--group", this.group)["items"][0]["detail"]
+    assert "200 uncounted offsets are lost" in shown
+    move(this, *undo)
+    assert OperatorAction.objects.get(kind="undo").detail == shown
+    assert (live(this)[0].pk, live(this)[0].next_offset) == (old.pk, 1_000)
+    assert live(this)[0].leader_epoch == old.leader_epoch
+    assert manage(this.env, *this.run_consumer("--exit-when-caught-up")).returncode == 1
+    assert live(this)[0].halt_reason == "expired"
+
+
+def test_an_undo_of_a_rebuild_applies_to_what_was_seen_alone(case: MakeCase) -> None:
+    this = case(200, partitions=1, poison=0)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
+    rebuilt = move(this, "rebuild_partition", "--all")
+    undone = undo.find(rebuilt["change_id"])
+    seen = undo.seen_of(undone)
+    manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))  # a claim begins another epoch
+    request = Request(Actor("op", allowed=True), "test", Source.COMMAND)
+    with pytest.raises(StalePreviewError, match="epoch was"):
+        undo.undo(undone, request, seen=seen)
+    assert undo.undo(undone, request, seen=undo.seen_of(undone))
 
 
 def test_what_is_skipped_is_recorded_and_counted_after_an_undo(case: MakeCase) -> None:
