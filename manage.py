@@ -9,6 +9,7 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
     from django.core.management import execute_from_command_line
     from django.core.management.base import SystemCheckError
+    from django.db import InterfaceError, OperationalError
 
     from streamsocial.startup import REFUSED, load_settings
 
@@ -18,6 +19,9 @@ def main() -> None:
     except SystemExit as end:
         # Django ends with 1 if a system check fails; here that is a refused command.
         raise SystemExit(REFUSED if isinstance(end.__context__, SystemCheckError) else end.code) from None
+    except (OperationalError, InterfaceError) as error:  # Django's own commands; ours say so themselves
+        print(f"PostgreSQL is not available: {' '.join(str(error).split())}. Check DATABASE_URL.", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

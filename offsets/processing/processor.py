@@ -16,7 +16,7 @@ from django.db import connection
 from offsets import workers
 from offsets.clock import Deadline
 from offsets.database import DATABASE_LOST, WorkerSession, answers_within
-from offsets.errors import ServiceUnavailableError
+from offsets.errors import LedgerConflictError, OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import FatalClientError, Fetched, KafkaClient
 from offsets.monitoring import lag_samples
@@ -310,8 +310,10 @@ class StreamProcessor:
         try:
             self.coordinator.halt_unreadable(fetched.unreadable)
             self.coordinator.check_readable(fetched.out_of_range)
-        except (ServiceUnavailableError, *DATABASE_LOST) as error:
-            logger.warning("Why %s cannot be read is not known yet: %s", owned, error)
+        except LedgerConflictError:
+            raise
+        except (OffsetsError, *DATABASE_LOST) as error:
+            logger.warning("Why %s cannot be read is not known yet: %s", owned, " ".join(str(error).split()))
             for local in [self.coordinator.partitions[tp] for tp in owned if tp in self.coordinator.partitions]:
                 if not local.halted:
                     self.coordinator.restart(local.claim)
@@ -352,8 +354,10 @@ class StreamProcessor:
             self.coordinator.retry_claims()
             self._troubles.report("claim", self.coordinator.waits())
             self.coordinator.start_reading()
-        except (ServiceUnavailableError, *DATABASE_LOST) as error:
-            logger.warning("Coordination waits: %s", error)
+        except LedgerConflictError:
+            raise
+        except (OffsetsError, *DATABASE_LOST) as error:
+            logger.warning("Coordination waits: %s", " ".join(str(error).split()))
 
     def _serve_events(self) -> None:
         events = self.pipeline.events

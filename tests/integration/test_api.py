@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import OperationalError, connection, connections
 from django.http import HttpResponse
 from django.test import Client
 
@@ -307,6 +307,46 @@ def test_browsers_find_the_icon(client):
     assert (response.status_code, response["Location"]) == (302, "/static/favicon.svg")
     assert client.get(response["Location"]).status_code == 200
     assert '<link rel="icon" href="/static/favicon.svg"' in client.get("/admin/login/").content.decode()
+
+
+def _make_read_only():
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL transaction_read_only = on")
+
+
+def test_an_action_on_a_read_only_database_is_told_in_json(operator):
+    checkpoint = make_checkpoint(3)
+    _make_read_only()
+
+    response = post(operator, checkpoint)
+
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert response.json()["error"].startswith("The database is read-only.")
+    assert desired_state(checkpoint) == "running"
+    assert operator.get("/api/snapshot/").status_code == 200, "what is only read still works"
+
+
+def test_a_page_that_needs_to_write_says_that_the_database_is_read_only():
+    make_user("victor", "viewer", password="correct horse")
+    client = Client(raise_request_exception=False)
+    _make_read_only()
+
+    response = client.post("/accounts/login/", {"username": "victor", "password": "correct horse"})
+
+    assert response.status_code == 503
+    assert "The database is read-only" in response.content.decode()
+    assert "Traceback" not in response.content.decode()
+
+
+def test_a_read_only_database_is_not_ready_and_the_process_lives(client):
+    _make_read_only()
+    system.health.forget()
+
+    response = client.get("/healthz")
+    system.health.forget()
+
+    assert (response.status_code, response.json()) == (503, {"status": "error", "database": "read_only"})
+    assert client.get("/livez").json() == {"status": "ok"}
 
 
 def test_it_sends_strangers_to_the_login(client):
