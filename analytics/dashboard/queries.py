@@ -73,7 +73,7 @@ class PartitionRow(NamedTuple):
     duplicates: int
     #: JSON, store → offsets by which it is ahead; null where it holds nothing.
     drift: str | None
-    #: The recovery manager's verdict, and its age; None without one.
+    #: The recovery manager's verdict, its detail without its numbers, and its age; None without one.
     health_status: str | None
     health_detail: str | None
     health_since: datetime | None
@@ -112,7 +112,7 @@ _PARTITIONS = f"""
         (SELECT jsonb_object_agg(d.store, d.next_offset - d.ledger_next_offset)::text FROM offsets_storeoffset d
             WHERE d.checkpoint_id = c.id
             AND d.seen_at > statement_timestamp() - make_interval(secs => %(drift_seconds)s)),
-        h.status, h.detail, h.since, h.eta_seconds,
+        h.status, coalesce(nullif(h.template, ''), h.detail), h.since, h.eta_seconds,
         {_age("h.assessed_at")},
         {OWNER_COLUMNS},
         f.ranges, f.offsets, f.given_up, hidden.*,

@@ -15,6 +15,7 @@ from offsets.admin.base import MAX_SELECTED, Confirmation, ConfirmingAdmin, Read
 from offsets.admin.seek import SeekAdmin
 from offsets.errors import OffsetsError, RefusedError
 from offsets.models import PartitionCheckpoint
+from offsets.monitoring.lag import lag_records
 from offsets.text import whole_number
 
 Checkpoints = QuerySet[PartitionCheckpoint]
@@ -157,7 +158,15 @@ class StoreOffsetAdmin(ReadOnlyAdmin):
 
 @admin.register(models.LagSample)
 class LagSampleAdmin(ReadOnlyAdmin):
-    list_display = ("sampled_at", "checkpoint_link", "log_start_offset", "log_end_offset", "next_offset", "lag")
+    list_display = (
+        "sampled_at",
+        "checkpoint_link",
+        "log_start_offset",
+        "log_end_offset",
+        "high_watermark",
+        "next_offset",
+        "lag",
+    )
     search_fields = ("=checkpoint__topic", "=checkpoint__partition")
     list_select_related = ("checkpoint",)
     exclude = ("checkpoint",)
@@ -169,8 +178,8 @@ class LagSampleAdmin(ReadOnlyAdmin):
         return link(sample.checkpoint)
 
     @admin.display
-    def lag(self, sample: models.LagSample) -> int:
-        return max(0, sample.log_end_offset - sample.next_offset)
+    def lag(self, sample: models.LagSample) -> int | None:
+        return lag_records(sample.log_end_offset, sample.next_offset, sample.log_start_offset)
 
 
 @admin.register(models.JournalEntry)

@@ -19,4 +19,9 @@ class Migration(migrations.Migration):
             name="ttl_seconds",
             field=models.FloatField(blank=True, null=True),
         ),
+        migrations.AddField(
+            model_name="partitionhealth",
+            name="template",
+            field=models.TextField(blank=True, default=""),
+        ),
     ]

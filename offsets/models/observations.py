@@ -75,8 +75,9 @@ class PartitionHealth(models.Model):
         PartitionCheckpoint, on_delete=models.CASCADE, primary_key=True, related_name="health"
     )
     status = models.CharField(max_length=20)
-    #: What it means, and what to do; readers fill in `{lag}` and the other numbers of `offsets.monitoring.numbers`.
     detail = models.TextField()
+    #: The detail without its numbers: the page fills in those of its own snapshot. See `offsets.monitoring.numbers`.
+    template = models.TextField(default="", blank=True)
     #: Since when it has this status.
     since = models.DateTimeField(db_default=DatabaseTime())
     #: Until it has caught up, at the rate of the last minute; null where it does not.

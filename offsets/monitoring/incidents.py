@@ -92,7 +92,7 @@ def record_past(
     note(incident, text)
     Incident.objects.filter(pk=incident.pk).update(closed_at=closed_at or DatabaseTime())
     incident.refresh_from_db()
-    _announce(incident, "closed")
+    _announce(incident, "closed", past=True)
     return incident
 
 
@@ -118,7 +118,7 @@ def purge(days: int) -> int:
     return int(old.delete()[1].get("offsets.Incident", 0))
 
 
-def _announce(incident: Incident, event: str) -> None:
+def _announce(incident: Incident, event: str, *, past: bool = False) -> None:
     level = "error" if event == "opened" and incident.severity == Incident.Severity.CRITICAL else "warning"
     journal.record(
         incident.group_id,
@@ -127,7 +127,7 @@ def _announce(incident: Incident, event: str) -> None:
         level="info" if event == "closed" else level,
         worker_id=incident.worker_id,
     )
-    notifications.enqueue(incident, event)
+    notifications.enqueue(incident, event, past=past)
 
 
 def _severity(finding: Finding) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import random
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,15 +76,16 @@ def refused_setup(
 # --- Queueing -------------------------------------------------------------------------------------
 
 
-def enqueue(incident: Incident, event: str) -> None:
+def enqueue(incident: Incident, event: str, *, past: bool = False) -> None:
     """Queue the message that the incident was `opened` or `closed`, in the transaction that does it.
 
     Once for each channel. `closed` goes to the channels that `opened` went to. An incident that reopens within
     NOTIFY_QUIET_SECONDS of the last message about the same cause is suppressed, and so is one that lasts no longer
-    than NOTIFY_AFTER_SECONDS: it heals before anybody could do something.
+    than NOTIFY_AFTER_SECONDS: it heals before anybody could do something. A `past` one was over before it could be
+    written, so it counts from when it began.
     """
     if event == "closed":
-        _suppress_if_short(incident)
+        _release_or_suppress(incident, incident.began_at if past else incident.opened_at)
     for channel in channels():
         with connection.cursor() as cursor:
             if event == "opened":
@@ -97,8 +98,8 @@ def enqueue(incident: Incident, event: str) -> None:
                     " AND i.id <> %(incident)s"
                     " AND coalesce(n.sent_at, n.created_at)"
                     " BETWEEN clock_timestamp() - make_interval(secs => %(quiet)s) AND clock_timestamp())"
-                    " THEN 'suppressed' ELSE 'pending' END, 0, greatest(clock_timestamp(),"
-                    " least(%(began)s, clock_timestamp()) + make_interval(secs => %(after)s)), '', clock_timestamp()"
+                    " THEN 'suppressed' ELSE 'pending' END, 0,"
+                    " clock_timestamp() + make_interval(secs => %(after)s), '', clock_timestamp()"
                     " ON CONFLICT (incident_id, event, channel) DO NOTHING",
                     {
                         "incident": incident.pk,
@@ -107,7 +108,6 @@ def enqueue(incident: Incident, event: str) -> None:
                         "kind": incident.kind,
                         "subject": incident.subject,
                         "quiet": settings.NOTIFY_QUIET_SECONDS,
-                        "began": incident.began_at,
                         "after": settings.NOTIFY_AFTER_SECONDS,
                     },
                 )
@@ -122,13 +122,14 @@ def enqueue(incident: Incident, event: str) -> None:
                 )
 
 
-def _suppress_if_short(incident: Incident) -> None:
-    if incident.closed_at is None or (incident.closed_at - incident.began_at).total_seconds() >= (
-        settings.NOTIFY_AFTER_SECONDS
-    ):
-        return
+def _release_or_suppress(incident: Incident, since: datetime) -> None:
+    """What has not been sent when the incident closes goes out now, or never."""
     unsent = Notification.objects.filter(incident=incident, event="opened", status=Notification.Status.PENDING)
-    unsent.filter(attempts=0).update(status=Notification.Status.SUPPRESSED)
+    unsent = unsent.filter(attempts=0)
+    if incident.closed_at and (incident.closed_at - since).total_seconds() < settings.NOTIFY_AFTER_SECONDS:
+        unsent.update(status=Notification.Status.SUPPRESSED)
+    else:
+        unsent.update(next_attempt_at=DatabaseTime())
 
 
 # --- Sending --------------------------------------------------------------------------------------

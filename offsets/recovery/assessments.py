@@ -244,7 +244,8 @@ def store(states: Sequence[PartitionState]) -> None:
             {
                 "id": state.checkpoint_id,
                 "status": state.verdict.status,
-                "detail": state.verdict.template or state.verdict.detail,
+                "detail": state.verdict.detail,
+                "template": state.verdict.template,
                 "since": state.since.astimezone(UTC).isoformat(),
                 "eta": state.eta_seconds,
             }
@@ -253,12 +254,13 @@ def store(states: Sequence[PartitionState]) -> None:
     )
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO offsets_partitionhealth (checkpoint_id, status, detail, since, eta_seconds, assessed_at)"
-            " SELECT v.id, v.status, v.detail, v.since, v.eta, clock_timestamp()"
+            "INSERT INTO offsets_partitionhealth (checkpoint_id, status, detail, template, since, eta_seconds,"
+            " assessed_at) SELECT v.id, v.status, v.detail, v.template, v.since, v.eta, clock_timestamp()"
             " FROM jsonb_to_recordset(%s::jsonb)"
-            " AS v(id bigint, status text, detail text, since timestamptz, eta float8)"
+            " AS v(id bigint, status text, detail text, template text, since timestamptz, eta float8)"
             " JOIN offsets_partitioncheckpoint c ON c.id = v.id"
             " ON CONFLICT (checkpoint_id) DO UPDATE SET status = excluded.status, detail = excluded.detail,"
+            " template = excluded.template,"
             " since = excluded.since, eta_seconds = excluded.eta_seconds, assessed_at = excluded.assessed_at",
             [rows],
         )

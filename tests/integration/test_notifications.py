@@ -17,7 +17,7 @@ from aiosmtpd.controller import Controller
 from django.db import connection
 from django.utils import timezone
 
-from offsets.models import Incident, JournalEntry, Notification
+from offsets.models import DatabaseTime, Incident, JournalEntry, Notification
 from offsets.monitoring import notifications
 from tests.support.page_rows import GROUP
 
@@ -70,7 +70,7 @@ def incident(subject: str = "w-1", **fields: Any) -> Incident:
     defaults = {
         "kind": "worker_dead",
         "summary": "w-1 sends no heartbeat.",
-        "began_at": timezone.now() - timedelta(minutes=1),
+        "began_at": timezone.now(),
     }
     row = Incident.objects.create(group_id=GROUP, subject=subject, **(defaults | fields))
     row.refresh_from_db()
@@ -78,7 +78,9 @@ def incident(subject: str = "w-1", **fields: Any) -> Incident:
 
 
 def told(row: Incident, event: str = "opened") -> Notification:
+    """Its message, which is due at once."""
     notifications.enqueue(row, event)
+    Notification.objects.filter(incident=row, attempts=0, status="pending").update(next_attempt_at=DatabaseTime())
     return Notification.objects.get(incident=row, event=event)
 
 
@@ -107,27 +109,37 @@ def test_a_webhook_is_signed_and_says_what_happened(receiver: Receiver) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize(("lasted", "sent"), [(4.0, 0), (6.0, 2)])
 def test_it_tells_nothing_that_healed_within_one_interval(receiver: Receiver, lasted: float, sent: int) -> None:
-    began = timezone.now()
-    row = incident(began_at=began)
-    message = told(row)
-    assert 4 < (message.next_attempt_at - began).total_seconds() < 6
+    row = incident()
+    notifications.enqueue(row, "opened")
+    assert 4 < (Notification.objects.get().next_attempt_at - row.opened_at).total_seconds() < 6
     assert notifications.send_due() == 0, "not yet"
 
-    row.closed_at = began + timedelta(seconds=lasted)
+    row.closed_at = row.opened_at + timedelta(seconds=lasted)
     notifications.enqueue(row, "closed")
-    make_due()
 
     assert notifications.send_due() == sent
     assert [json.loads(body)["event"] for _, body in receiver.requests] == ["opened", "closed"][:sent]
 
 
 @pytest.mark.django_db
+def test_what_was_over_before_it_could_be_written_is_told_by_how_long_it_lasted(receiver: Receiver) -> None:
+    """As an outage of the database: opened and closed in one transaction."""
+    for subject, seconds in (("short", 4), ("long", 40)):
+        row = incident(subject, began_at=timezone.now() - timedelta(seconds=seconds))
+        notifications.enqueue(row, "opened")
+        row.closed_at = timezone.now()
+        notifications.enqueue(row, "closed", past=True)
+
+    assert notifications.send_due() == 2
+    assert {json.loads(body)["incident"]["subject"] for _, body in receiver.requests} == {"long"}
+
+
+@pytest.mark.django_db
 def test_what_was_told_is_told_to_be_over_although_it_was_short(receiver: Receiver) -> None:
-    row = incident(began_at=timezone.now())
+    row = incident()
     told(row)
-    make_due()
     assert notifications.send_due() == 1
-    row.closed_at = row.began_at + timedelta(seconds=1)
+    row.closed_at = row.opened_at + timedelta(seconds=1)
 
     notifications.enqueue(row, "closed")
 
