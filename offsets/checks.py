@@ -18,6 +18,7 @@ from offsets.configuration import (
     refused_timeouts,
 )
 from offsets.database import DATABASE_LOST
+from offsets.failpoints import refused_failpoints
 from offsets.kafka.validation import refused_client_config
 from offsets.monitoring.notifications import refused_setup
 from offsets.monitoring.webhook_pools import refused_proxy
@@ -49,6 +50,7 @@ def check_promises(app_configs: Sequence[AppConfig] | None, **options: Any) -> l
         ("offsets.E007", alerts or refused_proxy()),
         ("offsets.E008", _refused_kafka()),
         ("offsets.E009", _refused_handler()),
+        ("offsets.E012", refused_failpoints()),
     ]
     return [Error(reason, id=number) for number, reason in reasons if reason]
 

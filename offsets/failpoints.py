@@ -6,6 +6,7 @@ deletes the token file acts, so that one fault happens once among many workers. 
 """
 
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -15,14 +16,29 @@ from django.db import OperationalError
 _passages: Counter[str] = Counter()
 
 
+_ENTRY = re.compile(r"(\w+)=(kill|stop|error)(?:#([0-9]{1,9}))?(?:@(.+))?")
+
+
 def _configured() -> dict[str, tuple[str, int, str]]:
+    """The valid entries; `refused_failpoints` names the others."""
     points = {}
-    for entry in filter(None, os.environ.get("FAILPOINTS", "").split(",")):
-        name, _, rest = entry.partition("=")
-        action, _, token = rest.partition("@")
-        action, _, passage = action.partition("#")
-        points[name] = (action, int(passage or 1), token)
+    for entry in _entries():
+        if match := _ENTRY.fullmatch(entry):
+            name, action, passage, token = match.groups()
+            points[name] = (action, int(passage or 1), token or "")
     return points
+
+
+def _entries() -> list[str]:
+    return [entry for entry in os.environ.get("FAILPOINTS", "").split(",") if entry]
+
+
+def refused_failpoints() -> str:
+    """What is wrong with FAILPOINTS; empty when nothing is."""
+    for entry in _entries():
+        if not _ENTRY.fullmatch(entry):
+            return f"FAILPOINTS must list name=kill, name=stop or name=error, with #passage and @token, not {entry!r}."
+    return ""
 
 
 _points = _configured()

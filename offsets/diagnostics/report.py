@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
@@ -17,6 +17,8 @@ from offsets.diagnostics.loops import loop_diagnoses
 from offsets.errors import OffsetsError
 
 Ask = Callable[[], list[Diagnosis]]
+#: The rows of each question, or what it raised.
+Answers = dict[str, list[Diagnosis] | Exception]
 
 #: All questions together.
 TOTAL_SECONDS = 12.0
@@ -31,6 +33,7 @@ ASKERS: Mapping[str, Ask] = {
     "mail server": services.ask_mail_server,
     "webhook": services.ask_webhook,
 }
+_NEEDS = {"retention and lag": ("PostgreSQL", "Kafka"), "control loops": ("PostgreSQL",), "Celery": ("Redis",)}
 _ADVICE = {
     "PostgreSQL": "Check DATABASE_URL, or run `manage.py stack up`.",
     "Kafka": "Check KAFKA_BOOTSTRAP_SERVERS and KAFKA_CONFIG_*, or run `manage.py stack up`.",
@@ -43,27 +46,37 @@ _ADVICE = {
 
 def diagnose(askers: Mapping[str, Ask] = ASKERS, seconds: float = TOTAL_SECONDS) -> list[Diagnosis]:
     """The rows of all questions, in the order of `askers`; secrets are blanked out."""
-    answers: dict[str, list[Diagnosis]] = {}
+    answers: Answers = {}
     threads = {subject: _start(subject, ask, answers) for subject, ask in askers.items()}
     deadline = Deadline(seconds)
     for thread in threads.values():
         thread.join(deadline.remaining_seconds)
+    failed = {subject for subject in askers if not isinstance(answers.get(subject), list)}
     rows = settings_diagnoses()
     for subject in askers:
-        silent = error(subject, f"no answer within {seconds:.0f} s", _ADVICE.get(subject, ""))
-        rows += answers.get(subject, [silent])
+        rows += _rows(subject, answers.get(subject, TimeoutError(f"no answer within {seconds:.0f} s")), failed)
     hidden = secrets()
     return [Diagnosis(r.level, r.subject, blanked(r.message, hidden), blanked(r.advice, hidden)) for r in rows]
 
 
-def _start(subject: str, ask: Ask, answers: dict[str, list[Diagnosis]]) -> threading.Thread:
+def _rows(subject: str, answer: list[Diagnosis] | Exception, failed: Collection[str]) -> list[Diagnosis]:
+    """The answer's rows; for a failure one row, which names the service that the question needs if that failed, too."""
+    if isinstance(answer, list):
+        return answer
+    for needed in _NEEDS.get(subject, ()):
+        if needed in failed:
+            return [warning(subject, f"not checked: {needed} does not answer", f"See {needed}.")]
+    return [error(subject, describe_failure(answer), _ADVICE.get(subject, ""))]
+
+
+def _start(subject: str, ask: Ask, answers: Answers) -> threading.Thread:
     """A daemon thread, so that a service that hangs does not keep the process."""
 
     def run() -> None:
         try:
             answers[subject] = ask()
         except Exception as failure:  # whatever it is, it is a row of the report
-            answers[subject] = [error(subject, describe_failure(failure), _ADVICE.get(subject, ""))]
+            answers[subject] = failure
         finally:
             connection.close()
 
@@ -74,7 +87,9 @@ def _start(subject: str, ask: Ask, answers: dict[str, list[Diagnosis]]) -> threa
 
 def describe_failure(failure: Exception) -> str:
     """An error in one line; the class is named where the text alone would not say what it is."""
-    text = " ".join(str(failure).split())
+    # A KafkaException holds an error object, whose text is shorter than that of the exception.
+    detail = getattr(failure.args[0], "str", None) if failure.args else None
+    text = " ".join((detail() if callable(detail) else str(failure)).split())
     if isinstance(failure, (*DATABASE_LOST, OffsetsError)) or " " in text:
         return text.rstrip(".") or type(failure).__name__
     return f"{type(failure).__name__}: {text}"

@@ -58,8 +58,15 @@ def ask_postgres() -> list[Diagnosis]:
     rows = [error("PostgreSQL", reason) for reason in unfit_database(facts)]
     if facts.read_only:
         rows.append(error("PostgreSQL", f"takes no writes: {facts.read_only}", "Connect to the primary server."))
+    # Without rights, the table of migrations cannot be read either.
+    pending = 0 if facts.tables_without_rights else _unapplied_migrations()
     rows = rows or [ok("PostgreSQL", f"version {facts.version}, {facts.encoding}, all rights")]
-    return [*rows, _database_clock(), *judge_session(_session())]
+    return [*rows, _database_clock(), *judge_session(_session(pending))]
+
+
+def _unapplied_migrations() -> int:
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
 def _database_clock() -> Diagnosis:
@@ -71,7 +78,7 @@ def _database_clock() -> Diagnosis:
     return judge_clock("PostgreSQL", database - (asked + answered) / 2, answered - asked)
 
 
-def _session() -> SessionFacts:
+def _session(unapplied_migrations: int) -> SessionFacts:
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, setting::bigint FROM pg_settings WHERE name = ANY(%s)", [list(_TIMEOUTS)])
         timeouts = dict(cursor.fetchall())
@@ -81,7 +88,6 @@ def _session() -> SessionFacts:
             " current_setting('max_connections')::int"
         )
         pid, encrypted, connections, max_connections = cursor.fetchone()
-    executor = MigrationExecutor(connection)
     return SessionFacts(
         timeouts.get("statement_timeout", 0),
         timeouts.get("idle_session_timeout", 0),
@@ -93,7 +99,7 @@ def _session() -> SessionFacts:
         local=is_local(str(connection.settings_dict["HOST"])),
         connections=connections,
         max_connections=max_connections,
-        unapplied_migrations=len(executor.migration_plan(executor.loader.graph.leaf_nodes())),
+        unapplied_migrations=unapplied_migrations,
     )
 
 

@@ -192,6 +192,7 @@ def test_a_question_that_fails_or_hangs_is_a_row_and_the_others_are_answered(set
             "Kafka": lambda: fail(ServiceUnavailableError("No answer to secret-of-kafka.")),
             "Redis": lambda: fail(ConnectionError("secret of redis, secret%20of%20redis, secret-of-the-mail")),
             "hangs": hang,
+            "Celery": lambda: fail(ConnectionError("the same as for Redis")),
             "a bug": lambda: fail(KeyError("name")),
             "works": lambda: [judge.ok("works", "fine")],
         },
@@ -205,6 +206,7 @@ def test_a_question_that_fails_or_hangs_is_a_row_and_the_others_are_answered(set
         "Kafka": (ERROR, "No answer to ***"),
         "Redis": (ERROR, "***, ***, ***"),
         "hangs": (ERROR, "no answer within 1 s"),
+        "Celery": (WARNING, "not checked: Redis does not answer"),
         "a bug": (ERROR, "KeyError: 'name'"),
         "works": (OK, "fine"),
     }
