@@ -20,6 +20,7 @@ from offsets.types import (
     BatchStats,
     Claim,
     DecodedBatch,
+    OffsetSpan,
     PartitionCommit,
     RangeKind,
     RecordBatch,
@@ -208,6 +209,6 @@ class Decoder:
 
 def _completed(held: Pending, commit: PartitionCommit, seconds: float) -> PartitionCommit:
     """The combined commit with what was measured, and the ledger's segments."""
-    before = held.stats
-    stats = replace(commit.stats, decode_seconds=before.decode_seconds, combine_seconds=seconds, offsets=before.offsets)
+    span = OffsetSpan(held.batches[0].start, held.batches[-1].end)
+    stats = commit.stats.measured(held.decode_seconds, {held.claim.topic_partition: span}, seconds)
     return replace(commit, stats=stats, segments=tuple(held.segments))
