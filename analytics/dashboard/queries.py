@@ -267,6 +267,8 @@ class GroupRow(NamedTuple):
     invariants_ok: bool | None
     invariants_age: float | None
     invariants: str | None
+    #: Every partition was checked in full within this time; None before the first round is complete.
+    invariants_complete_age: float | None
 
 
 _GROUP = f"""
@@ -274,7 +276,7 @@ _GROUP = f"""
         (SELECT coalesce(sum(fenced_commits), 0)::bigint FROM offsets_worker WHERE group_id = %(group)s),
         (SELECT coalesce(sum(duplicates), 0)::bigint FROM offsets_partitioncheckpoint
             WHERE group_id = %(group)s AND retired_reason <> 'rebuilt'),
-        i.ok, {_age("i.checked_at")}, i.invariants::text
+        i.ok, {_age("i.checked_at")}, i.invariants::text, {_age("i.complete_since")}
     FROM (SELECT 1) AS one LEFT JOIN offsets_invariantreport i ON i.group_id = %(group)s
 """  # noqa: S608
 
