@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from offsets import purging
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseToken:
@@ -68,3 +70,14 @@ def live(names: list[str]) -> set[str]:
             "SELECT name FROM offsets_lease WHERE name = ANY(%s) AND expires_at >= clock_timestamp()", [names]
         )
         return {row[0] for row in cursor.fetchall()}
+
+
+def purge(days: int) -> int:
+    """Forget leases that expired more than `days` ago: no holder of so long ago is still there to be told apart."""
+    return purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_lease WHERE name IN (SELECT name FROM offsets_lease"
+            " WHERE expires_at < statement_timestamp() - make_interval(days => %s) LIMIT %s)",
+            [days, limit],
+        )
+    )

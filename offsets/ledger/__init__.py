@@ -52,6 +52,14 @@ from offsets.ledger.replays import (
     retry_failed_later,
     settle_dead_letters,
 )
+from offsets.ledger.retention import (
+    begin_purge,
+    forget,
+    merge_ranges,
+    mergeable_checkpoints,
+    purge_dead_letter_bytes,
+    purge_rows,
+)
 
 __all__ = [
     "Baseline",
@@ -60,11 +68,13 @@ __all__ = [
     "ProbedCommit",
     "align_with_store",
     "anything_below",
+    "begin_purge",
     "claim",
     "claim_offsets",
     "control_states",
     "fence",
     "follow_store",
+    "forget",
     "halt",
     "held_by_others",
     "insert_baselines",
@@ -74,10 +84,14 @@ __all__ = [
     "lock_checkpoints",
     "lock_dead_letters",
     "lock_for_commit",
+    "merge_ranges",
+    "mergeable_checkpoints",
     "move_within",
     "partition_progress",
     "pass_failed",
     "probe_commit",
+    "purge_dead_letter_bytes",
+    "purge_rows",
     "record_failed",
     "record_processed",
     "record_replayed",
