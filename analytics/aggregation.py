@@ -149,17 +149,18 @@ def _apart(
     events = np.array([len(batch.records) for batch in batches]) - failed
     of_batch = np.repeat(np.arange(len(batches)), events)
     types = np.bincount(of_batch * len(EVENT_TYPES) + columns.type_code, minlength=len(batches) * len(EVENT_TYPES))
+    by_type = types.reshape(-1, len(EVENT_TYPES)).tolist()
+    lengths = events.tolist()
+    failures_of = failed.tolist()
     rest = iter(failures.values())
     decoded, start = [], 0
     for index, batch in enumerate(batches):
-        end = start + int(events[index])
+        end = start + lengths[index]
         stats = BatchStats(
-            end - start,
-            int(failed[index]),
+            lengths[index],
+            failures_of[index],
             sum(map(len, batch.records)),
-            dict(
-                zip(EVENT_TYPES, types[index * len(EVENT_TYPES) : (index + 1) * len(EVENT_TYPES)].tolist(), strict=True)
-            ),
+            dict(zip(EVENT_TYPES, by_type[index], strict=True)),
         )
         work = EventColumns(*(column[start:end] for column in columns))
         set_apart = [next(rest) for _ in range(stats.failed_records)]
@@ -189,7 +190,7 @@ def _commit(batches: Sequence[DecodedBatch], work: EngagementWork) -> PartitionC
         batches[0].claim,
         batches[0].start,
         batches[-1].end,
-        BatchStats.total(batch.stats for batch in batches),
+        batches[0].stats if len(batches) == 1 else BatchStats.total(batch.stats for batch in batches),
         [failure for batch in batches for failure in batch.failures],
         work,
         leader_epochs[-1] if leader_epochs else None,

@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db import connection as default_connection
+from django.db import transaction
 
 from analytics.dimensions import DIMENSIONS, EVENT_TYPES
+from offsets import purging
 from offsets.errors import LedgerConflictError
 from offsets.types import PartitionCommit
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:  # imports polars, which readers of metrics do not need
     from analytics.aggregation import EngagementWork
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+#: How many rows of an export the client holds at a time.
+EXPORT_ROWS = 10_000
 _COPY_TRAILER = b"\xff\xff"
 #: This row holds the purged minutes, so that all minutes still sum to the counted events (I4).
 CARRY_MINUTE = datetime(1970, 1, 1, tzinfo=UTC)
@@ -117,11 +121,20 @@ class MetricsStore:
             )
             return int(cursor.fetchone()[0])
 
-    def purge_minutes(self, before: datetime) -> int:
-        """Carry minutes before `before` over into each checkpoint's carry row. Returns how many rows were deleted."""
+    def purge_minutes(self, days: float) -> int:
+        """Carry minutes of more than `days` ago over into each checkpoint's carry row. Returns how many were deleted.
+
+        By the database's clock: a process whose own is ahead would end the history of everybody.
+        """
+        return purging.in_chunks(lambda limit: self._carry_over(days, limit))
+
+    def _carry_over(self, days: float, limit: int) -> int:
         with default_connection.cursor() as cursor:
             cursor.execute(
-                "WITH gone AS (DELETE FROM analytics_engagementminute WHERE minute < %(before)s AND minute > %(carry)s"
+                "WITH gone AS (DELETE FROM analytics_engagementminute WHERE id IN (SELECT id"
+                " FROM analytics_engagementminute WHERE minute > %(carry)s"
+                " AND minute < statement_timestamp() - make_interval(secs => 86400 * %(days)s)"
+                " ORDER BY minute LIMIT %(limit)s)"
                 f" RETURNING *), carried AS (SELECT checkpoint_id, {_SUMS} FROM gone GROUP BY 1 ORDER BY 1),"
                 " written AS (INSERT INTO analytics_engagementminute AS m"
                 " (checkpoint_id, minute, views, likes, comments, shares)"
@@ -129,9 +142,22 @@ class MetricsStore:
                 " ON CONFLICT (checkpoint_id, minute) DO UPDATE SET views = m.views + excluded.views,"
                 " likes = m.likes + excluded.likes, comments = m.comments + excluded.comments,"
                 " shares = m.shares + excluded.shares RETURNING 1) SELECT count(*) FROM gone",
-                {"before": before, "carry": CARRY_MINUTE},
+                {"days": days, "carry": CARRY_MINUTE, "limit": limit},
             )
             return int(cursor.fetchone()[0])
+
+    def purge_checkpoint(self, checkpoint_id: int, limit: int) -> int:
+        """Delete up to `limit` rows of each kind of a checkpoint whose counts are not read any more. Returns how many.
+
+        Deltas first: a fold would turn one that is left into a total.
+        """
+        return sum(
+            purging.execute(
+                f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE checkpoint_id = %s LIMIT %s)",
+                [checkpoint_id, limit],
+            )
+            for table in ("analytics_engagementdelta", "analytics_engagementtotal", "analytics_engagementminute")
+        )
 
     # --- Reads -------------------------------------------------------------------------------------
 
@@ -155,16 +181,21 @@ class MetricsStore:
     def export(self, group_id: str = "", topic: str = "") -> Iterator[tuple[str, int, int, int, int, int]]:
         """`(dimension, id, views, likes, comments, shares)` by dimension and id, of one moment.
 
-        One plain SELECT: a server-side cursor or COPY could see half of a fold. The result is held by the client.
+        One SELECT, whose snapshot is taken when it begins: the fold deletes and inserts in one statement, so a row is
+        seen before or after it, never twice and never not at all. The server holds the result; the client has
+        EXPORT_ROWS of it at a time.
         """
         names = {number: name for name, (number, _) in DIMENSIONS.items()}
-        with default_connection.cursor() as cursor:
+        with transaction.atomic(), default_connection.chunked_cursor() as cursor:
+            with default_connection.cursor() as setting:
+                # The whole result is wanted, not its first rows.
+                setting.execute("SET LOCAL cursor_tuple_fraction = 1.0")
             cursor.execute(
                 f"SELECT dimension, entity_id, {_SUMS} FROM {_ALL_COUNTS} AS c WHERE {_KEPT}"
                 " GROUP BY 1, 2 ORDER BY 1, 2",
                 {"group": group_id, "topic": topic},
             )
-            while rows := cursor.fetchmany(10_000):
+            while rows := cursor.fetchmany(EXPORT_ROWS):
                 for dimension, *counts in rows:
                     yield (names[dimension], *map(int, counts))  # type: ignore[misc]
 

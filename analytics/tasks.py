@@ -1,7 +1,6 @@
 """Celery tasks that join metrics and offsets: the monitor's tick, the fold, the hourly purge."""
 
 import logging
-from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from celery import shared_task
@@ -9,7 +8,8 @@ from django.conf import settings
 
 from analytics.dashboard.broadcast import send_snapshot
 from analytics.metrics_store import MetricsStore
-from offsets import journal, workers
+from offsets import journal, leases, ledger, purging, workers
+from offsets.actions import audit
 from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 FOLD_CHUNK = 50_000
 FOLD_SECONDS = 5.0
 RECOVERY_DAYS = 90
+PROCESS_DAYS = 7
 
 
 @cache
@@ -56,10 +57,29 @@ def fold() -> None:
 
 @shared_task(name="analytics.tasks.purge")
 def purge() -> None:
-    """Carry old minutes over; delete old journal entries, stopped workers, incidents and replays."""
-    with survives_outage("Purging"):
-        MetricsStore().purge_minutes(datetime.now(UTC) - timedelta(days=settings.MINUTE_RETENTION_DAYS))
+    """Carry old minutes over; delete what is older than its retention, in chunks."""
+    with survives_outage("Purging"), only_one("purge", 3600) as acquired:
+        if not acquired:
+            return
+        store = MetricsStore()
+        store.purge_minutes(settings.MINUTE_RETENTION_DAYS)
         journal.purge()
-        workers.purge(7)
+        workers.purge(PROCESS_DAYS)
+        leases.purge(PROCESS_DAYS)
         incidents.purge(RECOVERY_DAYS)
         replay_rows.purge(RECOVERY_DAYS)
+        audit.purge_refused(RECOVERY_DAYS)
+        ledger.purge_dead_letter_bytes(settings.DEAD_LETTER_RETENTION_DAYS)
+        purging.purge_sessions()
+        purge_rebuilt(store, settings.REBUILT_RETENTION_DAYS)
+
+
+def purge_rebuilt(store: MetricsStore, days: int) -> None:
+    """Delete checkpoints that were rebuilt more than `days` ago, their counts first; what is left follows next time."""
+    for checkpoint_id in ledger.begin_purge(days):
+        deadline = Deadline(purging.PURGE_SECONDS)
+        while not deadline.expired:
+            if store.purge_checkpoint(checkpoint_id, purging.CHUNK) + ledger.purge_rows(checkpoint_id, purging.CHUNK):
+                continue
+            ledger.forget(checkpoint_id)
+            break

@@ -7,13 +7,13 @@ import logging
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
+from offsets import purging
 from offsets.models import JournalEntry
 
 logger = logging.getLogger(__name__)
 
 RETENTION_DAYS = 7
 #: Rows deleted per statement: a purge after a long stop must not hold locks or write a huge transaction.
-PURGE_CHUNK = 10_000
 
 _LEVELS: dict[str, int] = {
     JournalEntry.Level.INFO: logging.INFO,
@@ -62,15 +62,10 @@ def record(
 
 def purge(days: int = RETENTION_DAYS) -> int:
     """Delete entries older than `days`, by the database's clock. Returns how many."""
-    deleted = 0
-    with connection.cursor() as cursor:
-        while True:
-            cursor.execute(
-                "DELETE FROM offsets_journalentry WHERE id IN (SELECT id FROM offsets_journalentry"
-                " WHERE created_at < statement_timestamp() - make_interval(days => %s) ORDER BY id LIMIT %s)",
-                [days, PURGE_CHUNK],
-            )
-            chunk = int(cursor.rowcount)
-            deleted += chunk
-            if chunk < PURGE_CHUNK:
-                return deleted
+    return purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_journalentry WHERE id IN (SELECT id FROM offsets_journalentry"
+            " WHERE created_at < statement_timestamp() - make_interval(days => %s) ORDER BY id LIMIT %s)",
+            [days, limit],
+        )
+    )

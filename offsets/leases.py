@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from offsets import purging
+
 #: SQL: whether the lease `l` is held now; never NULL.
 HELD = """(l.expires_at >= clock_timestamp()
     AND (l.ttl_seconds IS NULL OR l.expires_at <= clock_timestamp() + make_interval(secs => l.ttl_seconds)))"""
@@ -71,3 +73,14 @@ def live(names: list[str]) -> set[str]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT l.name FROM offsets_lease l WHERE l.name = ANY(%s) AND {HELD}", [names])  # noqa: S608 - a constant
         return {row[0] for row in cursor.fetchall()}
+
+
+def purge(days: int) -> int:
+    """Forget leases that expired more than `days` ago: no holder of so long ago is still there to be told apart."""
+    return purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_lease WHERE name IN (SELECT name FROM offsets_lease"
+            " WHERE expires_at < statement_timestamp() - make_interval(days => %s) LIMIT %s)",
+            [days, limit],
+        )
+    )

@@ -12,10 +12,10 @@ from django.conf import settings
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from offsets import leases
+from offsets import leases, ledger
 from offsets.clock import monotonic
 from offsets.errors import OffsetsError
-from offsets.monitoring import invariants, lag_samples, notifications
+from offsets.monitoring import invariant_turns, lag_samples, notifications
 from offsets.processing import slots
 from offsets.processing.worker import ThreadsStillRunningError
 from offsets.recovery.manager import RecoveryManager
@@ -102,14 +102,14 @@ def notify() -> None:
 
 @shared_task(name="offsets.tasks.verify")
 def verify() -> None:
-    """Check the invariants for the page's badge. A slow check is followed by a proportionally longer rest."""
+    """Check the invariants in turn, for the page's badge. A slow check is followed by a proportionally longer rest."""
     group_id = settings.ENGAGEMENT_GROUP
     rest = f"verify-rest:{group_id}"
-    with survives_outage("Checking the invariants"), only_one(f"verify:{group_id}", 300) as may_run:
+    with survives_outage("Checking the invariants"), only_one(invariant_turns.lease_of(group_id), 300) as may_run:
         if not may_run or leases.live([rest]):
             return
         began = monotonic()
-        result = invariants.check_and_store(group_id)
+        result = invariant_turns.check_in_turn(group_id).result
         leases.acquire(rest, "verify", VERIFY_REST * (monotonic() - began))
         if not result.ok:
             logger.error("Invariants do not hold: %s", result)
@@ -131,6 +131,9 @@ def compare_stores() -> None:
 
 @shared_task(name="offsets.tasks.thin")
 def thin() -> None:
-    """Thin lag samples: one a second for five minutes, one a minute for a day."""
+    """Thin lag samples: one a second for five minutes, one a minute for a day. Merge neighbouring ledger ranges."""
     with survives_outage("Thinning lag samples"):
         lag_samples.thin()
+    with survives_outage("Merging ledger ranges"):
+        for checkpoint_id in ledger.mergeable_checkpoints():
+            ledger.merge_ranges(checkpoint_id)

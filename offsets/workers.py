@@ -10,6 +10,7 @@ from typing import NamedTuple
 from django.db import connection
 from django.db.models import F
 
+from offsets import purging
 from offsets.models import DatabaseTime, Worker
 
 
@@ -130,11 +131,11 @@ def reap(timeout_seconds: float, worker_id: str = "") -> list[str]:
 
 def purge(days: int) -> int:
     """Forget workers that stopped more than `days` ago and own nothing."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM offsets_worker w WHERE state = 'stopped' AND stopped_at < clock_timestamp() -"
-            " make_interval(days => %s) AND NOT EXISTS"
-            " (SELECT 1 FROM offsets_partitioncheckpoint c WHERE c.owner_id = w.worker_id)",
-            [days],
+    return purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_worker WHERE worker_id IN (SELECT worker_id FROM offsets_worker w"
+            " WHERE state = 'stopped' AND stopped_at < statement_timestamp() - make_interval(days => %s) AND NOT EXISTS"
+            " (SELECT 1 FROM offsets_partitioncheckpoint c WHERE c.owner_id = w.worker_id) LIMIT %s)",
+            [days, limit],
         )
-        return int(cursor.rowcount)
+    )

@@ -228,6 +228,12 @@ REPLAY_ATTEMPTS = env.integer("REPLAY_ATTEMPTS", 8, minimum=1, maximum=50)
 DEAD_LETTER_MAX_PERCENT = env.integer("DEAD_LETTER_MAX_PERCENT", 50, minimum=1, maximum=100)
 DEAD_LETTER_WINDOW = env.integer("DEAD_LETTER_WINDOW", 1000, minimum=1)
 DEAD_LETTER_MAX_IN_A_ROW = env.integer("DEAD_LETTER_MAX_IN_A_ROW", 1000, minimum=1)
+#: At most so much of a dead letter's value, key and headers is stored; more than that cannot be requeued.
+DEAD_LETTER_MAX_BYTES = env.integer("DEAD_LETTER_MAX_BYTES", 1024 * 1024, minimum=64)
+#: The bytes of dead letters that were counted or discarded are deleted after these days.
+DEAD_LETTER_RETENTION_DAYS = env.integer("DEAD_LETTER_RETENTION_DAYS", 90, minimum=1, maximum=36_500)
+#: The counts from before a rebuild are deleted after these days; until then the rebuild can be undone.
+REBUILT_RETENTION_DAYS = env.integer("REBUILT_RETENTION_DAYS", 30, minimum=1, maximum=36_500)
 #: This many failed batches in a row pause it, too.
 FAILED_BATCHES_MAX_IN_A_ROW = env.integer("FAILED_BATCHES_MAX_IN_A_ROW", 3, minimum=1)
 DASHBOARD_INTERVAL_MS = env.integer("DASHBOARD_INTERVAL_MS", 1000, minimum=500)

@@ -92,6 +92,7 @@ interface InvariantSnapshot {
 interface InvariantsSnapshot {
   ok: boolean;
   checked_age_seconds: number;
+  complete_age_seconds: number | null;
   /** I1 … I6 */
   invariants: Record<string, InvariantSnapshot>;
 }

@@ -280,6 +280,8 @@ class GroupRow(NamedTuple):
     invariants: str | None
     #: Partitions that an operator retired.
     retired: int
+    #: Every partition was checked in full within this time; None before the first round is complete.
+    invariants_complete_age: float | None
 
 
 _GROUP = f"""
@@ -288,7 +290,8 @@ _GROUP = f"""
         (SELECT coalesce(sum(duplicates), 0)::bigint FROM offsets_partitioncheckpoint
             WHERE group_id = %(group)s AND retired_reason <> 'rebuilt'),
         i.ok, {_age("i.checked_at")}, i.invariants::text,
-        (SELECT count(*) FROM offsets_partitioncheckpoint WHERE group_id = %(group)s AND retired_reason = 'retired')
+        (SELECT count(*) FROM offsets_partitioncheckpoint WHERE group_id = %(group)s AND retired_reason = 'retired'),
+        {_age("i.complete_since")}
     FROM (SELECT 1) AS one LEFT JOIN offsets_invariantreport i ON i.group_id = %(group)s
 """  # noqa: S608
 

@@ -190,6 +190,7 @@ def _invariants(group: GroupRow) -> InvariantsSnapshot | None:
     return InvariantsSnapshot(
         ok=group.invariants_ok,
         checked_age_seconds=round(group.invariants_age, 3),
+        complete_age_seconds=None if group.invariants_complete_age is None else round(group.invariants_complete_age, 3),
         invariants=json.loads(group.invariants),
     )
 

@@ -87,6 +87,8 @@ class InvariantSnapshot(TypedDict):
 class InvariantsSnapshot(TypedDict):
     ok: bool
     checked_age_seconds: float
+    #: Every partition was checked in full within this time; null before the first round is complete.
+    complete_age_seconds: float | None
     invariants: dict[str, InvariantSnapshot]  # I1 … I6
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import Value
 
+from offsets import purging
 from offsets.actions.guards import MAX_REASON_LENGTH, Request, Source
 from offsets.models import DatabaseTime, OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
@@ -123,3 +124,15 @@ def state_of(checkpoint: PartitionCheckpoint) -> dict[str, object]:
         "halt_reason": checkpoint.halt_reason,
         "checkpoint_id": checkpoint.pk,
     }
+
+
+def purge_refused(days: int) -> int:
+    """Delete refusals of more than `days` ago: they changed nothing. What was applied is kept for good."""
+    return purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_operatoraction WHERE id IN (SELECT id FROM offsets_operatoraction"
+            " WHERE outcome = 'refused' AND created_at < statement_timestamp() - make_interval(days => %s)"
+            " ORDER BY created_at LIMIT %s)",
+            [days, limit],
+        )
+    )

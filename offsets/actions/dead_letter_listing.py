@@ -83,13 +83,13 @@ def listed(rows: "QuerySet[DeadLetter]", limit: int) -> list[dict[str, Any]]:
     """Dead letters as lists show them: the first bytes of key and value, as text. `as_json` has one whole."""
     heads = [Substr(F(name), 1, 4 * PREVIEW_CHARACTERS + 1, output_field=BinaryField()) for name in ("key", "value")]
     found = rows.select_related("checkpoint").defer(*BYTES)
-    shown = found.annotate(head_key=heads[0], head_value=heads[1], value_bytes=Length("value"))[:limit]
+    shown = found.annotate(head_key=heads[0], head_value=heads[1], kept=Length("value"))[:limit]
     return [
         _about(dead_letter)
         | {
             "key": _preview(dead_letter.head_key),
             "value": _preview(dead_letter.head_value),
-            "value_bytes": dead_letter.value_bytes,
+            "value_bytes": dead_letter.kept if dead_letter.value_bytes is None else dead_letter.value_bytes,
         }
         for dead_letter in shown
     ]
@@ -108,7 +108,7 @@ def as_json(dead_letter: DeadLetter) -> dict[str, Any]:
         "value_base64": None if value is None else base64.b64encode(value).decode(),
         "key_base64": None if key is None else base64.b64encode(key).decode(),
         "headers": [[name, _text(content)] for name, content in StoredRecord(dead_letter).headers()],
-        "value_bytes": None if value is None else len(value),
+        "value_bytes": len(value) if value is not None and dead_letter.is_whole else dead_letter.value_bytes,
         "resolved_at": dead_letter.resolved_at,
     }
 

@@ -248,10 +248,18 @@ def _decoded(handler: BatchHandler, dead_letters: Sequence[DeadLetter]) -> list[
 
 def _failing(handler: BatchHandler, dead_letters: Sequence[DeadLetter]) -> dict[int, str]:
     """Those of one checkpoint that cannot be decoded now either, with the reason."""
-    by_offset = {dead_letter.offset: dead_letter.pk for dead_letter in dead_letters}
-    return {
+    by_offset = {dead_letter.offset: dead_letter.pk for dead_letter in dead_letters if dead_letter.is_whole}
+    cut = {
+        dead_letter.pk: f"Only {dead_letter.kept_bytes:,} of its {dead_letter.value_bytes:,} bytes are kept."
+        for dead_letter in dead_letters
+        if not dead_letter.is_whole
+    }
+    whole = [dead_letter for dead_letter in dead_letters if dead_letter.is_whole]
+    if not whole:
+        return cut
+    return cut | {
         by_offset[failure.offset]: f"{failure.error_code}: {failure.error_detail}"
-        for decoded in _decoded(handler, dead_letters)
+        for decoded in _decoded(handler, whole)
         for failure in decoded.failures
     }
 

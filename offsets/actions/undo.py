@@ -4,6 +4,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from django.conf import settings
+
 from offsets import journal, ledger
 from offsets.actions import audit, dead_letters, moves, pause, retire
 from offsets.actions.attempt import Attempt, attempt
@@ -159,7 +161,12 @@ def _both(action: OperatorAction) -> tuple[PartitionCheckpoint, PartitionCheckpo
     """The checkpoint that a rebuild retired, and the one that it started, which must be live."""
     old = action.checkpoint
     new = PartitionCheckpoint.objects.filter(pk=action.after.get("checkpoint_id"), retired_at__isnull=True).first()
-    if old is None or new is None or old.retired_reason != "rebuilt":
+    if old is None or old.purged_at is not None:
+        raise RefusedError(
+            f"Action {action.pk} ({action.kind} {action.target}): the counts from before were deleted, "
+            f"{settings.REBUILT_RETENTION_DAYS} days after the rebuild (REBUILT_RETENTION_DAYS)."
+        )
+    if new is None or old.retired_reason != "rebuilt":
         raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was rebuilt since.")
     return old, new
 
@@ -204,6 +211,8 @@ def _swap(restoration: _Restoration, change: Attempt, seen: Seen) -> OperatorAct
     pair = _both(restoration.action)
     locked = ledger.lock_checkpoints([row.pk for row in pair])
     old, new = (locked[row.pk] for row in pair)
+    if old.purged_at is not None:
+        _both(restoration.action)  # refuses: it was marked since
     check_unchanged(new, seen)
     done = audit.applied(
         *(UNDO, new, change.request),

@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from offsets.api import dead_letters, incidents, partitions, replays, stores, system, topics, workers
+from offsets.api import dead_letters, incidents, invariants, partitions, replays, stores, system, topics, workers
 
 urlpatterns = [
     path("healthz", system.healthz, name="healthz"),
@@ -26,5 +26,6 @@ urlpatterns = [
     path("api/dead-letters/<str:kind>/", dead_letters.dead_letters_act, name="api-dead-letters-act"),
     path("api/workers/<str:worker_id>/evict/", workers.evict, name="api-evict"),
     path("api/incidents/<int:incident_id>/", incidents.incident_detail, name="api-incident"),
+    path("api/invariants/check/", invariants.check_now, name="api-check-invariants"),
     re_path(r"^api/", system.not_found, name="api-not-found"),
 ]

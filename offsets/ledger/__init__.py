@@ -57,6 +57,14 @@ from offsets.ledger.replays import (
     retry_failed_later,
     settle_dead_letters,
 )
+from offsets.ledger.retention import (
+    begin_purge,
+    forget,
+    merge_ranges,
+    mergeable_checkpoints,
+    purge_dead_letter_bytes,
+    purge_rows,
+)
 
 __all__ = [
     "Baseline",
@@ -65,6 +73,7 @@ __all__ = [
     "ProbedCommit",
     "align_with_store",
     "anything_below",
+    "begin_purge",
     "bring_back",
     "claim",
     "claim_offsets",
@@ -72,6 +81,7 @@ __all__ = [
     "decide_baseline",
     "fence",
     "follow_store",
+    "forget",
     "halt",
     "held_by_others",
     "insert_baselines",
@@ -81,10 +91,14 @@ __all__ = [
     "lock_checkpoints",
     "lock_dead_letters",
     "lock_for_commit",
+    "merge_ranges",
+    "mergeable_checkpoints",
     "move_within",
     "partition_progress",
     "pass_failed",
     "probe_commit",
+    "purge_dead_letter_bytes",
+    "purge_rows",
     "record_failed",
     "record_processed",
     "record_replayed",

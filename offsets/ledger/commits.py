@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 
 from offsets.errors import FencedError, LedgerConflictError
@@ -212,16 +213,30 @@ def insert_dead_letters(commits: Sequence[PartitionCommit]) -> None:
             checkpoint_id=commit.claim.checkpoint_id,
             offset=failure.offset,
             error_code=failure.error_code,
-            error_detail=failure.error_detail.replace("\x00", "\\0"),
-            key=failure.key,
-            value=failure.value,
-            headers=failure.headers,
+            **_kept(failure, settings.DEAD_LETTER_MAX_BYTES),
             record_timestamp=_timestamp(failure.timestamp_ms),
         )
         for commit in commits
         for failure in _new_failures(commit)
     ]
     DeadLetter.objects.bulk_create(rows, batch_size=1000)
+
+
+def _kept(failure: RecordFailure, limit: int) -> dict[str, Any]:
+    """What is stored of a record: at most `limit` bytes of its value, its key and its headers each."""
+    detail = failure.error_detail.replace("\x00", "\\0")
+    size = len(failure.value or b"")
+    if size > limit:
+        detail += f" Only the first {limit:,} of its {size:,} bytes are kept, so it cannot be requeued."
+    if len(failure.headers) > limit:
+        detail += " Its headers are too large to be kept."
+    return {
+        "error_detail": detail,
+        "key": None if failure.key is None else failure.key[:limit],
+        "value": None if failure.value is None else failure.value[:limit],
+        "value_bytes": size if size > limit else None,
+        "headers": b"[]" if len(failure.headers) > limit else failure.headers,
+    }
 
 
 def _new_failures(commit: PartitionCommit) -> Iterable[RecordFailure]:

@@ -127,6 +127,8 @@ def swap_back(
     retired: PartitionCheckpoint, current: PartitionCheckpoint, *, action: OperatorAction
 ) -> PartitionCheckpoint:
     """Undo a rebuild: retire the current row as `rebuilt`, and make the retired row live again. Both are locked."""
+    if retired.purged_at is not None:
+        raise LedgerConflictError(f"{retired} was purged")
     epoch = current.epoch + 1
     _retire(current, epoch, "rebuilt", action)
     changed = PartitionCheckpoint.objects.filter(pk=retired.pk, epoch=retired.epoch, retired_at__isnull=False).update(

@@ -75,6 +75,8 @@ class PartitionCheckpoint(models.Model):
     retired_at = models.DateTimeField(null=True, blank=True)
     #: `retired`: by an operator. Otherwise another row has replaced it, which counts the same events after `rebuilt`.
     retired_reason = models.CharField(max_length=20, blank=True, default="")
+    #: Since when its counts and ranges are being deleted.
+    purged_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=DatabaseTime())
 
     objects = CheckpointQuerySet.as_manager()
@@ -169,6 +171,8 @@ class DeadLetter(models.Model):
     error_detail = models.TextField()
     key = models.BinaryField(null=True)
     value = models.BinaryField(null=True)
+    #: Of the record's value, of which less may be kept; null for one without a value, and where all is kept.
+    value_bytes = models.IntegerField(null=True, blank=True)
     #: JSON, a list of [name, base64 | null]: bytes, because a name may hold NUL, which PostgreSQL text refuses.
     headers = models.BinaryField(default=b"[]")
     record_timestamp = models.DateTimeField(null=True, blank=True)
@@ -184,3 +188,12 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.error_code} at offset {self.offset}"
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self.value or b"")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its value is kept: otherwise it cannot be counted."""
+        return self.value_bytes is None or self.kept_bytes == self.value_bytes

@@ -55,7 +55,7 @@ class StoreOffset(models.Model):
 
 
 class InvariantReport(models.Model):
-    """The last check of I1 to I6 for a group. Written by `offsets.monitoring.invariants`."""
+    """The state of I1 to I6 for a group, checked in turn. Written by `offsets.monitoring.invariant_turns`."""
 
     group_id = models.CharField(primary_key=True, max_length=255)
     ok = models.BooleanField()
@@ -63,6 +63,10 @@ class InvariantReport(models.Model):
     invariants = models.JSONField()
     duration_ms = models.IntegerField()
     checked_at = models.DateTimeField(db_default=DatabaseTime())
+    #: Every checkpoint was checked in full after this moment; null before that.
+    complete_since = models.DateTimeField(null=True, blank=True)
+    #: How far the round of checkpoints has come, and what each one broke when it was last checked.
+    progress = models.JSONField(db_default={})
 
     def __str__(self) -> str:
         return f"{self.group_id}: {'ok' if self.ok else 'violated'}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Value
 
-from offsets import journal
+from offsets import journal, purging
 from offsets.models import DatabaseTime, Incident, IncidentEvent
 from offsets.monitoring import notifications
 from offsets.monitoring.findings import Finding
@@ -114,8 +114,13 @@ def note_action(
 
 def purge(days: int) -> int:
     """Delete incidents, with their notifications, that were closed more than `days` ago. Returns how many."""
-    old = Incident.objects.filter(closed_at__lt=DatabaseTime() - Value(timedelta(days=days)))
-    return int(old.delete()[1].get("offsets.Incident", 0))
+    return purging.in_chunks(lambda limit: _purge_chunk(days, limit), chunk=1000)
+
+
+def _purge_chunk(days: int, limit: int) -> int:
+    old = Incident.objects.filter(closed_at__lt=DatabaseTime() - Value(timedelta(days=days))).order_by("pk")
+    ids = list(old.values_list("pk", flat=True)[:limit])
+    return int(Incident.objects.filter(pk__in=ids).delete()[1].get("offsets.Incident", 0))
 
 
 def _announce(incident: Incident, event: str, *, past: bool = False) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from django.db import connection
 
-from offsets import leases
+from offsets import leases, purging
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.models import PartitionCheckpoint
 from offsets.types import TopicPartition
@@ -74,19 +74,21 @@ def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:
 
 def thin() -> int:
     """Keep every sample for five minutes, then the first of each minute for a day. Returns how many were deleted."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM offsets_lagsample WHERE sampled_at < statement_timestamp() - make_interval(hours => %s)",
-            [KEPT_HOURS],
+    expired = purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_lagsample WHERE id IN (SELECT id FROM offsets_lagsample"
+            " WHERE sampled_at < statement_timestamp() - make_interval(hours => %s) ORDER BY sampled_at LIMIT %s)",
+            [KEPT_HOURS, limit],
         )
-        expired = int(cursor.rowcount)
-        cursor.execute(
-            "DELETE FROM offsets_lagsample s"
+    )
+    return expired + purging.in_chunks(
+        lambda limit: purging.execute(
+            "DELETE FROM offsets_lagsample WHERE id IN (SELECT s.id FROM offsets_lagsample s"
             " WHERE s.sampled_at < statement_timestamp() - make_interval(secs => %s)"
             " AND s.sampled_at > statement_timestamp() - make_interval(hours => %s)"
             " AND EXISTS (SELECT 1 FROM offsets_lagsample earlier WHERE earlier.checkpoint_id = s.checkpoint_id"
             " AND earlier.sampled_at >= date_trunc('minute', s.sampled_at)"
-            " AND earlier.sampled_at < s.sampled_at)",
-            [DENSE_SECONDS, THINNING_HOURS],
+            " AND earlier.sampled_at < s.sampled_at) LIMIT %s)",
+            [DENSE_SECONDS, THINNING_HOURS, limit],
         )
-        return expired + int(cursor.rowcount)
+    )

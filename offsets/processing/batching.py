@@ -71,7 +71,7 @@ class JointCalls:
 def measured(decoded: DecodedBatch, seconds: float) -> DecodedBatch:
     """With the seconds that its decoding took, and its offsets."""
     offsets = {decoded.claim.topic_partition: OffsetSpan(decoded.start, decoded.end)}
-    return replace(decoded, stats=replace(decoded.stats, decode_seconds=seconds, offsets=offsets))
+    return replace(decoded, stats=decoded.stats.measured(seconds, offsets))
 
 
 def _place(batch: RecordBatch | DecodedBatch) -> tuple[Any, int, int]:

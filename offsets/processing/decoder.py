@@ -21,6 +21,7 @@ from offsets.types import (
     BatchStats,
     Claim,
     DecodedBatch,
+    OffsetSpan,
     PartitionCommit,
     RangeKind,
     RecordBatch,
@@ -234,7 +235,7 @@ class Decoder:
 
 def _completed(held: Pending, commit: PartitionCommit, seconds: float) -> PartitionCommit:
     """The combined commit with what was measured, and the ledger's segments."""
-    before = held.stats
-    stats = replace(commit.stats, decode_seconds=before.decode_seconds, combine_seconds=seconds, offsets=before.offsets)
+    span = OffsetSpan(held.batches[0].start, held.batches[-1].end)
+    stats = commit.stats.measured(held.decode_seconds, {held.claim.topic_partition: span}, seconds)
     # The fetching thread knows the epoch of the last offset, also where that is a marker.
     return replace(commit, stats=stats, segments=tuple(held.segments), leader_epoch=held.leader_epoch)

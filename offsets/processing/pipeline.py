@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from offsets.clock import Deadline, monotonic
-from offsets.types import BatchStats, Claim, DecodedBatch, PartitionCommit, RangeKind, RecordBatch, Segment
+from offsets.types import Claim, DecodedBatch, PartitionCommit, RangeKind, RecordBatch, Segment
 
 #: What a fetched message costs beside its payload: the client's message object.
 RECORD_OVERHEAD_BYTES = 300
@@ -70,8 +70,9 @@ class Pending:
             self._extend(decoded, found)
 
     @property
-    def stats(self) -> BatchStats:
-        return BatchStats.total(batch.stats for batch in self.batches)
+    def decode_seconds(self) -> float | None:
+        measured = [seconds for batch in self.batches if (seconds := batch.stats.decode_seconds) is not None]
+        return sum(measured) if measured else None
 
     def _extend(self, decoded: DecodedBatch, found: RangeKind | None) -> None:
         start, records, failed = decoded.start, decoded.stats.records, decoded.stats.failed_records

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 #: How long records are gathered while the worker keeps up: each pass has a cost for each partition.
-LINGER_SECONDS = 0.2
+LINGER_SECONDS = 0.25
 #: How long a cancelled worker waits for the outcome of its last transaction.
 LAST_OUTCOME_SECONDS = 5.0
 #: Both limits of an evicted worker: one of its threads is stuck.

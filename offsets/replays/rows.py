@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
-from offsets import journal, leases
+from offsets import journal, leases, purging
 from offsets.leases import LeaseToken
 from offsets.models import DatabaseTime, OperatorAction, Replay, ReplayRange
 from offsets.replays.plans import ReplayPlan, Wanted
@@ -228,8 +228,13 @@ def active_ranges(group_id: str) -> list[tuple[int, int, int]]:
 
 def purge(days: int) -> int:
     """Delete replays that ended more than `days` ago; the ledger and the audit log keep their effects."""
-    old = Replay.objects.filter(finished_at__lt=DatabaseTime() - Value(timedelta(days=days)))
-    return int(old.delete()[1].get("offsets.Replay", 0))
+    return purging.in_chunks(lambda limit: _purge_chunk(days, limit), chunk=1000)
+
+
+def _purge_chunk(days: int, limit: int) -> int:
+    old = Replay.objects.filter(finished_at__lt=DatabaseTime() - Value(timedelta(days=days))).order_by("pk")
+    ids = list(old.values_list("pk", flat=True)[:limit])
+    return int(Replay.objects.filter(pk__in=ids).delete()[1].get("offsets.Replay", 0))
 
 
 def progress(replay: Replay) -> dict[str, Any]:

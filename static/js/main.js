@@ -28,7 +28,7 @@ const { websocketPath, loginUrl, servedAt, canOperate } = byId("page").dataset;
 
 startTheme();
 startMenu();
-startInvariants();
+startInvariants(canOperate === "yes");
 const freshness = new Freshness(skewOf(Number(servedAt)));
 const connection = new Connection(freshness);
 const dialog = new ActionDialog();

@@ -3,7 +3,7 @@ import logging
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from offsets import journal
+from offsets import journal, purging
 from offsets.kafka.admin import LogBounds
 from offsets.models import DatabaseTime, JournalEntry, LagSample
 from offsets.monitoring import lag_samples
@@ -149,7 +149,7 @@ def test_it_survives_a_lost_connection_and_writes_again(caplog):
 
 
 def test_it_forgets_the_journal_after_a_week(monkeypatch):
-    monkeypatch.setattr(journal, "PURGE_CHUNK", 2)
+    monkeypatch.setattr(purging, "CHUNK", 2)
     for days in (0, 6.9, 7.1, 8, 9, 30, 31):
         JournalEntry.objects.create(group_id=GROUP, kind="k", message=str(days), created_at=ago(days * 86_400))
 

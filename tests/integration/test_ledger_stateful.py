@@ -5,7 +5,7 @@ Otherwise the same few are drawn each time.
 """
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import transaction
@@ -265,12 +265,15 @@ class LedgerMachine(LedgerScenario):
     # --- Upkeep --------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.unfolded)
-    @rule(limit=st.integers(1, 20), purges=st.booleans())
-    def keep_up(self, limit: int, purges: bool) -> None:
+    @rule(limit=st.integers(1, 20), purges=st.booleans(), merges=st.integers(0, 4))
+    def keep_up(self, limit: int, purges: bool, merges: int) -> None:
         self.unfolded = False
         MetricsStore().fold(limit)
         if purges:
-            MetricsStore().purge_minutes(FIRST_MINUTE + timedelta(minutes=3))
+            age = datetime.now(UTC) - FIRST_MINUTE - timedelta(minutes=3)
+            MetricsStore().purge_minutes(age / timedelta(days=1))
+        for checkpoint_id in ledger.mergeable_checkpoints() if merges > 1 else []:
+            ledger.merge_ranges(checkpoint_id, merges)
 
 
 def test_it_says_of_every_offset_what_the_model_says() -> None:

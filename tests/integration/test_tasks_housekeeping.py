@@ -10,7 +10,8 @@ from analytics.models import EngagementTotal
 from offsets import leases, tasks
 from offsets.errors import ServiceUnavailableError
 from offsets.models import Lease, StoreOffset
-from offsets.monitoring import invariants, lag_samples
+from offsets.monitoring import invariant_turns, invariants, lag_samples
+from offsets.monitoring.invariant_turns import TurnResult
 from offsets.stores import open_store
 from offsets.types import StoredOffset, TopicPartition
 from tests.support.page_rows import GROUP, make_checkpoint
@@ -100,9 +101,9 @@ def test_a_check_that_took_long_is_followed_by_a_rest(monkeypatch):
 
     def check(group):
         checks.append(group)
-        return invariants.InvariantsResult(group, {}, PROMISE)
+        return TurnResult(invariants.InvariantsResult(group, {}, PROMISE), 1, 1)
 
-    monkeypatch.setattr(invariants, "check_and_store", check)
+    monkeypatch.setattr(invariant_turns, "check_in_turn", check)
     moments = iter([0.0, 20.0])
     monkeypatch.setattr(tasks, "monotonic", lambda: next(moments))
 
@@ -117,7 +118,7 @@ def test_a_check_that_took_long_is_followed_by_a_rest(monkeypatch):
 
 def test_invariants_that_do_not_hold_are_logged_as_an_error(monkeypatch, caplog):
     broken = invariants.InvariantsResult(GROUP, {"I1": invariants.InvariantResult(ok=False, detail="a hole")}, PROMISE)
-    monkeypatch.setattr(invariants, "check_and_store", lambda group: broken)
+    monkeypatch.setattr(invariant_turns, "check_in_turn", lambda group: TurnResult(broken, 1, 1))
 
     tasks.verify()
 

@@ -20,7 +20,7 @@ WRITERS = {
     "offsets_operatoraction": "offsets/actions/audit.py",
     "offsets_lagsample": "offsets/monitoring/lag_samples.py",
     "offsets_journalentry": "offsets/journal.py",
-    "offsets_invariantreport": "offsets/monitoring/invariants.py",
+    "offsets_invariantreport": "offsets/monitoring/invariant_turns.py",
     "offsets_partitionhealth": "offsets/recovery/assessments.py",
     "offsets_replay": "offsets/replays/rows.py",
     "offsets_replayrange": "offsets/replays/rows.py",

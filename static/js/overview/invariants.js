@@ -1,4 +1,5 @@
 // The dialog with the rules of I1 to I6 and the result of the last check.
+import { send } from "../actions/client.js";
 import { byId, make, setAttribute, setText } from "../ui/dom.js";
 import { age } from "../ui/format.js";
 
@@ -15,11 +16,16 @@ const RULES = {
 /** @type {InvariantsSnapshot | null} */
 let latest = null;
 
+/** @param {InvariantsSnapshot} report */
+function coverage({ complete_age_seconds: seconds }) {
+  return seconds === null ? "" : ` Every partition was checked in full within the last ${age(seconds)}.`;
+}
+
 function fill() {
   /** @type {HTMLDialogElement} */
   const dialog = byId("invariants");
   if (!dialog.open) return;
-  const when = latest ? `Checked ${age(latest.checked_age_seconds)} ago.` : "Not checked yet.";
+  const when = latest ? `Checked ${age(latest.checked_age_seconds)} ago.${coverage(latest)}` : "Not checked yet.";
   setText(byId("invariants-age"), when);
   for (const [name, { mark, detail }] of getRows()) {
     const result = latest?.invariants[name];
@@ -44,7 +50,25 @@ function getRows() {
   return rows;
 }
 
-export function startInvariants() {
+/** @param {HTMLButtonElement} button */
+async function checkNow(button) {
+  button.disabled = true;
+  setText(byId("invariants-outcome"), "Checking …");
+  try {
+    const { detail } = await send("/api/invariants/check/", {});
+    setText(byId("invariants-outcome"), detail);
+  } catch (error) {
+    setText(byId("invariants-outcome"), error instanceof Error ? error.message : String(error));
+  }
+  button.disabled = false;
+}
+
+/** @param {boolean} canOperate */
+export function startInvariants(canOperate) {
+  /** @type {HTMLButtonElement} */
+  const button = byId("invariants-check");
+  button.hidden = !canOperate;
+  button.addEventListener("click", () => checkNow(button));
   byId("invariants-more").addEventListener("click", () => {
     /** @type {HTMLDialogElement} */ (byId("invariants")).showModal();
     fill();
