@@ -14,14 +14,14 @@ http_application = get_asgi_application()
 refuse_bad_settings()
 
 from analytics.dashboard.routing import websocket_urlpatterns  # noqa: E402
-from streamsocial.prefix import WithoutPrefix  # noqa: E402
+from streamsocial.prefix import WithoutPrefix, WithPrefix  # noqa: E402
 from streamsocial.safety import require_secret_key  # noqa: E402
 
 require_secret_key()
 
 application = ProtocolTypeRouter(
     {
-        "http": http_application,
+        "http": WithPrefix(http_application),
         # Check the origin before reading a session: browsers send cookies to sockets of any origin.
         "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(WithoutPrefix(URLRouter(websocket_urlpatterns)))),
     }

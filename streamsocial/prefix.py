@@ -33,8 +33,20 @@ def without_prefix(path: str, prefix: str) -> str:
     return path.removeprefix(prefix) if path == prefix or path.startswith(f"{prefix}/") else path
 
 
+class WithPrefix:
+    """For HTTP: the path always begins with the prefix, from which Django takes what it builds addresses of."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        prefix = prefix_of(scope)
+        path = prefix + without_prefix(scope["path"], prefix)
+        await self._application({**scope, "root_path": prefix, "path": path}, receive, send)
+
+
 class WithoutPrefix:
-    """For websockets what Django does for HTTP requests. Their router would reject a path without the prefix."""
+    """For websockets: the path never begins with the prefix. Their router would reject one that was stripped."""
 
     def __init__(self, application: Application) -> None:
         self._application = application

@@ -3,12 +3,14 @@ from django.contrib.auth import views as auth
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.templatetags.static import static
-from django.urls import include, path
+from django.urls import include, path, reverse_lazy
 
 from streamsocial.login import AdminLoginForm, LoginForm, with_status
 
 handler500 = "offsets.api.system.server_error"
 admin.site.login_form = AdminLoginForm
+# "View site" would lack the slash below a path prefix.
+admin.site.site_url = reverse_lazy("dashboard")  # type: ignore[assignment]
 _login = auth.LoginView.as_view(redirect_authenticated_user=True, authentication_form=LoginForm)
 
 

@@ -1,4 +1,5 @@
 import json
+from contextlib import closing
 
 import pytest
 from django.db import OperationalError, connection, connections
@@ -178,7 +179,7 @@ def test_it_tells_strangers_nothing(client, path):
     response = client.get(path)
 
     assert response.status_code == 403
-    assert response.json() == {"error": "Log in first."}
+    assert response.json() == {"error": "Log in first.", "login_required": True}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -305,7 +306,8 @@ def test_browsers_find_the_icon(client):
     response = client.get("/favicon.ico")
 
     assert (response.status_code, response["Location"]) == (302, "/static/favicon.svg")
-    assert client.get(response["Location"]).status_code == 200
+    with closing(client.get(response["Location"])) as icon:
+        assert icon.status_code == 200
     assert '<link rel="icon" href="/static/favicon.svg"' in client.get("/admin/login/").content.decode()
 
 

@@ -5,7 +5,7 @@ from django.templatetags.static import static
 from django.urls import get_script_prefix, set_script_prefix
 
 from streamsocial.environment import BASE_DIR, Environment
-from streamsocial.prefix import WithoutPrefix, without_prefix
+from streamsocial.prefix import WithoutPrefix, WithPrefix, without_prefix
 from streamsocial.values import path_prefix
 from tests.support.documents import text_of
 
@@ -25,18 +25,35 @@ def test_a_path_is_the_same_whether_the_proxy_strips_the_prefix_or_not(path, pre
     assert without_prefix(path, prefix) == inside
 
 
+@pytest.mark.parametrize(
+    ("router", "seen"),
+    [(WithoutPrefix, ("", "/ws/dashboard/")), (WithPrefix, ("/streamsocial", "/streamsocial/ws/dashboard/"))],
+    ids=["websockets", "HTTP"],
+)
 @pytest.mark.parametrize(("forced", "root_path"), [("/streamsocial", ""), (None, "/streamsocial")])
-async def test_a_websocket_is_routed_below_the_prefix(settings, forced, root_path):
+async def test_a_proxy_may_strip_the_prefix_or_not(settings, router, seen, forced, root_path):
     settings.FORCE_SCRIPT_NAME = forced
-    seen = []
+    calls = []
 
     async def application(scope, receive, send):
-        seen.append((scope["root_path"], scope["path"]))
+        calls.append((scope["root_path"], scope["path"]))
 
     for path in ("/streamsocial/ws/dashboard/", "/ws/dashboard/"):
-        await WithoutPrefix(application)({"root_path": root_path, "path": path}, None, None)
+        await router(application)({"root_path": root_path, "path": path}, None, None)
 
-    assert seen == [("", "/ws/dashboard/")] * 2
+    assert calls == [seen] * 2
+
+
+@pytest.mark.parametrize("router", [WithPrefix, WithoutPrefix])
+async def test_without_a_prefix_paths_stay_as_they_are(settings, router):
+    calls = []
+
+    async def application(scope, receive, send):
+        calls.append((scope["root_path"], scope["path"]))
+
+    await router(application)({"root_path": "", "path": "/streamsocial/"}, None, None)
+
+    assert calls == [("", "/streamsocial/")]
 
 
 def test_static_urls_follow_the_prefix_of_the_request():

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("offsets", "0004_recovery"),
+        ("offsets", "0008_log_halts"),
     ]
 
     operations = [
