@@ -1,4 +1,4 @@
-"""One REDIS_URL for three clients: the offset store, the channel layer and Celery's broker. Pure.
+"""One REDIS_URL for three clients: the offset store, the channel layer and Celery's broker.
 
 Each of them reads TLS parameters in a way of its own, and Celery verifies no certificate unless it is told to. So the
 parameters are taken out of the URL here, and given to each client with one meaning.

@@ -69,10 +69,10 @@ export function retire(topic) {
     button: `Retire ${topic}`,
     fields: [],
     async preview() {
-      const { text, seen } = await read("/api/retire/", { topic });
+      const { text, seen } = await read("api/retire/", { topic });
       return { text, token: { seen } };
     },
-    apply: (reason, token) => send("/api/retire/", { reason, ...token }),
+    apply: (reason, token) => send("api/retire/", { reason, ...token }),
     done: (answer, { partitions }) =>
       partitions.some((partition) => partition.topic === topic)
         ? null

@@ -55,7 +55,7 @@ async function checkNow(button) {
   button.disabled = true;
   setText(byId("invariants-outcome"), "Checking …");
   try {
-    const { detail } = await send("/api/invariants/check/", {});
+    const { detail } = await send("api/invariants/check/", {});
     setText(byId("invariants-outcome"), detail);
   } catch (error) {
     setText(byId("invariants-outcome"), error instanceof Error ? error.message : String(error));
