@@ -33,6 +33,7 @@ class PartitionCheckpoint(models.Model):
     partition = models.IntegerField()
     topic_id = models.CharField(max_length=64)
     baseline_offset = models.BigIntegerField()
+    #: earliest, latest, group, grown or rebuild; `earliest?` and `latest?` while the offset waits for a leader.
     baseline_kind = models.CharField(max_length=10)
     next_offset = models.BigIntegerField()
     #: Exceeds `next_offset` only after a backward seek.

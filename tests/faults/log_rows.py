@@ -26,41 +26,53 @@ def _batches_of(scene: Scene, count: int) -> None:
         scene.produce(FIRST // 2).process.wait(DEADLINE)
 
 
-def _at_rest(scene: Scene, tp: TopicPartition) -> PartitionCheckpoint:
-    """The row of a partition once all of it is counted, and all workers have ended."""
-    scene.finish()
-    for worker in scene.workers:
-        worker.end()
-    return PartitionCheckpoint.objects.get(group_id=scene.group, partition=tp.partition, retired_at=None)
-
-
-def log_cut_and_grown(scene: Scene) -> Row:
-    """The end of a log is lost with an unclean restart; new records take its offsets. Counts stay, and are added to."""
+def _cut(scene: Scene, fault: str, *, running: bool, grows: bool) -> Row:
+    """The end of a log is lost with an unclean restart. Its counts stay, and what replaces them is counted, too."""
     tp = TopicPartition(scene.topic, 1)
     _batches_of(scene, 2)
-    scene.play()
-    row = _at_rest(scene, tp)
+    scene.worker()
+    scene.manager()
+    wait_for("all partitions are claimed", lambda: scene.rows().exclude(owner=None).count() == PARTITIONS, DEADLINE)
+    scene.finish()
+    if not running:
+        scene.workers[0].end()
+    row = scene.rows().get(partition=tp.partition)
     old_next = row.next_offset
     scene.stack.kill_service("kafka")
     diverges = cut_log(log_folder(scene.stack, tp), old_next - SHARE // 2)
     assert diverges < old_next
     since = scene.now()
     scene.stack.start_service("kafka")
-    _produce_until(scene, tp, old_next + 1)
-    scene.worker()
+    if grows:
+        _produce_until(scene, tp, old_next + 1)
+    if not running:
+        scene.worker()
     incident = scene.incident("halted_truncated")
-    row.refresh_from_db()
-    assert row.halt_reason == "truncated"
-    assert row.next_offset == old_next
-    assert f"offset {diverges}," in row.halt_detail
+    assert _next(row) == old_next
+    assert f"offset {diverges}," in row.halt_detail or f"ends at {diverges}," in row.halt_detail
     others = scene.rows().exclude(pk=row.pk)
     wait_for("the others go on", lambda: all(_read(other) for other in others), DEADLINE)
-    shown = manage_json(scene.env, "rebuild_partition", *_of(scene, tp), "--keep-counts")["items"][0]
-    assert shown["after"]["next_offset"] == diverges
-    manage_json(scene.env, "rebuild_partition", *_of(scene, tp), "--keep-counts", "--execute", "--reason", "a test")
-    fresh = scene.rows().get(topic=tp.topic, partition=tp.partition)
+    restart = ("rebuild_partition", *_of(scene, tp), "--keep-counts")
+    shown = manage_json(scene.env, *restart)["items"][0]
+    assert shown["after"]["next_offset"] == diverges, shown
+    manage_json(scene.env, *restart, "--execute", "--reason", "a test")
+    fresh = scene.rows().get(partition=tp.partition)
     assert (fresh.baseline_offset, fresh.halt_reason) == (diverges, "")
-    return scene.row("log cut off and grown again", since, incident, "restarted where the logs diverge")
+    scene.produce(FIRST).process.wait(DEADLINE)
+    return scene.row(fault, since, incident, "restarted where the logs diverge")
+
+
+def log_cut_and_grown(scene: Scene) -> Row:
+    """New records have taken the offsets of lost ones before a worker claims the partition."""
+    return _cut(scene, "log cut off and grown again", running=False, grows=True)
+
+
+def log_cut_under_a_worker(scene: Scene) -> Row:
+    return _cut(scene, "log cut off and grown under a worker", running=True, grows=True)
+
+
+def log_cut_short(scene: Scene) -> Row:
+    return _cut(scene, "log cut off", running=False, grows=False)
 
 
 def batch_corrupt(scene: Scene) -> Row:
@@ -149,7 +161,13 @@ def _end(scene: Scene, tp: TopicPartition) -> int:
 
 def _produce_until(scene: Scene, tp: TopicPartition, end: int) -> None:
     while _end(scene, tp) < end:
-        scene.produce(FIRST // 2).process.wait(DEADLINE)
+        scene.produce(2 * FIRST).process.wait(DEADLINE)
 
 
-LOG_ROWS: Sequence[Callable[[Scene], Row]] = (log_cut_and_grown, batch_corrupt, leader_missing)
+LOG_ROWS: Sequence[Callable[[Scene], Row]] = (
+    log_cut_and_grown,
+    log_cut_under_a_worker,
+    log_cut_short,
+    batch_corrupt,
+    leader_missing,
+)
