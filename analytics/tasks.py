@@ -1,21 +1,19 @@
 """Celery tasks that join metrics and offsets: the monitor's tick, the fold, the hourly purge."""
 
 import logging
-from functools import cache
 
-from celery import shared_task
 from django.conf import settings
 
 from analytics.dashboard.broadcast import send_snapshot
 from analytics.metrics_store import MetricsStore
-from offsets import journal, leases, ledger, purging, workers
+from offsets import journal, leases, ledger, loops, purging, ticks, workers
 from offsets.actions import audit
 from offsets.clock import Deadline
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.monitoring import incidents, lag_samples
 from offsets.replays import rows as replay_rows
-from offsets.ticks import only_one, survives_outage
+from offsets.tick_tasks import tick_task
 
 logger = logging.getLogger(__name__)
 
@@ -25,41 +23,35 @@ RECOVERY_DAYS = 90
 PROCESS_DAYS = 7
 
 
-@cache
-def _admin() -> KafkaAdmin:
-    """One client a process, made after the fork."""
-    return KafkaAdmin(timeout_seconds=3.0)
-
-
-@shared_task(name="analytics.tasks.monitor")
+@tick_task(loops.MONITOR, "analytics.tasks.monitor")
 def monitor() -> None:
     """Sample the log bounds of all partitions in one request, then send a snapshot to the page."""
     group_id = settings.ENGAGEMENT_GROUP
-    with survives_outage("Monitoring"), only_one(f"monitor:{group_id}", 10) as acquired:
-        if not acquired:
+    with ticks.tick(loops.MONITOR, group_id) as run:
+        if not run:
             return
         try:
-            lag_samples.sample_group(group_id, "monitor", _admin())
+            lag_samples.sample_group(group_id, "monitor", KafkaAdmin(lag_samples.KAFKA_SECONDS))
         except OffsetsError as error:
             logger.warning("Cannot sample the log ends: %s", error)
         send_snapshot(group_id)
 
 
-@shared_task(name="analytics.tasks.fold")
+@tick_task(loops.FOLD, "analytics.tasks.fold")
 def fold() -> None:
     """Move deltas into totals, chunk by chunk, until none are left or the time is up."""
-    with survives_outage("Folding"), only_one("fold", 30) as acquired:
+    with ticks.tick(loops.FOLD) as run:
         deadline = Deadline(FOLD_SECONDS)
         store = MetricsStore()
-        while acquired and not deadline.expired and store.fold(FOLD_CHUNK) == FOLD_CHUNK:
+        while run and not deadline.expired and store.fold(FOLD_CHUNK) == FOLD_CHUNK:
             pass
 
 
-@shared_task(name="analytics.tasks.purge")
+@tick_task(loops.PURGE, "analytics.tasks.purge")
 def purge() -> None:
     """Carry old minutes over; delete what is older than its retention, in chunks."""
-    with survives_outage("Purging"), only_one("purge", 3600) as acquired:
-        if not acquired:
+    with ticks.tick(loops.PURGE) as run:
+        if not run:
             return
         store = MetricsStore()
         store.purge_minutes(settings.MINUTE_RETENTION_DAYS)

@@ -84,3 +84,11 @@ def purge(days: int) -> int:
             [days, limit],
         )
     )
+
+
+def holder_of(name: str) -> str:
+    """Who took the lease last, expired or not; empty where it was given up, or never taken."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT holder FROM offsets_lease WHERE name = %s", [name])
+        row = cursor.fetchone()
+    return row[0] if row else ""

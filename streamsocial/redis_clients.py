@@ -18,6 +18,8 @@ _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
 #: A Redis whose host has vanished is noticed within half a minute. The channel layer's reads wait up to five seconds
 #: for a message.
 ANSWER_SECONDS = 15.0
+#: A broker that accepts connections and does not answer must not hold a tick, or a request of the API, for longer.
+BROKER_SECONDS = 5.0
 _ALIVE: dict[str, Any] = {"socket_connect_timeout": 5.0, "socket_keepalive": True, "health_check_interval": 10}
 
 
@@ -51,7 +53,7 @@ def redis_clients(url: str) -> RedisClients:
         options={**alive, **(tls or {})},
         channel_host={"address": plain, **alive, **(tls or {}), "socket_timeout": ANSWER_SECONDS},
         broker_use_ssl=tls,
-        broker_transport_options={**alive, "socket_timeout": ANSWER_SECONDS},
+        broker_transport_options={**alive, "socket_timeout": BROKER_SECONDS},
     )
 
 

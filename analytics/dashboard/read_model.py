@@ -6,6 +6,7 @@ as long as they took, so that a long history cannot overload the database.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Generic, TypeVar
 
@@ -13,7 +14,7 @@ from django.conf import settings
 
 from analytics.dashboard import queries
 from analytics.dashboard.history import series_of
-from analytics.dashboard.lists import recovery
+from analytics.dashboard.lists import loops_of, recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
 from analytics.dashboard.queries import GroupRow, PartitionRow, WorkerRow
 from analytics.dashboard.snapshot import (
@@ -27,11 +28,12 @@ from analytics.dashboard.snapshot import (
     WorkerSnapshot,
 )
 from analytics.metrics_store import MetricsStore
-from offsets import clock
+from offsets import clock, ticks
 from offsets.monitoring import event_time_counts, headline
 from offsets.monitoring.absence import Reader, refused_words
 from offsets.monitoring.headline import GroupFacts, OpenIncident
 from offsets.monitoring.lag import longest_or_none, total_or_none
+from offsets.monitoring.late_loops import late_loops
 from offsets.monitoring.status import Verdict
 from offsets.types import RangeKind
 
@@ -84,7 +86,9 @@ class Dashboard:
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
         found = self._recovery.get(lambda: recovery(self.group_id, ids))
-        facts = _group_facts(partitions, verdicts, group, rows, found, readers)
+        last_runs = ticks.last_runs(self.group_id)
+        late = late_loops(last_runs)
+        facts = replace(_group_facts(partitions, verdicts, group, rows, found, readers), late_loops=late)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
@@ -105,6 +109,7 @@ class Dashboard:
             partitions=partitions,
             retired=group.retired,
             workers=_workers(worker_rows, partitions),
+            loops=loops_of(last_runs, late),
             minutes=queries.minutes(self.group_id),
             implausible_times=_implausible_times(self.group_id),
             invariants=invariants,

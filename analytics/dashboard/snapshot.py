@@ -74,6 +74,18 @@ class WorkerSnapshot(TypedDict):
     stage_seconds: float | None
 
 
+class LoopSnapshot(TypedDict):
+    """A periodic loop of the application itself, as far as it ever ran."""
+
+    name: str
+    interval_seconds: float
+    last_run_age_seconds: float  # since the end of its last run without an error
+    duration_seconds: float | None  # of that run
+    running: bool
+    late: bool
+    detail: str  # what does not happen while it is late, and the likely cause; otherwise empty
+
+
 class MinuteSnapshot(TypedDict):
     minute: str
     counts: TypeCounts
@@ -240,6 +252,7 @@ class Snapshot(TypedDict):
     partitions: list[PartitionSnapshot]  # by topic, partition
     retired: int  # partitions that an operator retired; their counts are in the totals
     workers: list[WorkerSnapshot]
+    loops: list[LoopSnapshot]  # late ones first
     minutes: list[MinuteSnapshot]  # the last 60, oldest first, gaps filled with zeros
     implausible_times: list[ImplausibleTimesSnapshot]  # by topic; empty where all times are plausible
     invariants: InvariantsSnapshot | None

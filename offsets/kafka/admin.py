@@ -11,13 +11,13 @@ from confluent_kafka import (
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec
 
 from offsets.clock import monotonic
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
-from offsets.kafka.shared import admin_client
+from offsets.kafka.shared import admin_client, renew_admin_client
 from offsets.types import GroupMember, TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -62,10 +62,6 @@ class KafkaAdmin:
         self._last_ends: dict[TopicPartition, int] = {}
         self._last_asked_at = 0.0
 
-    @property
-    def _client(self) -> AdminClient:
-        return admin_client()
-
     def describe_topics(
         self, topics: Iterable[str], *, timeout_seconds: float | None = None
     ) -> dict[str, TopicDescription]:
@@ -74,7 +70,8 @@ class KafkaAdmin:
         if not names:
             return {}
         timeout = timeout_seconds or self._timeout
-        futures = self._client.describe_topics(TopicCollection(names), request_timeout=timeout)
+        client = admin_client()  # keep a reference: without one the futures never resolve
+        futures = client.describe_topics(TopicCollection(names), request_timeout=timeout)
         descriptions = {}
         for name, future in futures.items():
             try:
@@ -107,7 +104,7 @@ class KafkaAdmin:
         if self._careful:
             wanted = self._readable(wanted, timeout)
         try:
-            return self._bounds(wanted, timeout)
+            bounds = self._bounds(wanted, timeout)
         except ServiceUnavailableError:
             # One partition of a deleted topic or without a leader can make the whole query time out.
             known = self._readable(wanted, timeout)
@@ -115,6 +112,11 @@ class KafkaAdmin:
             if not self._careful:
                 raise
             return self._bounds(known, timeout)
+        missing = [tp for tp in wanted if tp not in bounds]
+        if missing and self._readable(missing, timeout) and renew_admin_client():
+            # A client that has seen a topic deleted does not find it when it was created again.
+            bounds |= self._bounds(missing, timeout)
+        return bounds
 
     def log_bounds_and_watermarks(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, LogBounds]:
         """Log bounds, with the high watermarks of the partitions whose end has not moved since the last call.
@@ -164,7 +166,8 @@ class KafkaAdmin:
         if not wanted:
             return {}
         retentions = {}
-        for resource, future in self._client.describe_configs(wanted, request_timeout=self._timeout).items():
+        client = admin_client()
+        for resource, future in client.describe_configs(wanted, request_timeout=self._timeout).items():
             try:
                 entries = result_of(future, self._timeout)
             except (TopicNotFoundError, RefusedError):
@@ -194,7 +197,8 @@ class KafkaAdmin:
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
         """Create a topic with the cluster's default replication. False if it already exists."""
         new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
-        future = self._client.create_topics([new], request_timeout=self._timeout)[topic]
+        client = admin_client()
+        future = client.create_topics([new], request_timeout=self._timeout)[topic]
         try:
             result_of(future, self._timeout)
         except RefusedError as error:
@@ -214,7 +218,8 @@ class KafkaAdmin:
     ) -> dict[TopicPartition, Any]:
         if not wanted:
             return {}
-        futures = self._client.list_offsets(
+        client = admin_client()
+        futures = client.list_offsets(
             {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in wanted},
             isolation_level=isolation_level,
             request_timeout=timeout,

@@ -67,6 +67,7 @@ def find(state: GroupState, limits: FindingLimits) -> list[Finding]:
         *_invariants(state),
         *_replays(state),
         *_event_times(state),
+        *_loops(state),
     ]
     return list({finding.key: finding for finding in found}.values())
 
@@ -462,3 +463,9 @@ def _event_times(state: GroupState) -> Iterator[Finding]:
         yield Finding(
             "event_time", topic, event_times.summary(rows), min(row.first_seen_at for row in rows), critical=False
         )
+
+
+def _loops(state: GroupState) -> Iterator[Finding]:
+    for late in state.late_loops:
+        began = state.now - timedelta(seconds=late.age_seconds)
+        yield Finding("loop_late", late.name, late.detail, began, critical=False)

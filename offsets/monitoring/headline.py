@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from offsets.monitoring.absence import START_A_WORKER
+from offsets.monitoring.late_loops import LateLoop, late_in_words
 from offsets.monitoring.status import Status, Verdict
 from offsets.text import counted, duration
 
@@ -74,6 +75,8 @@ class GroupFacts:
     open_transaction_records: int = 0
     #: Offsets that Kafka deleted before they were read.
     lost_offsets: int = 0
+    #: Periodic loops that have not run for too long.
+    late_loops: Sequence[LateLoop] = ()
 
 
 def group_status(facts: GroupFacts) -> Status:
@@ -99,6 +102,8 @@ def _matters(facts: GroupFacts) -> Iterator[tuple[Status, str]]:
         yield verdict.status, f"{name}: {verdict.detail}" if verdict.status is not Status.OK else ""
     for incident in facts.incidents:
         yield Status.INCIDENT if incident.critical else Status.ATTENTION, incident.summary
+    for loop in facts.late_loops:
+        yield Status.STALLED, loop.detail
     if facts.lost_offsets:
         yield (
             Status.INCIDENT,
@@ -138,6 +143,8 @@ def headline(facts: GroupFacts) -> str:
         sentences.append(f"{counted(facts.lost_offsets, 'offset')} lost: deleted by Kafka before they were read.")
     if facts.incidents:
         sentences.append(f"{counted(len(facts.incidents), 'open incident')}.")
+    if facts.late_loops:
+        sentences.append(late_in_words(facts.late_loops))
     if facts.dead_letters:
         sentences.append(f"{counted(facts.dead_letters, 'pending dead letter')}.")
     if facts.invariants_ok is not False:

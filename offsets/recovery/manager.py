@@ -11,6 +11,7 @@ from functools import partial
 from django.conf import settings
 from django.db import connection
 
+from offsets import loops, ticks
 from offsets.actions import automatic
 from offsets.database import DATABASE_LOST, answers_within, describe_outage, meaning_of
 from offsets.errors import ServiceUnavailableError
@@ -20,6 +21,7 @@ from offsets.monitoring import event_time_counts, findings, incidents
 from offsets.monitoring.absence import Reader, absence_of
 from offsets.monitoring.findings import FindingLimits
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
+from offsets.monitoring.late_loops import LateLoop, late_loops
 from offsets.outages import Meaning
 from offsets.recovery import assessments
 from offsets.recovery.leadership import Leadership, LostLeadershipError
@@ -126,10 +128,16 @@ class RecoveryManager:
             services=dict(watch.services),
             violated=[name for name, result in sorted(report.invariants.items()) if not result["ok"]] if report else (),
             violated_at=report.checked_at if report else None,
+            late_loops=self._late_loops() if judged else (),
             orphaned_replays=replay_rows.orphaned(self.group_id),
             waiting_replays=replay_rows.not_taken(self.group_id, REPLAY_WAITS_SECONDS),
             implausible=event_time_counts.read(self.group_id, event_time_counts.handler_sql()),
         )
+
+    def _late_loops(self) -> list[LateLoop]:
+        """The other loops: this one is at work."""
+        late = late_loops(ticks.last_runs(self.group_id))
+        return [one for one in late if one.name != loops.RECOVER.name]
 
     def _deaths(self) -> list[DeathState]:
         """The open incidents about dead workers, with the partitions that these workers owned."""

@@ -82,6 +82,7 @@ class Command(OperatorCommand):
             "advice": snapshot["advice"],
             "partitions": [_row(p) for p in partitions],
             "implausible_times": times,
+            "loops": snapshot["loops"],
         }
         self.emit(data, lambda console: _show(console, snapshot, partitions, times), as_json=options["json"])
         return status
@@ -127,3 +128,6 @@ def _show(
             )
     for row in times:
         console.print(row["text"], soft_wrap=True)
+    for loop in snapshot["loops"]:
+        if loop["late"]:
+            console.print(loop["detail"], soft_wrap=True)

@@ -14,6 +14,8 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from django.db import connection
 
+from offsets import loops, ticks
+from offsets.clock import monotonic
 from offsets.configuration import refuse
 from offsets.database import DATABASE_LOST, answers_within, describe_outage
 from offsets.errors import OffsetsError, ServiceUnavailableError
@@ -70,7 +72,7 @@ class Command(OperatorCommand):
             manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
             try:
                 while True:
-                    tick = manager.tick()
+                    tick = _recorded_tick(manager)
                     self._report(tick, options)
                     if options["once"] and tick.trouble:
                         raise ServiceUnavailableError(tick.trouble)
@@ -86,6 +88,16 @@ class Command(OperatorCommand):
             self.stdout.write(json.dumps(asdict(tick)))
         elif options["once"]:
             self.emit(None, lambda console: console.print(_in_words(tick)), as_json=False)
+
+
+def _recorded_tick(manager: RecoveryManager) -> Tick:
+    """A tick, recorded as a run of the same loop as the one of the Celery workers."""
+    began = monotonic()
+    tick = manager.tick()
+    if not tick.trouble:
+        with ticks.survives_outage("Recording the tick"):
+            ticks.record(loops.RECOVER, manager.group_id, monotonic() - began)
+    return tick
 
 
 def _in_words(tick: Tick) -> str:
@@ -112,7 +124,9 @@ def _send_alerts(stop: threading.Event) -> None:
     """On its own thread: a receiver that hangs must not delay a tick."""
     while not stop.wait(ALERT_SECONDS):
         try:
+            began = monotonic()
             notifications.send_due()
+            ticks.record(loops.NOTIFY, "", monotonic() - began)
         except DATABASE_LOST as error:
             logger.debug("Alerts are delayed: %s", error)
             connection.close()
