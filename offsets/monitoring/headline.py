@@ -60,6 +60,8 @@ class GroupFacts:
     #: Offsets passed without being counted, by kind: skipped, expired, failed, claimed.
     uncounted: Mapping[str, int] = field(default_factory=dict)
     incidents: Sequence[OpenIncident] = ()
+    #: Whether there may be more than these.
+    more_incidents: bool = False
     #: Offsets that could not be applied, those with an automatic retry included.
     failed_offsets: int = 0
     #: Records that no reader reaches yet; not part of the lag.
@@ -127,7 +129,8 @@ def headline(facts: GroupFacts) -> str:
     if facts.lost_offsets:
         sentences.append(f"{counted(facts.lost_offsets, 'offset')} lost: deleted by Kafka before they were read.")
     if facts.incidents:
-        sentences.append(f"{counted(len(facts.incidents), 'open incident')}.")
+        more = " or more" if facts.more_incidents else ""
+        sentences.append(f"{len(facts.incidents):,}{more} open incident{'s' if len(facts.incidents) > 1 else ''}.")
     if facts.dead_letters:
         sentences.append(f"{counted(facts.dead_letters, 'pending dead letter')}.")
     if facts.invariants_ok is not False:
