@@ -1,7 +1,9 @@
 """A partition of the page: its verdict, lag and ledger strip, from one row of the read model."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from analytics.dashboard.ledger_strip import Piece, fit, offsets_by_kind
 from analytics.dashboard.queries import PartitionRow
@@ -33,8 +35,11 @@ def verdict_of(row: PartitionRow, readers: Sequence[Reader] = ()) -> Verdict:
     failed = FailedTotals(row.failed_ranges, row.failed_offsets, row.failed_given_up)
     absence = absence_of(TopicPartition(row.topic, row.partition), readers)
     facts = facts_of(row, _log_samples(row), failed, absence)
-    if not _watched(row) or (facts.lag == 0 and row.health_status in _OF_A_LAG):
+    if not _watched(row):
         return status.assess(facts, limits())
+    if facts.lag == 0 and row.health_status in _OF_A_LAG:
+        # The recovery manager holds its owner for alive, also where heartbeats cannot be judged yet.
+        return status.assess(facts, replace(limits(), heartbeat_timeout_seconds=math.inf))
     # With the numbers of this snapshot, so that the sentence and the row show the same.
     numbers = Numbers(facts.lag, facts.lag_time, facts.hidden, row.next_offset)
     template = row.health_detail or ""

@@ -111,7 +111,8 @@ _PARTITIONS = f"""
         c.semantics, c.duplicates,
         (SELECT jsonb_object_agg(d.store, d.next_offset - d.ledger_next_offset)::text FROM offsets_storeoffset d
             WHERE d.checkpoint_id = c.id
-            AND d.seen_at > statement_timestamp() - make_interval(secs => %(drift_seconds)s)),
+            AND d.seen_at BETWEEN statement_timestamp() - make_interval(secs => %(drift_seconds)s)
+                AND statement_timestamp()),
         h.status, coalesce(nullif(h.template, ''), h.detail), h.since, h.eta_seconds,
         {_age("h.assessed_at")},
         {OWNER_COLUMNS},
@@ -259,7 +260,8 @@ _WORKERS = f"""
         topics, refusal
     FROM offsets_worker w
     WHERE group_id = %(group)s AND (
-        state <> 'stopped' OR stopped_at > statement_timestamp() - make_interval(secs => %(shown)s)
+        state <> 'stopped'
+        OR stopped_at BETWEEN statement_timestamp() - make_interval(secs => %(shown)s) AND statement_timestamp()
         OR EXISTS (SELECT 1 FROM offsets_partitioncheckpoint c
             WHERE c.owner_id = w.worker_id AND c.retired_at IS NULL))
     ORDER BY state = 'stopped', worker_id

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from analytics.dashboard import queries
 from analytics.dashboard.history import series_of
-from analytics.dashboard.lists import loops_of, recovery
+from analytics.dashboard.lists import SHOWN, loops_of, recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
 from analytics.dashboard.queries import GroupRow, PartitionRow, WorkerRow
 from analytics.dashboard.snapshot import (
@@ -169,6 +169,7 @@ def _group_facts(
             for incident in found["incidents"]
             if incident["closed_at"] is None
         ],
+        more_incidents=len(found["incidents"]) == SHOWN and found["incidents"][-1]["closed_at"] is None,
         failed_offsets=sum(row.failed_offsets for row in rows),
         open_transaction_records=sum(partition["open_transaction_records"] or 0 for partition in partitions),
         lost_offsets=sum(partition["lost_offsets"] for partition in partitions),

@@ -277,7 +277,8 @@ def counted_before_rebuild(group_id: str) -> list[int]:
             ' AND o.topic_id = c.topic_id AND o.retired_reason = \'rebuilt\' AND b."offset" = d."offset"'
             " AND b.status = 'counted') AND NOT EXISTS (SELECT 1 FROM offsets_operatoraction a"
             " WHERE a.kind = %s AND a.outcome = 'refused' AND a.source = %s AND a.checkpoint_id = c.id"
-            " AND a.created_at > d.created_at)) SELECT id FROM found"
+            # One from the future is of before the clock was set back: nobody knows what came first.
+            " AND (a.created_at > d.created_at OR d.created_at > clock_timestamp()))) SELECT id FROM found"
             " WHERE checkpoint_id = (SELECT min(checkpoint_id) FROM found) AND coalesce(size, 0) <= %s"
             ' ORDER BY "offset" LIMIT %s',
             [group_id, REQUEUE, Source.AUTOMATIC, MAX_BYTES, MAX_DEAD_LETTERS],

@@ -51,11 +51,15 @@ NEWEST_SAMPLE_JOIN = """LEFT JOIN LATERAL (
         ORDER BY s.sampled_at DESC LIMIT 1
     ) n ON true"""
 
-#: SQL: the high watermark, and since when a transaction holds the log end.
+#: SQL: the high watermark, and since when a transaction holds the log end: the sample after the last one at which it
+#: did not, which is looked for from the newest backwards.
 HIDDEN_COLUMNS = """n.high_watermark,
         (SELECT min(s.sampled_at) FROM offsets_lagsample s WHERE n.high_watermark > n.log_end_offset
-            AND s.checkpoint_id = c.id AND s.log_end_offset = n.log_end_offset
-            AND s.high_watermark > s.log_end_offset AND s.sampled_at <= n.sampled_at)"""
+            AND s.checkpoint_id = c.id AND s.sampled_at <= n.sampled_at AND s.sampled_at > coalesce((
+                SELECT e.sampled_at FROM offsets_lagsample e WHERE e.checkpoint_id = c.id
+                    AND e.sampled_at <= n.sampled_at
+                    AND (e.log_end_offset <> n.log_end_offset OR e.high_watermark <= e.log_end_offset)
+                ORDER BY e.sampled_at DESC LIMIT 1), '-infinity'))"""
 
 
 class PartitionRecord(Protocol):

@@ -69,6 +69,8 @@ class GroupFacts:
     #: Partitions that an operator retired: they are in no other number here but the totals.
     retired: int = 0
     incidents: Sequence[OpenIncident] = ()
+    #: Whether there may be more than these.
+    more_incidents: bool = False
     #: Offsets that could not be applied, those with an automatic retry included.
     failed_offsets: int = 0
     #: Records that no reader reaches yet; not part of the lag.
@@ -142,7 +144,8 @@ def headline(facts: GroupFacts) -> str:
     if facts.lost_offsets:
         sentences.append(f"{counted(facts.lost_offsets, 'offset')} lost: deleted by Kafka before they were read.")
     if facts.incidents:
-        sentences.append(f"{counted(len(facts.incidents), 'open incident')}.")
+        more = " or more" if facts.more_incidents else ""
+        sentences.append(f"{len(facts.incidents):,}{more} open incident{'s' if len(facts.incidents) > 1 else ''}.")
     if facts.late_loops:
         sentences.append(late_in_words(facts.late_loops))
     if facts.dead_letters:

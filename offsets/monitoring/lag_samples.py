@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from django.db import connection
 
-from offsets import leases, purging
+from offsets import journal, leases, purging
 from offsets.kafka.admin import KafkaAdmin, LogBounds
 from offsets.models import PartitionCheckpoint
+from offsets.text import duration
 from offsets.types import TopicPartition
 
 #: How long the page waits for the next sampler after one has died.
@@ -21,6 +22,25 @@ THINNING_HOURS = 1
 CLOCK_SECONDS = 2.0
 
 
+_SAMPLE = """
+    WITH future AS (
+        SELECT extract(epoch FROM max(sampled_at) - statement_timestamp())::float8 AS seconds FROM offsets_lagsample
+        WHERE sampled_at > statement_timestamp() + make_interval(secs => %(clock)s)
+    ), dropped AS (
+        DELETE FROM offsets_lagsample WHERE (SELECT seconds FROM future) IS NOT NULL
+            AND sampled_at > statement_timestamp() - make_interval(secs => %(dense)s)
+    )
+    INSERT INTO offsets_lagsample
+        (checkpoint_id, sampled_at, log_start_offset, log_end_offset, high_watermark, next_offset)
+    SELECT c.id, statement_timestamp(), w.log_start, w.log_end, w.high, c.next_offset
+    FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(starts)s::bigint[], %(ends)s::bigint[], %(high)s::bigint[])
+        AS w(topic, partition, log_start, log_end, high)
+    JOIN offsets_partitioncheckpoint c USING (topic, partition)
+    WHERE c.group_id = %(group)s AND c.retired_at IS NULL ORDER BY c.id
+    RETURNING (SELECT seconds FROM future)
+"""
+
+
 def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int:
     """Record the log bounds and next offset of every live checkpoint of the group. Returns how many were recorded.
 
@@ -33,29 +53,23 @@ def sample(group_id: str, watermarks: Mapping[TopicPartition, LogBounds]) -> int
         return 0
     with connection.cursor() as cursor:
         cursor.execute(
-            "WITH future AS (SELECT 1 FROM offsets_lagsample"
-            " WHERE sampled_at > statement_timestamp() + make_interval(secs => %s) LIMIT 1),"
-            " dropped AS (DELETE FROM offsets_lagsample WHERE EXISTS (SELECT 1 FROM future)"
-            " AND sampled_at > statement_timestamp() - make_interval(secs => %s))"
-            " INSERT INTO offsets_lagsample"
-            " (checkpoint_id, sampled_at, log_start_offset, log_end_offset, high_watermark, next_offset)"
-            " SELECT c.id, statement_timestamp(), w.log_start, w.log_end, w.high, c.next_offset"
-            " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[])"
-            " AS w(topic, partition, log_start, log_end, high)"
-            " JOIN offsets_partitioncheckpoint c USING (topic, partition)"
-            " WHERE c.group_id = %s AND c.retired_at IS NULL ORDER BY c.id",
-            [
-                CLOCK_SECONDS,
-                DENSE_SECONDS,
-                [tp.topic for tp in known],
-                [tp.partition for tp in known],
-                [watermarks[tp].start for tp in known],
-                [watermarks[tp].end for tp in known],
-                [watermarks[tp].high_watermark for tp in known],
-                group_id,
-            ],
+            _SAMPLE,
+            {
+                "clock": CLOCK_SECONDS,
+                "dense": DENSE_SECONDS,
+                "topics": [tp.topic for tp in known],
+                "partitions": [tp.partition for tp in known],
+                "starts": [watermarks[tp].start for tp in known],
+                "ends": [watermarks[tp].end for tp in known],
+                "high": [watermarks[tp].high_watermark for tp in known],
+                "group": group_id,
+            },
         )
-        return int(cursor.rowcount)
+        rows = cursor.fetchall()
+    if rows and rows[0][0] is not None:
+        text = f"The database's clock was set back by about {duration(rows[0][0])}; the last samples were dropped."
+        journal.record(group_id, "clock_set_back", text, level="warning")
+    return len(rows)
 
 
 def sample_group(group_id: str, holder: str, admin: KafkaAdmin) -> bool:

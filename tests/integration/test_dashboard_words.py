@@ -6,7 +6,7 @@ import pytest
 
 from analytics.dashboard.read_model import Dashboard
 from analytics.dashboard.snapshot import PartitionSnapshot, Snapshot
-from offsets.models import Incident, OperatorAction, PartitionCheckpoint, PartitionHealth
+from offsets.models import Incident, LagSample, OperatorAction, PartitionCheckpoint, PartitionHealth
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +70,28 @@ def test_a_partition_that_has_read_everything_since_it_was_judged_is_not_shown_a
 
     assert (partition["status"], partition["lag"], partition["eta_seconds"]) == ("OK", 0, 0.0)
     assert partition["status_since"] is None, "the verdict that began then is not the one that is shown"
+
+
+def test_an_open_transaction_is_since_the_log_end_is_held() -> None:
+    """A quiet topic at first; then others write behind the transaction."""
+    checkpoint = make_checkpoint(0, owner=make_worker(), next_offset=1000)
+    for seconds_ago, high in ((100, None), (90, 1000), (80, 1010), (60, None), (40, 1500), (0, 2000)):
+        LagSample.objects.create(
+            checkpoint=checkpoint,
+            sampled_at=ago(seconds_ago),
+            log_start_offset=0,
+            log_end_offset=1000,
+            high_watermark=high,
+            next_offset=1000,
+        )
+
+    partition = only_partition()
+
+    assert (partition["status"], partition["lag"]) == ("OPEN TRANSACTION", 0)
+    assert (partition["open_transaction_records"], partition["high_watermark"]) == (1000, 2000)
+    since = LagSample.objects.get(high_watermark=1010).sampled_at
+    assert partition["open_transaction_since"] == since.isoformat()
+    assert f"1,000 records since {since:%H:%M:%S} UTC." in partition["status_detail"]
 
 
 def test_a_failed_range_shows_what_failed() -> None:

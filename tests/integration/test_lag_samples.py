@@ -44,6 +44,9 @@ def test_it_drops_the_samples_of_before_the_clock_was_set_back():
     assert lag_samples.sample(GROUP, {TopicPartition("engagement", 0): LogBounds(0, 2400, 2450)}) == 1
 
     assert ages(checkpoint) == [0, 310], "older ones are thinned, and too old to mix with new ones"
+    assert JournalEntry.objects.get(kind="clock_set_back").message == (
+        "The database's clock was set back by about 60 min; the last samples were dropped."
+    )
     newest = LagSample.objects.latest("pk")
     assert (newest.log_end_offset, newest.high_watermark, newest.next_offset) == (2400, 2450, 2311)
 
@@ -55,6 +58,7 @@ def test_it_keeps_all_samples_while_the_clock_goes_on():
 
     lag_samples.sample(GROUP, {TopicPartition("engagement", 0): LogBounds(0, 100)})
 
+    assert not JournalEntry.objects.exists()
     assert len(ages(checkpoint)) == 4, "a neighbour's statement may have begun a moment later"
 
 

@@ -1,7 +1,7 @@
 // The details below a partition's row: its status, the strip at full width, and every range.
 import { make, setAttribute, setHidden, setText } from "../ui/dom.js";
 import { count, duration, exact, moment, percent, UNKNOWN } from "../ui/format.js";
-import { nameOf, storeName } from "../ui/statuses.js";
+import { isFine, nameOf, storeName } from "../ui/statuses.js";
 import { drawStrip, extent, inWords } from "./strip.js";
 
 const COLUMNS = 11;
@@ -143,7 +143,8 @@ export class PartitionDetails {
       partition.desired_state + (partition.halt_reason ? `, halted (${partition.halt_reason})` : ""),
     );
     setText(this.facts.since, partition.status_since ? moment(partition.status_since) : UNKNOWN);
-    setText(this.facts.eta, partition.lag === 0 ? "caught up" : duration(partition.eta_seconds));
+    const fine = partition.lag !== null && isFine(partition.status) ? "keeping up" : duration(partition.eta_seconds);
+    setText(this.facts.eta, partition.lag === 0 ? "caught up" : fine);
     setText(this.facts.transaction, inTransaction(partition));
     setText(this.facts.lost, count(partition.lost_offsets, "offset"));
     setText(this.facts.committed, partition.committed_at ? moment(partition.committed_at) : UNKNOWN);
