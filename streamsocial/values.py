@@ -66,12 +66,13 @@ def mail_address(text: str) -> str:
 def kafka_brokers(text: str) -> str:
     """`host:port,host:port`; librdkafka takes a protocol in front of each."""
     wanted = f"must list Kafka brokers as host:port, separated by commas, not {text!r}"
-    for broker in text.split(","):
+    brokers = [broker for broker in text.split(",") if broker.strip()]
+    for broker in brokers:
         address = broker.strip().rpartition("://")[2]
         parts = _split(f"kafka://{address}")
         if parts is None or not parts.hostname or not is_host(parts.hostname) or re.search(r"[/@?#]", address):
             return wanted
-    return ""
+    return "" if brokers else wanted
 
 
 def path_prefix(text: str) -> str:
@@ -117,7 +118,8 @@ def _url_problem(text: str, schemes: Sequence[str]) -> str:
         port_ok = False
     if not port_ok:
         return "its port is not a number from 1 to 65535 (a password must be percent-encoded)"
-    if not parts.hostname or not is_host(parts.hostname):
+    # PostgreSQL's client takes several hosts, and tries them in turn.
+    if not parts.hostname or not all(map(is_host, parts.hostname.split(","))):
         return "its host name is missing or invalid"
     return ""
 

@@ -50,6 +50,13 @@ def errors_as_exit_status() -> Iterator[None]:
             f"Redis is not available: {error}. Check REDIS_URL, or run `manage.py stack up`.",
             returncode=EXIT_UNAVAILABLE,
         ) from error
+    except OSError as error:
+        # A file that an option names; other errors of the system are bugs.
+        if not error.filename:
+            raise
+        # A temporary file stands for the one that it replaces.
+        name = error.filename2 or error.filename
+        raise CommandError(f"Cannot use {name}: {error.strerror}.", returncode=EXIT_REFUSED) from error
 
 
 class OperatorCommand(BaseCommand):

@@ -154,6 +154,15 @@ def test_a_file_of_targets_is_read_or_refused_with_its_line(tmp_path: Path, cont
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    for command in (["engagement_totals", "--export"], ["reset_offsets", "--from-file"]):
+        status, text = _run(*command, str(tmp_path))
+        assert status == 2, text
+        assert str(tmp_path) in text
+        assert "directory" in text.lower()
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_path_that_is_not_text_is_refused(tmp_path: Path) -> None:
     status, text = _run("reset_offsets", "--from-file", f"{tmp_path}/\udcff")
     assert (status, text) == (2, "--from-file is not UTF-8 text.")

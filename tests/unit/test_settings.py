@@ -88,9 +88,11 @@ def test_kafka_settings_that_are_not_text_are_refused(monkeypatch: pytest.Monkey
         ("DATABASE_URL", "postgres://u:p%40ss@[::1]:5433/db?sslmode=require&connect_timeout=3&keepalives_idle=10"),
         ("DATABASE_URL", "postgresql://%2Fvar%2Frun%2Fpostgresql/db"),
         ("DATABASE_URL", "postgresql://u@db.internal/db?currentSchema=counts"),
+        ("DATABASE_URL", "postgresql://u@db-1,db-2:5432/db?target_session_attrs=read-write"),
         ("REDIS_URL", "rediss://:secret@redis.example.org:6380/2?ssl_cert_reqs=required"),
         ("REDIS_URL", "redis://[::1]:6379"),
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka-1:9092, SASL_SSL://10.0.0.2:9093,[2001:db8::1]:9092"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka-1,"),
         ("ALLOWED_HOSTS", "a.example.org,.example.net,192.0.2.1,[::1],*"),
         ("CSRF_TRUSTED_ORIGINS", "https://a.example.org:8443,https://*.example.net"),
         ("ALERT_WEBHOOK_URL", "https://user:pass@hooks.example.org:8443/a/b?token=%2F"),
@@ -149,6 +151,20 @@ def test_the_checks_name_the_variable(settings: DjangoSettings, name: str, value
     assert refused_settings() == ""
     setattr(settings, name, value)
     assert refused_settings().startswith(f"{name} ")
+
+
+@pytest.mark.parametrize("value", ["x", "x=", "x=burn", "x=kill#", "x=kill#one@/t", "before_commit=stop@/t,=kill"])
+def test_failpoints_are_checked(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FAILPOINTS", "before_commit=stop#2@/path/to/token,after_commit=error")
+    assert refused_settings() == ""
+    monkeypatch.setenv("FAILPOINTS", value)
+    assert refused_settings().startswith("FAILPOINTS must list name=kill")
+
+
+def test_a_stack_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidSettingError, match=r"Not a directory. Check STACK_DIR"):
+        Environment({"STACK_DIR": str(tmp_path / "file")})
 
 
 @pytest.mark.parametrize(

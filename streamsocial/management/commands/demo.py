@@ -15,16 +15,17 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 
+from offsets.checks import refused_settings
 from offsets.management.base import EXIT_REFUSED, EXIT_UNAVAILABLE, positive
 from streamsocial.demo.children import Children, manage
 from streamsocial.demo.interruption import Interrupted, Interruption
 from streamsocial.demo.plan import free_port, processes, slot_count
 from streamsocial.demo.steps import StepFailed, run_step
 from streamsocial.environment import Environment, stack_dir
+from streamsocial.management.commands.demo_logins import LOGINS
 from streamsocial.stack import Stack, StackError
 from streamsocial.stack.state import write_private
 
-LOGINS = ("viewer", "operator", "admin")
 READY_SECONDS = 120.0
 COMMAND_SECONDS = 120.0
 #: The first download takes long on a slow connection.
@@ -50,6 +51,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["port"] > 65535:
             raise CommandError("--port must be at most 65535.", returncode=EXIT_REFUSED)
+        if reason := refused_settings():
+            raise CommandError(reason, returncode=EXIT_REFUSED)
         self.console = Console(highlight=False)
         self.interruption = Interruption()
         self.interruption.listen()

@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from offsets.management.base import EXIT_REFUSED, errors_as_exit_status
 from offsets.names import shortened
 
-LOGINS = frozenset({"viewer", "operator", "admin"})
+LOGINS = ("viewer", "operator", "admin")
 
 
 class Command(BaseCommand):
@@ -21,7 +21,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             passwords = {name: str(password) for name, password in json.load(sys.stdin).items()}
-            if unknown := set(passwords) - LOGINS:
+            if unknown := set(passwords) - set(LOGINS):
                 raise ValueError(f"unknown login {shortened(min(unknown))}")
         except (ValueError, AttributeError, RecursionError) as error:
             raise CommandError(
