@@ -194,13 +194,14 @@ class OffsetCoordinator:
         if not partitions:
             return []
         self._postpone(partitions, CLAIM_RETRY_SECONDS)
-        claims = self._claimer.claim(partitions)
-        self._postpone(self._claimer.waiting.keys() & set(partitions), WAITING_RETRY_SECONDS)
+        retired = self.retired.find(partitions)
+        self._postpone(retired, CONTESTED_RETRY_SECONDS)
+        wanted = [tp for tp in partitions if tp not in retired]
+        claims = self._claimer.claim(wanted) if wanted else []
+        self._postpone(self._claimer.waiting.keys() & set(wanted), WAITING_RETRY_SECONDS)
         for claim in claims:
             self.unclaimed.pop(claim.topic_partition, None)
             self._contested.discard(claim.topic_partition)
-        claimed = {claim.topic_partition for claim in claims}
-        self._postpone(self.retired.find(set(partitions) - claimed, claimed), CONTESTED_RETRY_SECONDS)
         if claims:
             places = ", ".join(f"{c.topic_partition} at {c.next_offset} (epoch {c.epoch})" for c in claims)
             self._log_event("claimed", f"{self.worker_id} claimed {places}.")

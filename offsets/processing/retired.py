@@ -22,12 +22,11 @@ class RetiredPartitions:
     def partitions(self) -> set[TopicPartition]:
         return set(self._actions)
 
-    def find(self, unclaimed: Iterable[TopicPartition], claimed: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Those of `unclaimed` that are retired. Asks the database only if there are unclaimed ones."""
-        wanted = set(unclaimed)
-        found = ledger.retired_partitions(self._group_id, wanted) if wanted else {}
-        kept = {tp: action for tp, action in self._actions.items() if tp not in wanted.union(claimed)}
-        self._set(kept | found)
+    def find(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Those of `partitions`, which are to be claimed now, that are retired."""
+        wanted = set(partitions)
+        found = ledger.retired_partitions(self._group_id, wanted)
+        self._set({tp: action for tp, action in self._actions.items() if tp not in wanted} | found)
         return set(found)
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
