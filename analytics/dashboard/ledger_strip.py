@@ -59,7 +59,7 @@ def fit(pieces: Sequence[Piece], limit: int) -> list[Piece]:
 def _joined(left: Piece, right: Piece) -> Piece:
     return Piece(
         left.start,
-        right.end,
+        max(left.end, right.end),
         min(left.kind, right.kind, key=lambda kind: _RANK.get(kind, 0)),
         left.records + right.records,
         left.failed_records + right.failed_records,

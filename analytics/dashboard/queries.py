@@ -160,28 +160,45 @@ def partitions(group_id: str) -> list[PartitionRow]:
 
 
 # Adjacent processed ranges are one to a reader; the unusual kinds keep their own borders.
+#: A partition with more pieces than this is read in so many slots: in each, the short pieces of a kind are one.
+PIECE_SLOTS = 1000
 _PIECES = """
-    SELECT checkpoint_id, min(low), max(high), kind, sum(records)::bigint, sum(failed_records)::bigint
-    FROM (
-        SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY checkpoint_id ORDER BY low) AS island
+    WITH islands AS (
+        SELECT checkpoint_id, min(low) AS low, max(high) AS high, kind, sum(records) AS records,
+            sum(failed_records) AS failed_records
         FROM (
-            SELECT r.checkpoint_id, r.kind, lower(r.offsets) AS low, upper(r.offsets) AS high, r.records,
-                r.failed_records,
-                (r.kind = 'processed' AND lag(r.kind) OVER w = 'processed'
-                    AND lag(upper(r.offsets)) OVER w = lower(r.offsets)) IS NOT TRUE AS begins
-            FROM offsets_ledgerrange r WHERE r.checkpoint_id = ANY(%(ids)s)
-            WINDOW w AS (PARTITION BY r.checkpoint_id ORDER BY lower(r.offsets))
-        ) AS marked
-    ) AS islands
-    GROUP BY checkpoint_id, island, kind
+            SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY checkpoint_id ORDER BY low) AS island
+            FROM (
+                SELECT r.checkpoint_id, r.kind, lower(r.offsets) AS low, upper(r.offsets) AS high, r.records,
+                    r.failed_records,
+                    (r.kind = 'processed' AND lag(r.kind) OVER w = 'processed'
+                        AND lag(upper(r.offsets)) OVER w = lower(r.offsets)) IS NOT TRUE AS begins
+                FROM offsets_ledgerrange r WHERE r.checkpoint_id = ANY(%(ids)s)
+                WINDOW w AS (PARTITION BY r.checkpoint_id ORDER BY lower(r.offsets))
+            ) AS marked
+        ) AS numbered
+        GROUP BY checkpoint_id, island, kind
+    ), spans AS (
+        SELECT checkpoint_id, count(*) AS pieces, min(low) AS first,
+            greatest(1, (max(high) - min(low)) / %(slots)s) AS width
+        FROM islands GROUP BY checkpoint_id
+    )
+    SELECT checkpoint_id, min(low), (min(low) + sum(high - low))::bigint, kind, sum(records)::bigint,
+        sum(failed_records)::bigint
+    FROM islands JOIN spans USING (checkpoint_id)
+    GROUP BY checkpoint_id, kind,
+        CASE WHEN pieces <= %(slots)s OR high - low >= width THEN -1 - low ELSE (low - first) / width END
     ORDER BY checkpoint_id, 2
 """
 
 
 def pieces(checkpoint_ids: Sequence[int]) -> dict[int, list[Piece]]:
-    """The ledger's ranges by checkpoint, in offset order, adjacent processed ones joined."""
+    """The ledger's ranges by checkpoint, in offset order, adjacent processed ones joined.
+
+    As many as there are up to PIECE_SLOTS, and a bounded number beyond; the offsets of each kind are exact.
+    """
     by_checkpoint: dict[int, list[Piece]] = {}
-    for checkpoint_id, *piece in fetch(_PIECES, {"ids": list(checkpoint_ids)}):
+    for checkpoint_id, *piece in fetch(_PIECES, {"ids": list(checkpoint_ids), "slots": PIECE_SLOTS}):
         by_checkpoint.setdefault(checkpoint_id, []).append(Piece(*piece))
     return by_checkpoint
 

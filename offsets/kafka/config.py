@@ -84,9 +84,9 @@ def consumer_config(group_id: str, client_id: str, instance_id: str = "") -> dic
         "fetch.queue.backoff.ms": 1,
         "fetch.message.max.bytes": 10 * 1024 * 1024,
         "fetch.max.bytes": 100 * 1024 * 1024,
-        # A worker that keeps up asks 20 times a second, not with each record: a request names every partition.
+        # A worker that keeps up asks 10 times a second, not with each record: a request names every partition.
         "fetch.min.bytes": 64 * 1024,
-        "fetch.wait.max.ms": 50,
+        "fetch.wait.max.ms": 100,
         "queued.max.messages.kbytes": settings.PIPELINE_MAX_BYTES // 1024,
         "topic.metadata.refresh.interval.ms": 5000,
     }

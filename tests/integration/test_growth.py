@@ -10,6 +10,8 @@ from django.db import connection
 from pytest_django import Settings
 
 from analytics import metrics_store, tasks
+from analytics.dashboard import queries
+from analytics.dashboard.ledger_strip import offsets_by_kind
 from analytics.metrics_store import CARRY_MINUTE, MetricsStore
 from analytics.models import EngagementDelta, EngagementMinute, EngagementTotal
 from offsets import journal, leases, ledger, purging, workers
@@ -93,6 +95,25 @@ def test_what_is_not_processed_stays_as_it_is() -> None:
     ]
     assert found == [(0, "processed", 20), (20, "failed", 0), (30, "processed", 20), (50, "skipped", 0)]
     assert ledger.merge_ranges(row.pk) == 0
+
+
+def test_the_page_reads_a_bounded_number_of_ranges_and_their_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = make_checkpoint(next_offset=5_000, group_id="wild")
+    make_range(row, 0, 1_000)
+    LedgerRange.objects.bulk_create(
+        LedgerRange(checkpoint=row, offsets=(n, n + 1), kind="processed" if n % 2 else "failed", records=n % 2, epoch=3)
+        for n in range(1_000, 5_000)
+    )
+    monkeypatch.setattr(queries, "PIECE_SLOTS", 10_000)
+    exact = queries.pieces([row.pk])[row.pk]
+    assert len(exact) == 4_001
+    monkeypatch.setattr(queries, "PIECE_SLOTS", 50)
+    pieces = queries.pieces([row.pk])[row.pk]
+    assert len(pieces) <= 2 * 50 + 1
+    assert offsets_by_kind(pieces) == offsets_by_kind(exact) == {"processed": 3_000, "failed": 2_000}
+    assert sum(piece.records for piece in pieces) == 3_000
+    assert pieces[0] == exact[0]
+    assert max(piece.end for piece in pieces) <= 5_000
 
 
 def rebuilt(*, days_ago: float) -> OperatorAction:
