@@ -184,7 +184,8 @@ class KafkaAdmin:
 
     def group_members(self, group_id: str) -> list[GroupMember]:
         """The members of a consumer group with what they are assigned; none for a group that does not exist."""
-        future = self._client.describe_consumer_groups([group_id], request_timeout=self._timeout)[group_id]
+        client = admin_client()
+        future = client.describe_consumer_groups([group_id], request_timeout=self._timeout)[group_id]
         return [
             GroupMember(
                 member.client_id,

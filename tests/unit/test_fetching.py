@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError
 
 from offsets.kafka.admin import LogBounds, TopicDescription
 from offsets.kafka.client import KafkaClient
+from offsets.kafka.refusals import GroupRefusal
 from offsets.ledger import Baseline
 from offsets.processing.baselines import choose
 from offsets.processing.halts import waits_for_transaction
@@ -64,6 +65,7 @@ def test_nothing_after_an_error_of_a_partition_is_taken(only_topic: str, code: i
 def test_an_error_of_no_partition_stops_none(topic: str | None, partition: int | None) -> None:
     client = KafkaClient.__new__(KafkaClient)
     client._only_topic = "t"
+    client.group_refusal = GroupRefusal()
     failed = Message(-1, partition, KafkaError.TOPIC_AUTHORIZATION_FAILED, topic)
     fetched = client._by_partition([Message(5), failed, Message(6)])
     assert [record.offset() for record in fetched.records[ZERO]] == [5, 6]
