@@ -151,7 +151,7 @@ def test_what_was_told_is_told_to_be_over_although_it_was_short(receiver: Receiv
 def test_it_tells_each_thing_once(receiver: Receiver) -> None:
     row = incident()
     for _ in range(3):
-        notifications.enqueue(row, "opened")
+        told(row)
     assert notifications.send_due() == 1
     make_due()
     assert notifications.send_due() == 0
