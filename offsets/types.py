@@ -196,13 +196,6 @@ class OffsetSpan(NamedTuple):
         return OffsetSpan(min(self.start, other.start), max(self.end, other.end))
 
 
-def _added(left: float | None, right: float | None) -> float | None:
-    """The sum of what is known; None only when neither is."""
-    if left is None or right is None:
-        return left if right is None else right
-    return left + right
-
-
 @dataclass(frozen=True, slots=True)
 class BatchStats:
     """What one batch held, and what it cost. `records` were counted, `failed_records` became dead letters.
@@ -238,16 +231,22 @@ class BatchStats:
     def total(parts: Iterable["BatchStats"]) -> "BatchStats":
         """The sum of all, in one pass: adding one by one would copy the mappings each time."""
         records = failed_records = size_bytes = 0
-        decode_seconds = combine_seconds = apply_seconds = None
+        decode_seconds: float | None = None
+        combine_seconds: float | None = None
+        apply_seconds: float | None = None
         by_type: dict[str, int] = {}
         offsets: dict[TopicPartition, OffsetSpan] = {}
         for part in parts:
             records += part.records
             failed_records += part.failed_records
             size_bytes += part.size_bytes
-            decode_seconds = _added(decode_seconds, part.decode_seconds)
-            combine_seconds = _added(combine_seconds, part.combine_seconds)
-            apply_seconds = _added(apply_seconds, part.apply_seconds)
+            # None means unknown: the sum is that of what is known.
+            if part.decode_seconds is not None:
+                decode_seconds = (decode_seconds or 0.0) + part.decode_seconds
+            if part.combine_seconds is not None:
+                combine_seconds = (combine_seconds or 0.0) + part.combine_seconds
+            if part.apply_seconds is not None:
+                apply_seconds = (apply_seconds or 0.0) + part.apply_seconds
             for name, count in part.by_type.items():
                 by_type[name] = by_type.get(name, 0) + count
             for place, span in part.offsets.items():

@@ -162,13 +162,17 @@ def _both(action: OperatorAction) -> tuple[PartitionCheckpoint, PartitionCheckpo
     old = action.checkpoint
     new = PartitionCheckpoint.objects.filter(pk=action.after.get("checkpoint_id"), retired_at__isnull=True).first()
     if old is None or old.purged_at is not None:
-        raise RefusedError(
-            f"Action {action.pk} ({action.kind} {action.target}): the counts from before were deleted, "
-            f"{settings.REBUILT_RETENTION_DAYS} days after the rebuild (REBUILT_RETENTION_DAYS)."
-        )
+        raise _purged(action)
     if new is None or old.retired_reason != "rebuilt":
         raise RefusedError(f"Action {action.pk} ({action.kind} {action.target}): the partition was rebuilt since.")
     return old, new
+
+
+def _purged(action: OperatorAction) -> RefusedError:
+    return RefusedError(
+        f"Action {action.pk} ({action.kind} {action.target}): the counts from before were deleted, "
+        f"{settings.REBUILT_RETENTION_DAYS} days after the rebuild (REBUILT_RETENTION_DAYS)."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def _swap(restoration: _Restoration, change: Attempt, seen: Seen) -> OperatorAct
     locked = ledger.lock_checkpoints([row.pk for row in pair])
     old, new = (locked[row.pk] for row in pair)
     if old.purged_at is not None:
-        _both(restoration.action)  # refuses: it was marked since
+        raise _purged(restoration.action)
     check_unchanged(new, seen)
     done = audit.applied(
         *(UNDO, new, change.request),

@@ -71,7 +71,13 @@ class JointCalls:
 def measured(decoded: DecodedBatch, seconds: float) -> DecodedBatch:
     """With the seconds that its decoding took, and its offsets."""
     offsets = {decoded.claim.topic_partition: OffsetSpan(decoded.start, decoded.end)}
-    return replace(decoded, stats=decoded.stats.measured(seconds, offsets))
+    stats = decoded.stats.measured(seconds, offsets)
+    if type(decoded) is not DecodedBatch:
+        return replace(decoded, stats=stats)
+    # What `replace` does, in a third of the time.
+    return DecodedBatch(
+        decoded.claim, decoded.start, decoded.end, stats, decoded.failures, decoded.work, decoded.leader_epoch
+    )
 
 
 def _place(batch: RecordBatch | DecodedBatch) -> tuple[Any, int, int]:

@@ -39,6 +39,8 @@ class Event:
 
 def failure_bytes(result: DecodedBatch) -> int:
     """What a decoded batch keeps of its messages: those that failed, whole."""
+    if not result.failures:
+        return 0
     return sum(RECORD_OVERHEAD_BYTES + len(f.value or b"") + len(f.key or b"") for f in result.failures)
 
 
