@@ -51,3 +51,10 @@ class EngagementMinuteAdmin(MetricAdmin):
     list_display = ("minute", "checkpoint_name", *_COUNTS)
     list_filter = ("minute",)
     search_fields = ("=checkpoint__topic", "=checkpoint__partition")
+
+
+@admin.register(models.ImplausibleTime)
+class ImplausibleTimeAdmin(MetricAdmin):
+    list_display = ("id", "checkpoint_name", "source", "unit", "events", "first_seen_at", "last_seen_at")
+    list_filter = ("source", "unit")
+    search_fields = ("=checkpoint__topic", "=checkpoint__partition")

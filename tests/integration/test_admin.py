@@ -70,6 +70,7 @@ def rows():
     metrics.EngagementDelta.objects.create(**dimension, views=1)
     metrics.EngagementTotal.objects.create(**dimension, views=1)
     metrics.EngagementMinute.objects.create(checkpoint=checkpoint, minute=timezone.now(), views=1)
+    metrics.ImplausibleTime.objects.create(checkpoint=checkpoint, source="event", unit="seconds", events=3)
     return {model: model._default_manager.get() for model in OURS}
 
 
