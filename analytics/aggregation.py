@@ -153,7 +153,7 @@ def _apart(
     lengths = events.tolist()
     failures_of = failed.tolist()
     rest = iter(failures.values())
-    type_code, user_id, content_id, minute = columns
+    type_code, user_id, content_id, minute, flaw = columns
     decoded, start = [], 0
     for index, batch in enumerate(batches):
         end = start + lengths[index]
@@ -163,7 +163,9 @@ def _apart(
             sum(map(len, batch.records)),
             dict(zip(EVENT_TYPES, by_type[index], strict=True)),
         )
-        work = EventColumns(type_code[start:end], user_id[start:end], content_id[start:end], minute[start:end])
+        work = EventColumns(
+            type_code[start:end], user_id[start:end], content_id[start:end], minute[start:end], flaw[start:end]
+        )
         set_apart = [next(rest) for _ in range(stats.failed_records)] if stats.failed_records else []
         epoch = batch.records[-1].leader_epoch() if batch.records else None
         decoded.append(DecodedBatch(batch.claim, batch.start, batch.end, stats, set_apart, work, epoch))
