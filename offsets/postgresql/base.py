@@ -70,10 +70,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     begins with the settings.
     """
 
-    Database = SimpleNamespace(  # type: ignore[assignment]
-        **{name: getattr(psycopg, name) for name in (*_DB_API, "DatabaseError", "InterfaceError", "Error")},
-        connect=BoundedConnection.connect,
-    )
+    #: The driver, but for its connections.
+    Database = SimpleNamespace(**{**vars(psycopg), "connect": BoundedConnection.connect})  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
