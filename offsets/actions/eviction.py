@@ -97,9 +97,9 @@ def _apply(worker: Worker, rows: Sequence[PartitionCheckpoint], change: Attempt)
         after={"owned": []},
         detail=_in_words(worker, rows),
     )
+    ledger.fence(worker.pk, action=action)  # first: checkpoints are locked before workers (offsets.models)
     if not workers.evict(worker.pk):
         raise StalePreviewError(f"{worker.pk} has just ended or been evicted. Nothing was changed.")
-    ledger.fence(worker.pk, action=action)
     free_slot(worker.pk)
     journal.record(
         *(worker.group_id, KIND, f"{worker.pk} evicted by {request.actor.name}: {request.reason}"),

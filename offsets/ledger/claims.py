@@ -175,8 +175,10 @@ def release(claims: Iterable[Claim]) -> list[int]:
     ids, epochs = columns((c.checkpoint_id, c.epoch) for c in held)
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE offsets_partitioncheckpoint c SET owner_id = NULL FROM unnest(%s::bigint[], %s::bigint[])"
-            " AS held(id, epoch) WHERE c.id = held.id AND c.epoch = held.epoch RETURNING c.id",
+            "UPDATE offsets_partitioncheckpoint SET owner_id = NULL WHERE id IN ("
+            "SELECT c.id FROM offsets_partitioncheckpoint c"
+            " JOIN unnest(%s::bigint[], %s::bigint[]) AS held(id, epoch) USING (id)"
+            " WHERE c.epoch = held.epoch ORDER BY c.id FOR NO KEY UPDATE OF c) RETURNING id",
             [ids, epochs],
         )
         return [row[0] for row in cursor.fetchall()]
