@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.conf import settings
@@ -10,7 +10,8 @@ from django.db import connection
 
 from offsets import journal, leases, ledger, workers
 from offsets.actions import automatic, dead_letters, eviction
-from offsets.errors import OffsetsError, RefusedError, StalePreviewError
+from offsets.clock import Backoff, monotonic
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.leases import LeaseToken
 from offsets.models import DeadLetter, OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
@@ -18,7 +19,7 @@ from offsets.monitoring.group_state import GroupState, WorkerState
 from offsets.ranges import OffsetRange
 from offsets.recovery import assessments
 from offsets.recovery.leadership import Leadership
-from offsets.replays import requests
+from offsets.replays import requests, retries
 from offsets.replays import rows as replay_rows
 from offsets.replays.plans import MAX_RANGES, Wanted
 from offsets.text import counted
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 DISPATCH_SECONDS = 10.0
 #: When this many workers got stuck at the same offset within an hour, the partition is paused.
 STUCK_AT_ONE_PLACE = 3
+#: The longest pause between two attempts to replay what is due, while Kafka does not answer.
+REPLAY_WAIT_SECONDS = 60.0
 #: How often rebuilt partitions are searched for dead letters that were counted before.
 COUNT_AGAIN_SECONDS = 10.0
 
@@ -41,6 +44,8 @@ class Repairs:
         self.group_id = leadership.group_id
         self._writing = leadership.writing
         self._dispatch = dispatch
+        self._replay_backoff = Backoff(1.0, REPLAY_WAIT_SECONDS)
+        self._replay_again_at = float("-inf")
 
     def run(self, token: LeaseToken, state: GroupState) -> None:
         for worker in state.workers:
@@ -177,16 +182,29 @@ class Repairs:
                 for checkpoint_id, start, end in active
             )
         ]
-        if not wanted:
+        if not wanted or monotonic() < self._replay_again_at:
             return
-        logs = requests.logs_for(wanted[:MAX_RANGES])
+        try:
+            self._begin_replay(token, wanted[:MAX_RANGES])
+        except RefusedError as error:
+            logger.warning("Failed offsets are not replayed now: %s", error)
+            with self._writing(token):
+                for span in wanted[:MAX_RANGES]:
+                    retries.postpone(span.checkpoint_id, span.offsets, str(error))
+        except ServiceUnavailableError as error:
+            # No attempt of the ranges' own: they are due as soon as Kafka answers.
+            seconds = self._replay_backoff.next_seconds()
+            self._replay_again_at = monotonic() + seconds
+            logger.warning("Failed offsets are replayed in %.0f s at the earliest: %s", seconds, error)
+
+    def _begin_replay(self, token: LeaseToken, wanted: Sequence[Wanted]) -> None:
+        logs = requests.logs_for(wanted)
         with self._writing(token):
-            replay = requests.begin(
-                wanted[:MAX_RANGES], automatic.request("failed ranges are due"), automatic=True, logs=logs
-            )
+            replay = requests.begin(wanted, automatic.request("failed ranges are due"), automatic=True, logs=logs)
             text = f"Started replay {replay.pk} of {replay.total_offsets:,} failed offsets."
             ids = replay.ranges.values_list("checkpoint_id", flat=True)
             incidents.note_action(self.group_id, text, checkpoint_ids=ids, automatic=True)
+        self._replay_backoff.reset()
 
 
 def _works_in_database(worker_id: str) -> bool:

@@ -15,6 +15,7 @@ from offsets.actions.moves import Log, log_of, logs_of
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError, StalePreviewError
 from offsets.models import OperatorAction, PartitionCheckpoint, Replay, ReplayRange
 from offsets.ranges import KnownRange, OffsetRange
+from offsets.replays import retries
 from offsets.replays.plans import MAX_RANGES, ReplayPlan, Wanted, checked_range, plan_replay, refuse_overlap
 from offsets.replays.rows import ACTIVE, KIND, insert, request_cancel, waiting_of
 
@@ -68,7 +69,9 @@ def begin(
 def _accepted(
     wanted: Sequence[Wanted], plans: "_Plans", change: Attempt, *, automatic: bool
 ) -> list[tuple[Wanted, ReplayPlan]]:
-    """The ranges that can be replayed, with their plans; an automatic replay leaves the others out."""
+    """The ranges that can be replayed, with their plans. An automatic replay leaves the others out, and postpones those
+    that are refused: they would be due again at the next tick.
+    """
     kept: list[tuple[Wanted, ReplayPlan]] = []
     refused: OffsetsError | None = None
     for span in wanted:
@@ -79,6 +82,8 @@ def _accepted(
             if not automatic:
                 raise
             refused = refused or error
+            if isinstance(error, RefusedError):
+                retries.postpone(span.checkpoint_id, span.offsets, str(error))
     if refused and not kept:
         raise refused
     if not any(plan.readable for _, plan in kept):

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from random import random
 from typing import TypeVar
 
 from django.conf import settings
@@ -32,8 +31,8 @@ from offsets.models import PartitionCheckpoint, Replay, ReplayRange
 from offsets.processing.deduplication import BatchPiece, split
 from offsets.processing.pipeline import Pending
 from offsets.ranges import OffsetRange, cut
+from offsets.replays import retries
 from offsets.replays import rows as replay_rows
-from offsets.replays.plans import retry_seconds
 from offsets.replays.rows import Progress, TakenOverError, lease_seconds
 from offsets.text import describe_error
 from offsets.types import BatchHandler, Claim, PartitionCommit, RangeKind, RecordBatch, TopicPartition
@@ -318,12 +317,8 @@ class _Replayer:
     def _refused(self, span: ReplayRange, detail: str) -> None:
         """A failed attempt: the ledger counts it and schedules the next one."""
         left = OffsetRange(span.position, span.end)
-        row = span.checkpoint.ranges.filter(kind=RangeKind.FAILED, offsets__overlap=(left.start, left.end)).first()
-        attempts = (row.attempts if row else 0) + 1
-        spread = random()  # noqa: S311 - no secret
-        seconds = retry_seconds(attempts, settings.REPLAY_FIRST_SECONDS, settings.REPLAY_ATTEMPTS, spread)
         with self._session.transaction():
-            ledger.retry_failed_later(span.checkpoint_id, left, seconds, detail)
+            retries.postpone(span.checkpoint_id, left, detail)
             replay_rows.give_up(span, detail, self._token)
 
     def _with_retries(self, ask: Callable[[], T]) -> T:

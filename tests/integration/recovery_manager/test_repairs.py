@@ -27,8 +27,9 @@ from offsets.models import (
     Replay,
     ReplayRange,
 )
-from offsets.recovery import assessments
+from offsets.recovery import assessments, repairs
 from offsets.recovery.manager import RecoveryManager
+from offsets.replays import requests
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_worker
 from tests.support.processes import wait_for
 from tests.support.recovery_manager import LEADS, Cluster, expire, open_kinds, ranges_of, supervised, timeline
@@ -132,6 +133,64 @@ def test_a_partition_that_cannot_be_replayed_holds_up_no_other(sent: list[int], 
     assert len(sent) == 1
     told = recreated.incidents.get(kind="failed_ranges").events
     assert not told.filter(text__contains="Started replay").exists()
+    left_out = recreated.ranges.get(kind="failed")
+    assert left_out.attempts == 1
+    assert left_out.retry_at is not None
+    assert left_out.retry_at > assessments.now(), "it is not asked for again at once"
+
+
+@supervised
+def test_a_replay_that_is_refused_is_tried_again_at_growing_intervals(sent: list[int], topic: str) -> None:
+    """A topic that was recreated would be refused at every tick, for good."""
+    manager = RecoveryManager(GROUP, "A", dispatch=sent.append)
+    checkpoint = make_failed(topic, partition=0, topic_id="of the topic that was there before")
+    failed, delays = checkpoint.ranges.get(kind="failed"), []
+    for attempts in (1, 2, 3):
+        manager.tick()
+        manager.tick()  # nothing is due now
+
+        failed.refresh_from_db()
+        assert failed.attempts == attempts
+        assert "the topic was deleted and created again" in failed.detail
+        assert failed.retry_at is not None
+        delays.append((failed.retry_at - assessments.now()).total_seconds())
+        LedgerRange.objects.filter(pk=failed.pk).update(retry_at=ago(1))
+
+    first, second, third = delays
+    assert 0 < first < second < third
+    LedgerRange.objects.filter(pk=failed.pk).update(retry_at=ago(1), attempts=django_settings.REPLAY_ATTEMPTS - 1)
+    manager.tick()
+    failed.refresh_from_db()
+    assert failed.retry_at is None, "an operator decides now"
+    manager.tick()
+    assert Incident.objects.get(kind="failed_ranges").severity == "critical"
+    assert not Replay.objects.exists()
+    assert sent == []
+
+
+@supervised
+def test_a_replay_that_waits_for_kafka_costs_no_attempt_and_asks_ever_more_seldom(
+    manager: RecoveryManager, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make_checkpoint(owner=make_worker("w-1"))
+    make_range(checkpoint, 0, 990)
+    make_range(checkpoint, 990, 1000, "failed", retry_at=ago(1))
+    cluster.holds(0, 1000)
+    asked, now = [], [0.0]
+
+    def away(wanted: object) -> Any:
+        asked.append(now[0])
+        raise ServiceUnavailableError("No broker answers.")
+
+    monkeypatch.setattr(requests, "logs_for", away)
+    monkeypatch.setattr(repairs, "monotonic", lambda: now[0])
+
+    for _ in range(200):
+        manager.tick()
+        now[0] += 1.0
+
+    assert asked == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    assert checkpoint.ranges.get(kind="failed").attempts == 0
 
 
 @supervised
