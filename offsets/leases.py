@@ -68,3 +68,11 @@ def live(names: list[str]) -> set[str]:
             "SELECT name FROM offsets_lease WHERE name = ANY(%s) AND expires_at >= clock_timestamp()", [names]
         )
         return {row[0] for row in cursor.fetchall()}
+
+
+def holder_of(name: str) -> str:
+    """Who took the lease last, expired or not; empty where it was given up, or never taken."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT holder FROM offsets_lease WHERE name = %s", [name])
+        row = cursor.fetchone()
+    return row[0] if row else ""

@@ -12,7 +12,12 @@ from celery import Celery, bootsteps
 from celery.signals import worker_shutting_down
 from kombu.transport import redis as redis_transport
 
+from offsets import loops
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "streamsocial.settings")
+
+#: How long one request to Redis may take.
+REDIS_SECONDS = 5.0
 
 app = Celery("streamsocial")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -21,20 +26,31 @@ app.autodiscover_tasks()
 app.conf.broker_connection_max_retries = None
 # A lost message does no harm: ticks recur, and starts are sent again. So none is kept for redelivery or restored;
 # restoring over a lost connection ends the whole worker (kombu 5.7).
-app.conf.broker_transport_options = {"ack_emulation": False}
+app.conf.broker_transport_options = {
+    "ack_emulation": False,
+    # A Redis that accepts connections and does not answer would hold a tick, or a request of the API, for good.
+    "socket_timeout": REDIS_SECONDS,
+    "socket_connect_timeout": REDIS_SECONDS,
+}
+app.conf.task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 redis_transport.Channel.do_restore = False
 
-# `expires` bounds the backlog while no control worker runs: a late tick is useless.
+# Ticks have no expiry, which would compare the clocks of two machines: `offsets.ticks` drops those that are not due,
+# and the scheduler bounds how many wait.
+app.conf.beat_scheduler = "streamsocial.beat:BoundedScheduler"
 app.conf.beat_schedule = {
-    "supervise": {"task": "offsets.tasks.supervise", "schedule": 2.0, "options": {"expires": 4}},
-    "recover": {"task": "offsets.tasks.recover", "schedule": 1.0, "options": {"expires": 2}},
-    "notify": {"task": "offsets.tasks.notify", "schedule": 2.0, "options": {"expires": 4}},
-    "monitor": {"task": "analytics.tasks.monitor", "schedule": 1.0, "options": {"expires": 2}},
-    "fold": {"task": "analytics.tasks.fold", "schedule": 1.0, "options": {"expires": 2}},
-    "verify": {"task": "offsets.tasks.verify", "schedule": 10.0, "options": {"expires": 20}},
-    "compare-stores": {"task": "offsets.tasks.compare_stores", "schedule": 5.0, "options": {"expires": 10}},
-    "thin": {"task": "offsets.tasks.thin", "schedule": 60.0, "options": {"expires": 120}},
-    "purge": {"task": "analytics.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
+    loop.name: {"task": task, "schedule": loop.interval_seconds}
+    for task, loop in {
+        "offsets.tasks.supervise": loops.SUPERVISE,
+        "offsets.tasks.recover": loops.RECOVER,
+        "offsets.tasks.notify": loops.NOTIFY,
+        "analytics.tasks.monitor": loops.MONITOR,
+        "analytics.tasks.fold": loops.FOLD,
+        "offsets.tasks.verify": loops.VERIFY,
+        "offsets.tasks.compare_stores": loops.COMPARE_STORES,
+        "offsets.tasks.thin": loops.THIN,
+        "analytics.tasks.purge": loops.PURGE,
+    }.items()
 }
 
 #: How long a stopping worker waits until the database is updated; the slots stop without it.

@@ -215,6 +215,8 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_ACKS_LATE = False  # a slot would be redelivered after the visibility timeout and run twice
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+#: Tasks that share a database connection: with a new one for each, ticks would open several a second.
+CELERY_DB_REUSE_MAX = 1000
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 #: Several deployments can share one Redis.

@@ -9,11 +9,14 @@ from analytics.dashboard.snapshot import (
     ActionSnapshot,
     DeadLetterSnapshot,
     IncidentSnapshot,
+    LoopSnapshot,
     RecoverySnapshot,
     ReplaySnapshot,
     UncountedSnapshot,
 )
 from offsets.actions import undo
+from offsets.loops import LOOPS, LastRun
+from offsets.monitoring.late_loops import LateLoop
 from offsets.replays.rows import rates
 from offsets.text import preview_text
 
@@ -182,3 +185,21 @@ def _action(row: tuple[Any, ...]) -> ActionSnapshot:
         undone=row[9],
         undoable=row[6] == "applied" and not row[9] and row[2] in undo.UNDOABLE,
     )
+
+
+def loops_of(runs: Sequence[LastRun], late: Sequence[LateLoop]) -> list[LoopSnapshot]:
+    """The periodic loops, late ones first."""
+    details = {loop.name: loop.detail for loop in late}
+    return [
+        LoopSnapshot(
+            name=run.name,
+            interval_seconds=LOOPS[run.name].interval_seconds,
+            last_run_age_seconds=round(run.age_seconds, 3),
+            duration_seconds=None if run.duration_seconds is None else round(run.duration_seconds, 3),
+            running=run.running,
+            late=run.name in details,
+            detail=details.get(run.name, ""),
+        )
+        for run in sorted(runs, key=lambda run: (run.name not in details, run.name))
+        if run.name in LOOPS
+    ]

@@ -6,6 +6,7 @@ as long as they took, so that a long history cannot overload the database.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Generic, TypeVar
 
@@ -13,7 +14,7 @@ from django.conf import settings
 
 from analytics.dashboard import queries
 from analytics.dashboard.history import series_of
-from analytics.dashboard.lists import recovery
+from analytics.dashboard.lists import loops_of, recovery
 from analytics.dashboard.partitions import partition_of, rounded, verdict_of
 from analytics.dashboard.queries import GroupRow, WorkerRow
 from analytics.dashboard.snapshot import (
@@ -25,10 +26,11 @@ from analytics.dashboard.snapshot import (
     TypeCounts,
     WorkerSnapshot,
 )
-from offsets import clock
+from offsets import clock, ticks
 from offsets.monitoring import headline
 from offsets.monitoring.headline import GroupFacts
 from offsets.monitoring.lag import longest_or_none, total_or_none
+from offsets.monitoring.late_loops import late_loops
 from offsets.monitoring.status import Verdict
 from offsets.types import RangeKind
 
@@ -79,7 +81,9 @@ class Dashboard:
             partition_of(row, verdict, pieces.get(row.checkpoint_id, []), dead_letters, len(rows))
             for row, verdict in zip(rows, verdicts, strict=True)
         ]
-        facts = _group_facts(partitions, verdicts, group)
+        last_runs = ticks.last_runs(self.group_id)
+        late = late_loops(last_runs)
+        facts = replace(_group_facts(partitions, verdicts, group), late_loops=late)
         invariants = _invariants(group)
         return Snapshot(
             version=VERSION,
@@ -98,6 +102,7 @@ class Dashboard:
             fenced_commits=group.fenced_commits,
             partitions=partitions,
             workers=_workers(worker_rows, partitions),
+            loops=loops_of(last_runs, late),
             minutes=queries.minutes(self.group_id),
             invariants=invariants,
             journal=queries.journal(self.group_id),

@@ -11,12 +11,12 @@ from confluent_kafka import (
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
-from offsets.kafka.shared import admin_client
+from offsets.kafka.shared import admin_client, renew_admin_client
 from offsets.types import TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -47,10 +47,6 @@ class KafkaAdmin:
         #: Set after a query for a missing topic: later queries first check which topics exist.
         self._careful = False
 
-    @property
-    def _client(self) -> AdminClient:
-        return admin_client()
-
     def describe_topics(
         self, topics: Iterable[str], *, timeout_seconds: float | None = None
     ) -> dict[str, TopicDescription]:
@@ -59,7 +55,8 @@ class KafkaAdmin:
         if not names:
             return {}
         timeout = timeout_seconds or self._timeout
-        futures = self._client.describe_topics(TopicCollection(names), request_timeout=timeout)
+        client = admin_client()  # keep a reference: without one the futures never resolve
+        futures = client.describe_topics(TopicCollection(names), request_timeout=timeout)
         descriptions = {}
         for name, future in futures.items():
             try:
@@ -91,7 +88,7 @@ class KafkaAdmin:
         if self._careful:
             wanted = self._existing(wanted, timeout)
         try:
-            return self._bounds(wanted, timeout)
+            bounds = self._bounds(wanted, timeout)
         except ServiceUnavailableError:
             # A deleted topic can make the whole query time out.
             known = self._existing(wanted, timeout)
@@ -99,6 +96,11 @@ class KafkaAdmin:
             if not self._careful:
                 raise
             return self._bounds(known, timeout)
+        missing = [tp for tp in wanted if tp not in bounds]
+        if missing and self._existing(missing, timeout) and renew_admin_client():
+            # A client that has seen a topic deleted does not find it when it was created again.
+            bounds |= self._bounds(missing, timeout)
+        return bounds
 
     def _existing(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         described = self.describe_topics({tp.topic for tp in wanted}, timeout_seconds=timeout)
@@ -123,7 +125,8 @@ class KafkaAdmin:
         if not wanted:
             return {}
         retentions = {}
-        for resource, future in self._client.describe_configs(wanted, request_timeout=self._timeout).items():
+        client = admin_client()
+        for resource, future in client.describe_configs(wanted, request_timeout=self._timeout).items():
             try:
                 entries = result_of(future, self._timeout)
             except (TopicNotFoundError, RefusedError):
@@ -141,7 +144,8 @@ class KafkaAdmin:
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
         """Create a topic with the cluster's default replication. False if it already exists."""
         new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
-        future = self._client.create_topics([new], request_timeout=self._timeout)[topic]
+        client = admin_client()
+        future = client.create_topics([new], request_timeout=self._timeout)[topic]
         try:
             result_of(future, self._timeout)
         except RefusedError as error:
@@ -155,7 +159,8 @@ class KafkaAdmin:
     def _offsets(self, wanted: list[TopicPartition], spec: Any, timeout: float) -> dict[TopicPartition, int]:
         if not wanted:
             return {}
-        futures = self._client.list_offsets(
+        client = admin_client()
+        futures = client.list_offsets(
             {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in wanted},
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=timeout,

@@ -12,11 +12,14 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
+from offsets.clock import monotonic
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.config import client_config
 
 T = TypeVar("T")
 
+#: An admin client is replaced no sooner than after this time.
+RENEW_SECONDS = 5.0
 #: Clients of a parent process. Kept unused: to free one would wait for threads that this process does not have.
 _inherited: list[object] = []
 
@@ -29,6 +32,7 @@ class PerProcess(Generic[T]):
         self._close = close
         self._lock = threading.RLock()
         self._held: tuple[Any, T] | None = None
+        self._made_at = float("-inf")
         os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.drop)
 
@@ -42,6 +46,7 @@ class PerProcess(Generic[T]):
             if self._held is None or self._held[0] != key:
                 self.drop()
                 self._held = (key, self._make(key))
+                self._made_at = monotonic()
             return self._held[1]
 
     def drop(self) -> None:
@@ -50,6 +55,14 @@ class PerProcess(Generic[T]):
             held, self._held = self._held, None
             if held is not None:
                 self._close(held[1])
+
+    def renew(self, min_age_seconds: float) -> bool:
+        """Drop a value of this age or older; False for a younger one."""
+        with self._lock:
+            old = self._held is not None and monotonic() - self._made_at >= min_age_seconds
+            if old:
+                self.drop()
+            return old
 
     @contextmanager
     def alone(self, key: Any, timeout_seconds: float) -> Iterator[T]:
@@ -80,6 +93,11 @@ _reader = PerProcess(
 def admin_client() -> AdminClient:
     """The admin client of this process. It may be used from several threads."""
     return _admin.get(_key())
+
+
+def renew_admin_client() -> bool:
+    """Replace the admin client, which may know a topic no longer; at most every RENEW_SECONDS. False if it is young."""
+    return _admin.renew(RENEW_SECONDS)
 
 
 @contextmanager

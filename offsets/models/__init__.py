@@ -10,7 +10,7 @@ from offsets.models.base import DatabaseTime
 from offsets.models.checkpoints import DeadLetter, LedgerRange, PartitionCheckpoint
 from offsets.models.incidents import Incident, IncidentEvent, Notification
 from offsets.models.observations import InvariantReport, LagSample, PartitionHealth, StoreOffset
-from offsets.models.processes import Lease, Worker
+from offsets.models.processes import Lease, LoopRun, Worker
 from offsets.models.replays import Replay, ReplayRange
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "LagSample",
     "Lease",
     "LedgerRange",
+    "LoopRun",
     "Notification",
     "OperatorAction",
     "PartitionCheckpoint",

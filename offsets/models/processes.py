@@ -60,3 +60,28 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class LoopRun(models.Model):
+    """The last run of a periodic loop, and the right to run it. Written by `offsets.ticks`.
+
+    Times are the database's. One row for each loop and group, or for each loop that serves all groups.
+    """
+
+    #: "<name>" or "<name>:<group>".
+    key = models.CharField(primary_key=True, max_length=300)
+    name = models.CharField(max_length=40)
+    group_id = models.CharField(max_length=255, blank=True, default="")
+    #: The process that runs it now; empty between two runs.
+    holder = models.CharField(max_length=255, blank=True, default="")
+    #: Until then no other process runs it. Null between two runs.
+    busy_until = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(db_default=DatabaseTime())
+    #: The end of the last run without an error; the first start before that.
+    finished_at = models.DateTimeField(db_default=DatabaseTime())
+    duration_seconds = models.FloatField(null=True, blank=True)
+    #: Why the last run failed; empty when it did not.
+    last_error = models.TextField(blank=True, default="")
+
+    def __str__(self) -> str:
+        return self.key

@@ -50,6 +50,7 @@ def find(state: GroupState, limits: FindingLimits) -> list[Finding]:
         *_unclaimed(state),
         *_invariants(state),
         *_replays(state),
+        *_loops(state),
     ]
     return list({finding.key: finding for finding in found}.values())
 
@@ -317,3 +318,9 @@ def _replays(state: GroupState) -> Iterator[Finding]:
             since,
             critical=False,
         )
+
+
+def _loops(state: GroupState) -> Iterator[Finding]:
+    for late in state.late_loops:
+        began = state.now - timedelta(seconds=late.age_seconds)
+        yield Finding("loop_late", late.name, late.detail, began, critical=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from offsets.monitoring.late_loops import LateLoop
 from offsets.monitoring.status import Verdict
 
 
@@ -106,6 +107,8 @@ class GroupState:
     #: Names of the violated invariants, and when they were found so.
     violated: Sequence[str] = ()
     violated_at: datetime | None = None
+    #: Periodic loops that have not run for too long.
+    late_loops: Sequence[LateLoop] = ()
     #: Replays that were started and that no process runs: (id, since).
     orphaned_replays: Sequence[tuple[int, datetime]] = ()
     #: Replays that no process has taken for too long: (id, since).

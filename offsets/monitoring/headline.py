@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from offsets.monitoring.late_loops import LateLoop, late_in_words
 from offsets.monitoring.status import START_A_WORKER, Status, Verdict
 from offsets.text import counted, duration
 
@@ -49,13 +50,16 @@ class GroupFacts:
     duplicates: int = 0
     #: Offsets passed without being counted, by kind: skipped, expired, failed, claimed.
     uncounted: Mapping[str, int] = field(default_factory=dict)
+    #: Periodic loops that have not run for too long.
+    late_loops: Sequence[LateLoop] = ()
 
 
 def group_status(facts: GroupFacts) -> Status:
-    """The worst status of the partitions; a violated invariant is as bad as a halt."""
+    """The worst status of the partitions; a violated invariant is as bad as a halt, a late loop as a stall."""
     if facts.invariants_ok is False:
         return Status.HALTED
-    return worst([verdict.status for _, verdict in facts.partitions])
+    ours = [Status.STALLED] if facts.late_loops else []
+    return worst([*ours, *(verdict.status for _, verdict in facts.partitions)])
 
 
 def headline(facts: GroupFacts) -> str:
@@ -72,6 +76,8 @@ def headline(facts: GroupFacts) -> str:
         sentences.append(f"Lag {facts.lag:,}{seconds}.")
     else:
         sentences.append("Lag unknown.")
+    if facts.late_loops:
+        sentences.append(late_in_words(facts.late_loops))
     if facts.dead_letters:
         sentences.append(f"{counted(facts.dead_letters, 'pending dead letter')}.")
     if facts.invariants_ok is not False:

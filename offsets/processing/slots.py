@@ -20,11 +20,12 @@ from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry
 from offsets.processing.worker import ThreadsStillRunningError, WorkerOptions, run_worker
+from offsets.text import describe_error
 from offsets.ticks import survives_outage
 
 logger = logging.getLogger(__name__)
 
-#: How long a sent start is waited for before the slot is tried again; also the pause after a slot that failed.
+#: How long a sent start is waited for before another is sent; also the pause after a slot that failed.
 START_SECONDS = 10
 SLOT_FAILED = "slot_failed"
 #: A failure that repeats is written to the journal this seldom.
@@ -46,8 +47,11 @@ def _start_name(slot: str) -> str:
 # --- Running ----------------------------------------------------------------------------------------------------
 
 
-def run(group_id: str, slot: int, *, holder: str, node: str) -> None:
+def run(group_id: str, slot: int, *, holder: str, node: str, start: str = "") -> None:
     """Consume in a slot until stopped; return at once if the slot is live elsewhere.
+
+    A message that waited in the queue says by `start` which start it is: it counts for as long as supervision has sent
+    no other, and the slot has not run since. Neither takes a clock.
 
     The task's message was acknowledged before: after a crash the lease decides who goes on, not the broker, which would
     hand the same task out twice after its visibility timeout. Raises ThreadsStillRunningError: the process must end.
@@ -55,6 +59,9 @@ def run(group_id: str, slot: int, *, holder: str, node: str) -> None:
     name = slot_name(group_id, slot)
     ttl_seconds = settings.HEARTBEAT_TIMEOUT_SECONDS
     with survives_outage(name):
+        if start and leases.holder_of(_start_name(name)) != start:
+            logger.info("A start of %s is dropped: it is no longer wanted.", name)
+            return
         token = leases.acquire(name, holder, ttl_seconds)
         if token is None:
             logger.info("%s is live elsewhere; this task ends.", name)
@@ -130,38 +137,43 @@ def _request_stop(node: str) -> None:
 # --- Starting ---------------------------------------------------------------------------------------------------
 
 
-def start_missing(group_id: str, *, queue: str, send: Callable[[str, int], None]) -> None:
-    """Start each slot whose lease is free: `send(group_id, slot)` puts its task into `queue`."""
+def start_missing(group_id: str, *, queue: str, send: Callable[[str, int, str], None]) -> None:
+    """Start each slot whose lease is free: `send(group_id, slot, start)` puts its task into `queue`."""
     wanted = {slot_name(group_id, slot): slot for slot in range(settings.CONSUMER_SLOTS)}
     missing = sorted(wanted.keys() - leases.live(list(wanted)))
     try:
-        if missing and waiting_starts(queue) < settings.CONSUMER_SLOTS:
+        if missing and waiting_messages(queue) < settings.CONSUMER_SLOTS:
             for name in missing:
                 _start(group_id, name, wanted[name], send)
     except BrokerError as error:
         logger.warning("Slots cannot be started: Redis does not answer (%s).", error)
 
 
-def _start(group_id: str, name: str, slot: int, send: Callable[[str, int], None]) -> None:
+def _start(group_id: str, name: str, slot: int, send: Callable[[str, int, str], None]) -> None:
     """Send the slot's task, unless a start is under way. Raises BrokerError."""
-    if leases.acquire(_start_name(name), secrets.token_hex(8), START_SECONDS) is None:
+    token = leases.acquire(_start_name(name), secrets.token_hex(8), START_SECONDS)
+    if token is None:
         return
     logger.info("%s is not held; starting it.", name)
     try:
-        send(group_id, slot)
+        send(group_id, slot, token.holder)
     except BrokerError:
         leases.drop(_start_name(name))
         raise
 
 
-def waiting_starts(queue: str) -> int:
-    """How many starts wait in the queue. Without a slots worker they would pile up: only a consumer drops what has
-    expired. Raises BrokerError.
-    """
+def waiting_messages(queue: str) -> int:
+    """How many messages wait in the queue. Without a worker that takes them they would pile up. Raises BrokerError."""
     with current_app.connection_for_write() as broker:
         broker.ensure_connection(max_retries=1, interval_start=0, timeout=2)
-        channel: Any = broker.default_channel
-        try:
-            return int(channel.queue_declare(queue, passive=True).message_count)
-        except broker.channel_errors:  # an empty queue does not exist
-            return 0
+        return messages_in(queue, broker)
+
+
+def messages_in(queue: str, broker: Any) -> int:
+    """How many messages wait in the queue, by a connection that is open already. Raises BrokerError."""
+    try:
+        return int(broker.default_channel.queue_declare(queue, passive=True).message_count)
+    except broker.channel_errors:  # an empty queue does not exist
+        return 0
+    except broker.connection_errors as error:
+        raise BrokerError(describe_error(error)) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from django.conf import settings
 from django.db import connection
 
+from offsets import loops, ticks
 from offsets.actions import automatic
 from offsets.database import DATABASE_LOST
 from offsets.errors import ServiceUnavailableError
@@ -18,6 +19,7 @@ from offsets.models import Incident, InvariantReport, PartitionCheckpoint
 from offsets.monitoring import findings, incidents
 from offsets.monitoring.findings import FindingLimits
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
+from offsets.monitoring.late_loops import LateLoop, late_loops
 from offsets.recovery import assessments
 from offsets.recovery.leadership import Leadership, LostLeadershipError
 from offsets.recovery.repairs import Repairs
@@ -115,9 +117,15 @@ class RecoveryManager:
             services=dict(watch.services),
             violated=[name for name, result in sorted(report.invariants.items()) if not result["ok"]] if report else (),
             violated_at=report.checked_at if report else None,
+            late_loops=self._late_loops() if judged else (),
             orphaned_replays=replay_rows.orphaned(self.group_id),
             waiting_replays=replay_rows.not_taken(self.group_id, REPLAY_WAITS_SECONDS),
         )
+
+    def _late_loops(self) -> list[LateLoop]:
+        """The other loops: this one is at work."""
+        late = late_loops(ticks.last_runs(self.group_id))
+        return [one for one in late if one.name != loops.RECOVER.name]
 
     def _deaths(self) -> list[DeathState]:
         """The open incidents about dead workers, with the partitions that these workers owned."""

@@ -14,10 +14,11 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from offsets import leases, tasks, workers
 from offsets.errors import LedgerConflictError, ServiceUnavailableError, TopicNotFoundError
-from offsets.models import JournalEntry, Lease, Worker
+from offsets.loops import LOOPS
+from offsets.models import JournalEntry, Lease, LoopRun, Worker
 from offsets.processing import slots
 from offsets.processing.worker import WorkerOptions
-from tests.support.page_rows import GROUP, make_worker
+from tests.support.page_rows import GROUP, ago, make_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -36,7 +37,7 @@ def sent(monkeypatch):
     """The slots whose start was sent, instead of sending it."""
     calls = []
     monkeypatch.setattr(tasks.run_slot, "apply_async", lambda args, **options: calls.append((*args, options)))
-    monkeypatch.setattr(slots, "waiting_starts", lambda _: 0)
+    monkeypatch.setattr(slots, "waiting_messages", lambda _: 0)
     return calls
 
 
@@ -55,6 +56,12 @@ def worker(monkeypatch):
     stub = Stub()
     monkeypatch.setattr(slots, "run_worker", stub)
     return stub
+
+
+def supervise():
+    """A tick of supervision that is due."""
+    LoopRun.objects.filter(name="supervise").update(started_at=ago(60))
+    tasks.supervise()
 
 
 def fail_with(error):
@@ -147,7 +154,7 @@ def test_a_slot_that_fails_says_why_and_is_not_started_again_at_once(worker, sen
     assert not leases.live([SLOT])
     assert JournalEntry.objects.get().message == f"{SLOT} ended: {error}"
     tasks.supervise()
-    assert 0 not in [slot for _, slot, _ in sent]
+    assert 0 not in [slot for _, slot, *_ in sent]
 
 
 def test_a_slot_that_fails_again_and_again_fills_no_journal(worker):
@@ -232,26 +239,57 @@ def test_each_slot_that_nobody_holds_is_started_once(sent, settings):
     settings.CONSUMER_SLOTS = 3
     leases.acquire(slots.slot_name(GROUP, 1), "somebody", 60)
 
-    tasks.supervise()
-    tasks.supervise()
+    supervise()
+    supervise()
 
-    assert [(group, slot) for group, slot, _ in sent] == [(GROUP, 0), (GROUP, 2)]
-    assert all(options["expires"] == slots.START_SECONDS for _, _, options in sent)
+    assert [(group, slot) for group, slot, *_ in sent] == [(GROUP, 0), (GROUP, 2)]
+    assert all(options == {} for *_, options in sent), "no expiry: it would compare two clocks"
 
 
 def test_a_start_that_came_to_nothing_is_sent_again(sent, settings):
     settings.CONSUMER_SLOTS = 1
-    tasks.supervise()
+    supervise()
     leases.drop(START)
 
-    tasks.supervise()
+    supervise()
 
     assert len(sent) == 2
 
 
+def test_a_start_counts_until_another_is_sent_or_the_slot_has_run(sent, settings, worker):
+    """However long it waited in the queue, and whatever the clocks say."""
+    settings.CONSUMER_SLOTS = 1
+    supervise()
+    (first,) = [start for _, _, start, _ in sent]
+    Lease.objects.filter(pk=START).update(expires_at=ago(3600))
+    supervise()
+    second = sent[-1][2]
+    assert first != second
+    Lease.objects.filter(pk=START).update(expires_at=ago(3600))
+
+    tasks.run_slot.apply((GROUP, 0, first))
+    assert worker.runs == (), "supervision has sent another"
+    tasks.run_slot.apply((GROUP, 0, second))
+    assert len(worker.runs) == 1
+    tasks.run_slot.apply((GROUP, 0, second))
+    assert len(worker.runs) == 1, "a message that is delivered twice starts it once"
+
+
+def test_a_start_that_waited_does_not_cut_short_the_pause_after_a_failure(sent, settings, worker):
+    settings.CONSUMER_SLOTS = 1
+    supervise()
+    waiting = sent[0][2]
+    worker.behaves = fail_with(TopicNotFoundError("missing"))
+    tasks.run_slot.apply((GROUP, 0))
+
+    tasks.run_slot.apply((GROUP, 0, waiting))
+
+    assert len(worker.runs) == 1
+
+
 def test_no_start_is_sent_while_nobody_takes_those_that_wait(sent, settings, monkeypatch):
     settings.CONSUMER_SLOTS = 2
-    monkeypatch.setattr(slots, "waiting_starts", lambda _: 2)
+    monkeypatch.setattr(slots, "waiting_messages", lambda _: 2)
 
     tasks.supervise()
 
@@ -262,20 +300,20 @@ def test_a_start_that_could_not_be_sent_is_tried_at_the_next_tick(sent, settings
     settings.CONSUMER_SLOTS = 1
     with monkeypatch.context() as patch:
         patch.setattr(tasks.run_slot, "apply_async", lambda *_, **__: fail_with(BrokerError("refused"))(None, None))
-        tasks.supervise()
+        supervise()
     assert "Redis does not answer" in caplog.text
 
-    tasks.supervise()
+    supervise()
 
     assert len(sent) == 1
 
 
 def test_starts_that_wait_are_counted_and_an_empty_queue_holds_none():
-    assert slots.waiting_starts("slots") == 0
+    assert slots.waiting_messages("slots") == 0
 
-    tasks.run_slot.apply_async((GROUP, 0), expires=60)
+    tasks.run_slot.apply_async((GROUP, 0))
     try:
-        assert slots.waiting_starts("slots") == 1
+        assert slots.waiting_messages("slots") == 1
     finally:
         with redis.Redis.from_url(settings.REDIS_URL) as client:
             client.delete("slots")
@@ -283,7 +321,7 @@ def test_starts_that_wait_are_counted_and_an_empty_queue_holds_none():
 
 def test_a_lost_connection_closes_in_peace_although_messages_are_held():
     """To hand them back over the lost connection ended the whole worker with an AttributeError (kombu 5.7)."""
-    tasks.run_slot.apply_async((GROUP, 0), expires=60)
+    tasks.run_slot.apply_async((GROUP, 0))
     broker = current_app.connection_for_read()
     channel: Any = broker.default_channel
     assert channel.basic_get("slots") is not None, "held, and not acknowledged"
@@ -306,27 +344,34 @@ def test_a_broker_that_is_away_is_reported_and_not_waited_for(settings, monkeypa
     monkeypatch.setattr(current_app.conf, "broker_write_url", "redis://127.0.0.1:1/0")
 
     with pytest.raises(BrokerError):
-        slots.waiting_starts("slots")
-
-
-# --- Dead workers ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _supervised(sent):
-    """Supervision has ticked for longer than a heartbeat timeout."""
-    leases.acquire(f"supervision:{GROUP}", "supervise", 60)
+        slots.waiting_messages("slots")
 
 
 # --- Wiring ---------------------------------------------------------------------------------------------------
 
 
-def test_every_scheduled_task_exists_and_expires():
+def test_every_loop_is_scheduled_and_no_message_expires_by_a_clock():
     current_app.loader.import_default_modules()  # as a worker does when it starts
     schedule = current_app.conf.beat_schedule
 
     assert {entry["task"] for entry in schedule.values()} <= set(current_app.tasks)
-    assert all(entry["options"]["expires"] >= entry["schedule"] for entry in schedule.values())
+    assert {name: entry["schedule"] for name, entry in schedule.items()} == {
+        name: loop.interval_seconds for name, loop in LOOPS.items()
+    }
+    assert not [name for name, entry in schedule.items() if "options" in entry]
+    assert not [name for name, task in current_app.tasks.items() if task.expires and not name.startswith("celery.")]
+
+
+def test_a_replay_is_not_sent_while_nobody_takes_those_that_wait(monkeypatch):
+    sent = []
+    monkeypatch.setattr(tasks.run_replay, "apply_async", lambda args, **options: sent.append((*args, options)))
+    monkeypatch.setattr(slots, "waiting_messages", lambda _: tasks.MAX_WAITING_REPLAYS)
+    assert not tasks.dispatch_replay(7)
+
+    monkeypatch.setattr(slots, "waiting_messages", lambda _: tasks.MAX_WAITING_REPLAYS - 1)
+    assert tasks.dispatch_replay(7)
+
+    assert sent == [(7, {})], "no expiry"
 
 
 def test_slots_have_a_queue_of_their_own():

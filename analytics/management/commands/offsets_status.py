@@ -68,7 +68,7 @@ class Command(OperatorCommand):
             status = EXIT_UNAVAILABLE
         snapshot = dashboard_of(group).snapshot()
         partitions = [p for p in snapshot["partitions"] if not topic or p["topic"] == topic]
-        data = {"group": group, "partitions": [_row(p) for p in partitions]}
+        data = {"group": group, "partitions": [_row(p) for p in partitions], "loops": snapshot["loops"]}
         self.emit(data, lambda console: _show(console, snapshot, partitions), as_json=options["json"])
         return status
 
@@ -104,3 +104,6 @@ def _show(console: Console, snapshot: Snapshot, partitions: list[PartitionSnapsh
             console.print(
                 f"{partition['topic']}-{partition['partition']}: {partition['status_detail']}", soft_wrap=True
             )
+    for loop in snapshot["loops"]:
+        if loop["late"]:
+            console.print(loop["detail"], soft_wrap=True)

@@ -15,6 +15,8 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from django.db import connection
 
+from offsets import loops, ticks
+from offsets.clock import monotonic
 from offsets.database import DATABASE_LOST
 from offsets.errors import OffsetsError
 from offsets.management.base import OperatorCommand
@@ -66,7 +68,7 @@ class Command(OperatorCommand):
             manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
             try:
                 while True:
-                    self._report(manager.tick(), options)
+                    self._report(_recorded_tick(manager), options)
                     if options["once"] or stop.wait(TICK_SECONDS):
                         break
             finally:
@@ -79,6 +81,16 @@ class Command(OperatorCommand):
             self.stdout.write(json.dumps(asdict(tick)))
         elif options["once"]:
             self.emit(None, lambda console: console.print(_in_words(tick)), as_json=False)
+
+
+def _recorded_tick(manager: RecoveryManager) -> Tick:
+    """A tick, recorded as a run of the same loop as the one of the Celery workers."""
+    began = monotonic()
+    tick = manager.tick()
+    if not tick.trouble:
+        with ticks.survives_outage("Recording the tick"):
+            ticks.record(loops.RECOVER, manager.group_id, monotonic() - began)
+    return tick
 
 
 def _in_words(tick: Tick) -> str:
@@ -105,7 +117,9 @@ def _send_alerts(stop: threading.Event) -> None:
     """On its own thread: a receiver that hangs must not delay a tick."""
     while not stop.wait(ALERT_SECONDS):
         try:
+            began = monotonic()
             notifications.send_due()
+            ticks.record(loops.NOTIFY, "", monotonic() - began)
         except DATABASE_LOST as error:
             logger.debug("Alerts are delayed: %s", error)
             connection.close()
