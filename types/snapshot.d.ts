@@ -72,6 +72,20 @@ interface WorkerSnapshot {
   stage_seconds: number | null;
 }
 
+/** A periodic loop of the application itself, as far as it ever ran. */
+interface LoopSnapshot {
+  name: string;
+  interval_seconds: number;
+  /** since the end of its last run without an error */
+  last_run_age_seconds: number;
+  /** of that run */
+  duration_seconds: number | null;
+  running: boolean;
+  late: boolean;
+  /** what does not happen while it is late, and the likely cause; otherwise empty */
+  detail: string;
+}
+
 interface MinuteSnapshot {
   minute: string;
   counts: TypeCounts;
@@ -240,6 +254,8 @@ interface Snapshot {
   /** by topic, partition */
   partitions: PartitionSnapshot[];
   workers: WorkerSnapshot[];
+  /** late ones first */
+  loops: LoopSnapshot[];
   /** the last 60, oldest first, gaps filled with zeros */
   minutes: MinuteSnapshot[];
   invariants: InvariantsSnapshot | null;

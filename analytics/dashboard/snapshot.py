@@ -70,6 +70,18 @@ class WorkerSnapshot(TypedDict):
     stage_seconds: float | None
 
 
+class LoopSnapshot(TypedDict):
+    """A periodic loop of the application itself, as far as it ever ran."""
+
+    name: str
+    interval_seconds: float
+    last_run_age_seconds: float  # since the end of its last run without an error
+    duration_seconds: float | None  # of that run
+    running: bool
+    late: bool
+    detail: str  # what does not happen while it is late, and the likely cause; otherwise empty
+
+
 class MinuteSnapshot(TypedDict):
     minute: str
     counts: TypeCounts
@@ -221,6 +233,7 @@ class Snapshot(TypedDict):
     fenced_commits: int
     partitions: list[PartitionSnapshot]  # by topic, partition
     workers: list[WorkerSnapshot]
+    loops: list[LoopSnapshot]  # late ones first
     minutes: list[MinuteSnapshot]  # the last 60, oldest first, gaps filled with zeros
     invariants: InvariantsSnapshot | None
     journal: list[JournalSnapshot]  # newest first, at most 30

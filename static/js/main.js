@@ -12,6 +12,7 @@ import { ActionsPanel } from "./panels/actions.js";
 import { DeadLettersPanel } from "./panels/dead-letters.js";
 import { IncidentsPanel } from "./panels/incidents.js";
 import { showJournal } from "./panels/journal.js";
+import { showLoops } from "./panels/loops.js";
 import { ReplaysPanel } from "./panels/replays.js";
 import { UncountedPanel } from "./panels/uncounted.js";
 import { Workers } from "./panels/workers.js";
@@ -54,6 +55,7 @@ const parts = [
   ["partitions-panel", (snapshot) => partitions.show(snapshot)],
   ["minutes-panel", (snapshot) => chart.show(snapshot)],
   ["workers-panel", (snapshot) => workers.show(snapshot)],
+  ["loops-panel", showLoops],
   ["incidents-panel", (snapshot) => incidents.show(snapshot)],
   ["uncounted-panel", (snapshot) => uncounted.show(snapshot)],
   ["dead-letters-panel", (snapshot) => deadLetters.show(snapshot)],

@@ -21,6 +21,8 @@ function worstOf(partitions) {
 function adviceFor(snapshot) {
   const worst = worstOf(snapshot.partitions);
   if (worst && !isFine(worst.status)) return `${nameOf(worst)}: ${worst.status_detail}`;
+  const late = snapshot.loops.find((loop) => loop.late);
+  if (late) return late.detail;
   const trouble = samplingTrouble(snapshot);
   if (trouble)
     return `The lag is out of date: ${trouble}. Counting continues. Check the control worker, which samples Kafka every second.`;
