@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: A tick that comes sooner than this share of its interval after the start of the last run was waiting in the queue.
 DUE_AFTER = 0.5
 
+#: Runs of this process whose end could not be recorded: (key, holder, why). No other process would take them over soon.
+_unended: list[tuple[str, str, str]] = []
+
 
 @dataclass(slots=True)
 class Run:
@@ -51,22 +54,30 @@ def tick(loop: Loop, group_id: str = "") -> Iterator[Run | None]:
 
     A lost database ends the tick with one line in the log; any other error is recorded, and raised.
     """
-    with survives_outage(loop.name.replace("-", " ").capitalize()):
+    what = loop.name.replace("-", " ").capitalize()
+    key, holder = _key(loop, group_id), f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    started = False
+    with survives_outage(what):
         _close_if_lost()
-        key, holder = _key(loop, group_id), f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        if not _start(loop, key, group_id, holder):
-            yield None
-            return
+        _end_unended()
+        started = _start(loop, key, group_id, holder)
+    if not started:
+        yield None
+        return
+    with survives_outage(what):
         run, began = Run(), monotonic()
         try:
-            yield run
-        except DATABASE_LOST:
-            raise
-        except BaseException as error:
-            _end(key, holder, monotonic() - began, describe_error(error))
-            raise
-        else:
+            try:
+                yield run
+            except DATABASE_LOST:
+                raise
+            except BaseException as error:
+                _end(key, holder, monotonic() - began, describe_error(error))
+                raise
             _end(key, holder, None if run.idle else monotonic() - began, run.error)
+        except DATABASE_LOST as error:
+            _unended.append((key, holder, describe_error(error)))
+            raise
 
 
 def record(loop: Loop, group_id: str, duration_seconds: float) -> None:
@@ -101,6 +112,13 @@ def _close_if_lost() -> None:
     """Forget a connection that was kept since the last tick and has been lost meanwhile."""
     if connection.connection is not None and not connection.in_atomic_block and not connection.is_usable():
         connection.close()
+
+
+def _end_unended() -> None:
+    while _unended:
+        key, holder, error = _unended[-1]
+        _end(key, holder, None, error)
+        _unended.pop()
 
 
 def _start(loop: Loop, key: str, group_id: str, holder: str) -> bool:

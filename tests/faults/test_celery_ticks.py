@@ -48,7 +48,7 @@ def test_ten_thousand_ticks_that_wait_are_gone_at_once(this: Case, celery: Contr
         wait_for("the last of them has run", lambda: not LoopRun.objects.filter(busy_until__isnull=False).exists())
         assert ran_since(this.group, 30, ["fold", "monitor", "recover", "supervise"])
         assert worker.end() == 0, worker.output()
-    assert seconds < 30
+    assert seconds < 90, "one at a time through the pool it took minutes"
 
 
 def test_beat_sends_no_more_than_a_few_ticks_that_nobody_takes(this: Case, celery: ControlProcesses) -> None:

@@ -160,5 +160,6 @@ def test_stores_are_compared_for_the_page(settings, stack, caplog):
     store.forget(GROUP, [TopicPartition(checkpoint.topic, 0)])
     store.close()
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    LoopRun.objects.update(started_at=ago(60))
     tasks.compare_stores()
     assert "The redis store could not be compared" in caplog.text

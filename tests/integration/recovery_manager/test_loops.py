@@ -131,6 +131,35 @@ def test_a_lost_database_ends_the_tick_with_one_line(caplog: pytest.LogCaptureFi
     assert caplog.messages == ["Fold skipped, database unavailable: terminating connection"]
 
 
+def test_a_run_that_lost_the_database_is_ended_by_the_next_tick_of_its_process(monkeypatch: Any) -> None:
+    """Otherwise nobody would run it until its time was up: five minutes for a check of the invariants."""
+
+    def lose(*_: object) -> bool:
+        raise OperationalError("terminating connection")
+
+    monkeypatch.setattr(connection, "close", lambda: None)
+    with ticks.tick(VERIFY, GROUP):
+        lose()
+    assert row("verify").busy_until is not None
+
+    assert went(FOLD)
+
+    assert row("verify").busy_until is None
+    assert "terminating connection" in row("verify").last_error
+    LoopRun.objects.filter(name="verify").update(started_at=ago(10))
+    assert went(VERIFY, GROUP)
+
+
+def test_a_tick_that_finds_no_database_is_no_run(monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def away(*_: object) -> bool:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(connection, "close", lambda: None)
+    monkeypatch.setattr(connection, "cursor", away)
+    assert not went()
+    assert caplog.messages == ["Fold skipped, database unavailable: connection refused"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_connection_that_was_lost_between_two_ticks_costs_none() -> None:
     assert went()

@@ -22,13 +22,14 @@ from offsets.models import (
     Incident,
     JournalEntry,
     LedgerRange,
+    LoopRun,
     OperatorAction,
     PartitionCheckpoint,
     Replay,
     ReplayRange,
 )
 from offsets.recovery import assessments, repairs
-from offsets.recovery.manager import RecoveryManager
+from offsets.recovery.manager import RecoveryManager, Tick
 from offsets.replays import requests
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_worker
 from tests.support.processes import wait_for
@@ -283,13 +284,15 @@ def test_the_celery_task_is_one_tick_and_never_two_at_once(settings: Any, monkey
     ticks: list[str] = []
 
     class Stub:
-        def tick(self) -> None:
+        def tick(self) -> Tick:
             ticks.append("tick")
             tasks.recover()
+            return Tick(leading=True)
 
     monkeypatch.setattr(tasks, "_manager", lambda group_id: Stub())
     tasks.recover()
     assert ticks == ["tick"]
+    LoopRun.objects.update(started_at=ago(1))
     tasks.recover()
     assert ticks == ["tick"] * 2
 
