@@ -131,6 +131,5 @@ def thin() -> None:
     """Thin lag samples: one a second for five minutes, one a minute for a day. Merge neighbouring ledger ranges."""
     with survives_outage("Thinning lag samples"):
         lag_samples.thin()
-    with survives_outage("Merging ledger ranges"):
         for checkpoint_id in ledger.mergeable_checkpoints():
             ledger.merge_ranges(checkpoint_id)
