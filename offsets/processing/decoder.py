@@ -102,7 +102,9 @@ class Decoder:
                 continue
             if self._drop_older(batch.claim):
                 records, results = 0, []  # counted with all that is held
-            held = self._pending.setdefault(batch.claim.checkpoint_id, Pending(batch.claim))
+            held = self._pending.get(batch.claim.checkpoint_id)
+            if held is None:
+                held = self._pending[batch.claim.checkpoint_id] = Pending(batch.claim)
             held.add(batch, decoded, sum(piece.dropped for piece in pieces))
             freed += batch.size_bytes - sum(failure_bytes(result) for result, _ in decoded)
             records += len(batch.records)

@@ -87,6 +87,22 @@ def test_it_shows_workers_totals_invariants_and_journal(group, operator):
     expect(page.get_by_role("dialog")).to_contain_text("Broken. Detail 3.")
 
 
+def test_an_operator_checks_the_invariants_and_a_viewer_only_reads_them(group, operator, visits):
+    # The partitions of this page have ranges, and no counts.
+    page = operator()
+    page.get_by_role("button", name="Details", exact=True).click()
+    page.get_by_role("button", name="Check now").click()
+    outcome = page.locator("#invariants-outcome")
+    expect(outcome).to_have_text("Checked 3 of 3 partitions: an invariant does not hold.")
+    expect(page.get_by_role("dialog")).to_contain_text("minutes hold 0, ledger says 1000")
+    expect(page.locator("#invariants-age")).to_contain_text("Every partition was checked in full within the last")
+
+    reader = visits.log_in(visits.page(), make_user("victor", "viewer"))
+    reader.get_by_role("button", name="Details", exact=True).click()
+    expect(reader.get_by_role("dialog")).to_contain_text("Ledger invariants")
+    expect(reader.get_by_role("button", name="Check now")).to_have_count(0)
+
+
 def test_it_follows_the_rows_without_a_reload(group, operator):
     page = operator()
     page.evaluate("window.untouched = true")
