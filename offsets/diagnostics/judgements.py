@@ -4,6 +4,8 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from offsets.loops import LastRun, Loop
+from offsets.monitoring.late_loops import LateLoop
 from offsets.text import counted, duration
 from offsets.types import BrokerLimits, TopicFacts
 
@@ -286,16 +288,19 @@ def judge_queues(needed: Sequence[str], consumed: Iterable[str], lengths: dict[s
     return ok("Celery", f"{counted(workers, 'worker')}, every queue is consumed")
 
 
-def judge_loop(name: str, age_seconds: float | None, interval_seconds: float) -> Diagnosis:
-    """When a control loop ran last. It may miss ten turns."""
-    subject = f"loop {name}"
-    advice = "Check that a Celery worker consumes the control queue and that beat runs."
-    if age_seconds is None:
-        return warning(subject, "has never run", advice)
-    if age_seconds > max(10 * interval_seconds, 15.0):
-        text = f"ran {duration(age_seconds)} ago; it should run every {duration(interval_seconds)}"
-        return warning(subject, text, advice)
-    return ok(subject, f"ran {duration(max(0.0, age_seconds))} ago")
+def judge_loop(loop: Loop, run: LastRun | None, late: LateLoop | None, claimed_seconds: float) -> Diagnosis:
+    """When a periodic loop ran last. One that never ran is missed once the group is older than it may be late."""
+    subject = f"loop {loop.name}"
+    if run is None:
+        if claimed_seconds <= loop.late_seconds:
+            return ok(subject, f"not due yet, runs every {duration(loop.interval_seconds)}")
+        return warning(subject, "has never run", "Start a control worker and celery beat.")
+    if late is not None:
+        text = f"ran {duration(run.age_seconds)} ago; it should run every {duration(loop.interval_seconds)}"
+        return warning(subject, text, f"{late.remedy}.")
+    if run.running:
+        return ok(subject, "runs now")
+    return ok(subject, f"ran {duration(max(0.0, run.age_seconds))} ago")
 
 
 DISK_WARNING_SHARE = 0.1

@@ -14,11 +14,18 @@ from offsets.diagnostics import judgements as judge
 from offsets.diagnostics import report
 from offsets.diagnostics.judgements import Diagnosis, Level, PartitionLag, SessionFacts
 from offsets.errors import ServiceUnavailableError
+from offsets.loops import MONITOR, VERIFY, LastRun, Loop
+from offsets.monitoring.late_loops import late_loops
 from offsets.requirements import DatabaseFacts, unfit_database
 from offsets.types import BrokerLimits, TopicFacts
 from streamsocial.management.commands import doctor
 
 OK, WARNING, ERROR = Level.OK, Level.WARNING, Level.ERROR
+
+
+def _judged_loop(loop: Loop, run: LastRun | None, claimed_seconds: float = 3600.0) -> Diagnosis:
+    late = late_loops([run]) if run else []
+    return judge.judge_loop(loop, run, late[0] if late else None, claimed_seconds)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +155,12 @@ def test_retention(lags: list[PartitionLag], level: Level, says: str) -> None:
         (judge.judge_queues(["a", "b"], ["a"], {}, 1), WARNING, "no worker consumes the queue b"),
         (judge.judge_queues(["a"], ["a"], {"a": 5000}, 1), WARNING, "messages wait in a (5,000)"),
         (judge.judge_queues(["a"], ["a", "other"], {"a": 5}, 2), OK, "2 workers"),
-        (judge.judge_loop("verify", None, 10), WARNING, "has never run"),
-        (judge.judge_loop("verify", 99.0, 10), OK, "ran 99 s ago"),
-        (judge.judge_loop("verify", 240.0, 10), WARNING, "ran 4 min ago; it should run every 10 s"),
-        (judge.judge_loop("monitor", 14.0, 1), OK, "ran 14 s ago"),
+        (_judged_loop(VERIFY, None), WARNING, "has never run"),
+        (_judged_loop(VERIFY, None, claimed_seconds=20), OK, "not due yet, runs every 10 s"),
+        (_judged_loop(VERIFY, LastRun("verify", 29.0)), OK, "ran 29 s ago"),
+        (_judged_loop(VERIFY, LastRun("verify", 240.0)), WARNING, "ran 4 min ago; it should run every 10 s"),
+        (_judged_loop(VERIFY, LastRun("verify", 240.0, running=True)), OK, "runs now"),
+        (_judged_loop(MONITOR, LastRun("monitor", 14.0)), OK, "ran 14 s ago"),
         (judge.judge_disk("x", 100 << 20, 10 << 30), ERROR, "0.1 of 10.0 GiB free"),
         (judge.judge_disk("x", 9 << 30, 100 << 30), WARNING, "9.0 of 100.0 GiB free"),
         (judge.judge_disk("x", 50 << 30, 100 << 30), OK, "50.0 of 100.0 GiB free"),
