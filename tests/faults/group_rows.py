@@ -108,4 +108,4 @@ def topic_deleted(scene: Scene) -> Row:
     return result
 
 
-GROUP_ROWS: Sequence[Callable[[Scene], Row]] = (member_foreign, member_refused, topic_deleted)
+ROWS: Sequence[Callable[[Scene], Row]] = (member_foreign, member_refused, topic_deleted)

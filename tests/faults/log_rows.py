@@ -164,7 +164,7 @@ def _produce_until(scene: Scene, tp: TopicPartition, end: int) -> None:
         scene.produce(2 * FIRST).process.wait(DEADLINE)
 
 
-LOG_ROWS: Sequence[Callable[[Scene], Row]] = (
+ROWS: Sequence[Callable[[Scene], Row]] = (
     log_cut_and_grown,
     log_cut_under_a_worker,
     log_cut_short,

@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 
 from streamsocial.stack import Stack
-from tests.faults.fault_table import ROWS
+from tests.faults import database_rows, fault_table, group_rows, log_rows, loop_rows, words_rows
 from tests.faults.scene import HEAD, Row, Scene
 
 pytestmark = [pytest.mark.faults, pytest.mark.django_db(transaction=True)]
 
 
+ROWS = [
+    row for table in (fault_table, log_rows, database_rows, loop_rows, words_rows, group_rows) for row in table.ROWS
+]
 DRAWN = 4
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    rows = list(ROWS)
+    rows = ROWS
     if os.environ.get("FAULT_ROWS") != "all":
         seed = metafunc.config.getoption("randomly_seed", None)
         rows = random.Random(seed if isinstance(seed, int) else 1).sample(rows, DRAWN)
