@@ -4,10 +4,10 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from offsets.cluster_facts import BrokerLimits, TopicFacts
 from offsets.loops import LastRun, Loop
 from offsets.monitoring.late_loops import LateLoop
 from offsets.text import counted, duration
-from offsets.types import BrokerLimits, TopicFacts
 
 
 class Level(enum.StrEnum):

@@ -7,10 +7,10 @@ from typing import Any
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource
 
+from offsets.cluster_facts import BrokerLimits, TopicFacts
 from offsets.errors import RefusedError, TopicNotFoundError
 from offsets.kafka.config import client_config
 from offsets.kafka.errors import result_of
-from offsets.types import BrokerLimits, TopicFacts
 
 
 @dataclass(frozen=True, slots=True)

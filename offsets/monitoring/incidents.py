@@ -9,7 +9,7 @@ from django.db.models import Value
 from offsets import journal, purging
 from offsets.models import DatabaseTime, Incident, IncidentEvent
 from offsets.monitoring import notifications
-from offsets.monitoring.findings import Finding
+from offsets.monitoring.finding import Finding
 from offsets.text import duration
 
 #: Ranges that an incident names; the ledger has the rest.

@@ -18,7 +18,7 @@ from offsets.database import describe_outage
 from offsets.leases import LeaseToken
 from offsets.models import Lease
 from offsets.monitoring import incidents
-from offsets.monitoring.findings import Finding
+from offsets.monitoring.finding import Finding
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, PartitionCheckpoint
 from offsets.monitoring import event_time_counts, findings, incidents
 from offsets.monitoring.absence import Reader, absence_of
-from offsets.monitoring.findings import FindingLimits
+from offsets.monitoring.finding import FindingLimits
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
 from offsets.monitoring.late_loops import LateLoop, late_loops
 from offsets.outages import Meaning

@@ -13,7 +13,7 @@ from offsets import workers
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import DeadLetter, LedgerRange, OperatorAction, PartitionCheckpoint, Replay, StoreOffset, Worker
 from offsets.monitoring import incidents
-from offsets.monitoring.findings import Finding
+from offsets.monitoring.finding import Finding
 from offsets.monitoring.group_state import AffectedRange
 from offsets.replays import runner
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_user, make_worker

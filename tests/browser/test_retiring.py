@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from offsets.models import OperatorAction, PartitionCheckpoint
 from offsets.monitoring import incidents
-from offsets.monitoring.findings import Finding
+from offsets.monitoring.finding import Finding
 from tests.support.page_rows import GROUP, make_checkpoint, make_range, make_sample, make_user, make_worker
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

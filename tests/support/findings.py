@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from offsets.monitoring.findings import Finding, FindingLimits, find
+from offsets.monitoring.finding import Finding, FindingLimits
+from offsets.monitoring.findings import find
 from offsets.monitoring.group_state import FailedRange, GroupState, PartitionState
 from offsets.monitoring.status import Status, Verdict
 

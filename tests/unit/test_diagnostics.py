@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.db import OperationalError
 from pytest_django import Settings
 
+from offsets.cluster_facts import BrokerLimits, TopicFacts
 from offsets.diagnostics import judgements as judge
 from offsets.diagnostics import report
 from offsets.diagnostics.judgements import Diagnosis, Level, PartitionLag, SessionFacts
@@ -17,7 +18,6 @@ from offsets.errors import ServiceUnavailableError
 from offsets.loops import MONITOR, VERIFY, LastRun, Loop
 from offsets.monitoring.late_loops import late_loops
 from offsets.requirements import DatabaseFacts, unfit_database
-from offsets.types import BrokerLimits, TopicFacts
 from streamsocial.management.commands import doctor
 
 OK, WARNING, ERROR = Level.OK, Level.WARNING, Level.ERROR

@@ -17,8 +17,9 @@ from offsets.models import (
     PartitionHealth,
     Worker,
 )
-from offsets.monitoring import findings, incidents
+from offsets.monitoring import incidents
 from offsets.monitoring.event_times import QUIET_SECONDS
+from offsets.monitoring.finding import Finding
 from offsets.monitoring.group_state import AffectedRange
 from offsets.recovery.manager import RecoveryManager
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_range, make_sample, make_worker
@@ -160,7 +161,7 @@ def test_what_was_seen_of_an_incident_is_kept_when_it_is_seen_no_more(manager: R
     manager.tick()
     assert "line 8" in Incident.objects.get().evidence
     incident = Incident.objects.get()
-    finding = findings.Finding(incident.kind, incident.subject, "w-1 is stuck, and says no more.", incident.began_at)
+    finding = Finding(incident.kind, incident.subject, "w-1 is stuck, and says no more.", incident.began_at)
 
     incidents.reconcile(GROUP, [finding])
 
@@ -173,7 +174,7 @@ def test_an_incident_names_a_bounded_number_of_ranges_and_takes_any_text() -> No
     affected = [AffectedRange("t", 0, "failed", n, n + 1) for n in range(incidents.MAX_RANGES + 50)]
     moment = Worker.objects.create(worker_id="w", group_id=GROUP, hostname="h", process_id=1)
     moment.refresh_from_db()
-    finding = findings.Finding("k", "s", "nul \x00", moment.started_at, ranges=affected, evidence="\x00")
+    finding = Finding("k", "s", "nul \x00", moment.started_at, ranges=affected, evidence="\x00")
     opened, _ = incidents.reconcile(GROUP, [finding])
     assert len(opened[0].ranges) == incidents.MAX_RANGES
     assert (opened[0].summary, opened[0].evidence) == ("nul \\0", "\\0")

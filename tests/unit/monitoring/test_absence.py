@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from offsets.monitoring.absence import Absence, Reader, absence_of, foreign
-from offsets.monitoring.findings import Finding, FindingLimits, find
+from offsets.monitoring.finding import Finding, FindingLimits
+from offsets.monitoring.findings import find
 from offsets.monitoring.group_state import GroupState, PartitionState, WorkerState
 from offsets.monitoring.headline import GroupFacts, group_status, headline
 from offsets.monitoring.status import Status, assess

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from offsets.loops import FOLD, LOOPS, MONITOR, PURGE, RECOVER, VERIFY, LastRun, Loop
-from offsets.monitoring.findings import FindingLimits, find
+from offsets.monitoring.finding import FindingLimits
+from offsets.monitoring.findings import find
 from offsets.monitoring.group_state import GroupState
 from offsets.monitoring.headline import GroupFacts, group_status, headline
 from offsets.monitoring.late_loops import late_loops
