@@ -35,9 +35,9 @@ def local(**more: object) -> LocalPartition:
         pytest.param({"started": True}, [], None, None, id="nothing fetched yet"),
         pytest.param({"started": True}, [], Position(100, 1), None, id="nothing new"),
         pytest.param({"started": True}, [], Position(104, 2), (100, 104, 2), id="markers alone"),
-        pytest.param({"started": True}, [100, 102], None, (100, 103, 3), id="records alone"),
+        pytest.param({"started": True}, [100, 102], None, (100, 103, 0), id="records alone"),
         pytest.param({"started": True}, [100, 102], Position(104, 4), (100, 104, 4), id="records and a marker"),
-        pytest.param({"started": True}, [100, 102], Position(101, 1), (100, 103, 3), id="a position that is behind"),
+        pytest.param({"started": True}, [100, 102], Position(101, 1), (100, 103, 0), id="a position that is behind"),
         pytest.param({"started": True, "halted": True}, [100], Position(101, 3), None, id="halted meanwhile"),
     ],
 )

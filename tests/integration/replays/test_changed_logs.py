@@ -6,6 +6,7 @@ import pytest
 
 from offsets.actions.logs import logs_of
 from offsets.kafka.admin import KafkaAdmin
+from offsets.kafka.divergence import Comparison
 from offsets.models import (
     LedgerRange,
     PartitionCheckpoint,
@@ -13,6 +14,7 @@ from offsets.models import (
     ReplayRange,
 )
 from offsets.replays import requests, runner
+from offsets.types import TopicPartition
 from tests.support.replay_scenario import ADA, Scenario
 from tests.support.replays import assert_refused, database_back_after, numbers, run
 
@@ -134,6 +136,19 @@ def test_a_truncated_log_is_not_replayed(scenario: Scenario) -> None:
     assert_refused(
         scenario, "the log ends at 100, but the ledger at 120. The log was truncated", scenario.wanted(0, 50)
     )
+
+
+def test_a_log_that_was_truncated_and_has_grown_again_is_not_replayed(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end says nothing: a broker compares the leader epoch of what was read with its log."""
+    scenario.append((50, "failed"))
+    place = TopicPartition(scenario.name, 0)
+    monkeypatch.setattr("offsets.kafka.divergence.compare", lambda read: {place: Comparison(True, 40)} if read else {})
+    PartitionCheckpoint.objects.update(leader_epoch=None)
+    assert scenario.begin(scenario.wanted(0, 10)), "unknown is no reason to refuse"
+    PartitionCheckpoint.objects.update(leader_epoch=99)
+    assert_refused(scenario, "was truncated at 40 and has grown again", scenario.wanted(10, 50))
 
 
 def test_a_worker_that_counts_on_meanwhile_does_not_make_the_log_look_truncated(
