@@ -1,15 +1,63 @@
 """A worker's database session: named, so that a successor can end it. Settings bound how long any may linger."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
+from django.conf import settings
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 
-#: What a lost, restarted or overloaded database raises, psycopg's deadlock, lock timeout and serialization failures
-#: included. All are handled the same way: probe, then repeat the whole transaction.
+from offsets import outages
+
+#: What an unavailable database raises: lost, restarted, read-only, full or overloaded, whatever the driver's class;
+#: deadlocks and timeouts included (`offsets.outages`, applied by `offsets.postgresql`). All are handled the same way:
+#: probe, then repeat the whole transaction.
 DATABASE_LOST = (OperationalError, InterfaceError)
 #: Errors caused by the data alone: the database refuses it, or the handler fails on it.
 DATA_ERRORS = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError, LookupError)
+
+
+def meaning_of(error: BaseException) -> outages.Meaning:
+    """What one of DATABASE_LOST means."""
+    cause = error.__cause__
+    return outages.of_postgres(getattr(cause, "sqlstate", None), type(error).__name__)
+
+
+def describe_outage(error: BaseException) -> str:
+    """One line with the database's words, for logs, commands and the API."""
+    refuses = meaning_of(error) is outages.Meaning.REFUSING
+    return f"PostgreSQL {'refuses requests' if refuses else 'is not available'}: {' '.join(str(error).split())}"
+
+
+def outage_for_visitors(error: BaseException) -> str:
+    """One line for the website. The database's own words may name hosts and users."""
+    if getattr(error.__cause__, "sqlstate", None) == outages.READ_ONLY:
+        return "The database is read-only"
+    refuses = meaning_of(error) is outages.Meaning.REFUSING
+    return "The database refuses requests" if refuses else "The database does not answer"
+
+
+class OutageFilter(logging.Filter):
+    """A request that failed for want of a database is logged in one line, without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if isinstance(error, DATABASE_LOST):
+            record.msg, record.args = "%s %s", (record.getMessage(), describe_outage(error))
+            record.exc_info, record.levelno, record.levelname = None, logging.WARNING, "WARNING"
+        return True
+
+
+@contextmanager
+def answers_within(seconds: float) -> Iterator[None]:
+    """Count the database as lost when a statement of this thread has no answer for so long."""
+    database = cast("Any", connection)
+    before = database.answer_within(seconds)
+    try:
+        yield
+    finally:
+        database.answer_within(before)
 
 
 class WorkerSession:
@@ -21,21 +69,20 @@ class WorkerSession:
 
     def __init__(self, application_name: str) -> None:
         self.application_name = application_name
-        self._prepared: object | None = None
 
     def open(self) -> None:
         """Connect if need be. Raises OperationalError while the database is away."""
         if connection.connection is None or connection.connection.closed:
             connection.close()
-            connection.ensure_connection()
-        if self._prepared is connection.connection:
-            return
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('application_name', %s, false)", [self.application_name])
-        self._prepared = connection.connection
+        database = cast("Any", connection)
+        database.answer_within(float(settings.DATABASE_ANSWER_SECONDS))
+        database.configure_session(
+            application_name=self.application_name, statement_timeout=str(settings.DATABASE_ANSWER_SECONDS * 1000)
+        )
+        connection.ensure_connection()
 
-    def drop(self) -> None:
-        self._prepared = None
+    @staticmethod
+    def drop() -> None:
         connection.close()
 
     @staticmethod

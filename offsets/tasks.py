@@ -84,9 +84,11 @@ def _manager(group_id: str) -> RecoveryManager:
 def recover() -> None:
     """One tick of the recovery manager, unless `run_recovery_manager` or another host leads."""
     group_id = settings.ENGAGEMENT_GROUP
-    with survives_outage("Recovery"), only_one(f"recover:{group_id}", 10) as may_run:
+    manager = _manager(group_id)
+    outage = survives_outage("Recovery", lambda error: manager.leadership.miss_database(error))
+    with outage, only_one(f"recover:{group_id}", 10) as may_run:
         if may_run:
-            _manager(group_id).tick()
+            manager.tick()
 
 
 @shared_task(name="offsets.tasks.notify")

@@ -4,25 +4,30 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.db import connection
 
 from offsets import leases
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, answers_within, describe_outage
 
 logger = logging.getLogger(__name__)
 
+#: Some ticks read or purge whole tables. One without an answer for longer has lost its database.
+TICK_ANSWER_SECONDS = 300.0
+
 
 @contextmanager
-def survives_outage(what: str) -> Iterator[None]:
-    """Log a lost database in one line and end the tick; the next tick goes on by itself."""
+def survives_outage(what: str, on_outage: Callable[[Exception], None] = lambda _: None) -> Iterator[None]:
+    """Log an unavailable database in one line and end the tick; the next tick goes on by itself."""
     try:
-        yield
+        with answers_within(TICK_ANSWER_SECONDS):
+            yield
     except DATABASE_LOST as error:
-        logger.warning("%s skipped, database unavailable: %s", what, " ".join(str(error).split()))
+        logger.warning("%s skipped. %s", what, describe_outage(error))
         connection.close()
+        on_outage(error)
 
 
 @contextmanager

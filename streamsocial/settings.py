@@ -107,17 +107,23 @@ DATABASES = {
         conn_max_age=0,
     )
 }
-DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+# Translates errors by one rule, and sets the timeouts below (offsets/postgresql).
+DATABASES["default"]["ENGINE"] = "offsets.postgresql"
+#: A host that vanishes is noticed within 20 s. The parameters of DATABASE_URL win.
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+    **DATABASES["default"].get("OPTIONS", {}),
+}
 #: For every session. A process that is suspended in a transaction holds its locks no longer than this: a worker its
 #: partitions, a leader its lease, a command the rows that it changes.
 IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 15_000, minimum=1000)
-DATABASES["default"]["OPTIONS"]["options"] = " ".join(
-    [
-        DATABASES["default"]["OPTIONS"].get("options", ""),
-        f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-        f"-c lock_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-    ]
-).strip()
+#: A worker and the recovery manager count the database as lost when a statement has no answer for so long.
+DATABASE_ANSWER_SECONDS = env.integer("DATABASE_ANSWER_SECONDS", 20, minimum=2, maximum=3600)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -233,8 +239,13 @@ LOGGING: dict[str, Any] = {
     "formatters": {
         "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
     },
+    "filters": {"outages": {"()": "offsets.database.OutageFilter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO")},
     # librdkafka logs a lost broker about 20 times a second; the client's logger limits that.
-    "loggers": {"daphne": {"level": "WARNING"}, "django.channels.server": {"level": "WARNING"}},
+    "loggers": {
+        "daphne": {"level": "WARNING"},
+        "django.channels.server": {"level": "WARNING"},
+        "django.request": {"filters": ["outages"]},
+    },
 }

@@ -2,6 +2,7 @@ from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.urls import include, path
 
+handler500 = "offsets.api.system.server_error"
 urlpatterns = [
     path("admin/", admin.site.urls),
     # Not all of django.contrib.auth.urls: there is no e-mail for password resets.

@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from offsets.actions.guards import Actor, Request, Source
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, outage_for_visitors
 from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError
 from offsets.models import OperatorAction
 from offsets.permissions import can_view
@@ -25,6 +25,7 @@ from offsets.text import postgres_text, whole_number
 
 View = Callable[..., HttpResponseBase]
 MAX_INTEGER = 2**63 - 1
+RETRY_AFTER_SECONDS = 5
 
 
 class BadInputError(OffsetsError):
@@ -35,6 +36,12 @@ class BadInputError(OffsetsError):
 
 def error_response(status: int, message: str) -> JsonResponse:
     return JsonResponse({"error": message}, status=status)
+
+
+def database_unavailable(error: Exception) -> JsonResponse:
+    response = error_response(503, f"{outage_for_visitors(error)}. Nothing is known to have changed; try again.")
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 class _CsrfCheck(CsrfViewMiddleware):
@@ -63,8 +70,8 @@ def api_view(*methods: str) -> Callable[[View], View]:
                 return error_response(405, f"Use {' or '.join(methods)} here.")
             try:
                 return _checked_for_csrf(request) or _refused_reader(request) or view(request, *args, **kwargs)
-            except DATABASE_LOST:
-                return error_response(503, "The database does not answer. Nothing is known to have changed; try again.")
+            except DATABASE_LOST as error:
+                return database_unavailable(error)
             except (BadInputError, RefusedError, ServiceUnavailableError) as error:
                 return error_response(error.http_status, str(error))
 

@@ -6,6 +6,7 @@ from offsets.api import dead_letters, incidents, partitions, replays, stores, sy
 
 urlpatterns = [
     path("healthz", system.healthz, name="healthz"),
+    path("livez", system.livez, name="livez"),
     path("api/partitions/<int:checkpoint_id>/preview/<str:kind>/", partitions.preview, name="api-preview"),
     path("api/partitions/<int:checkpoint_id>/<str:kind>/", partitions.act, name="api-act"),
     path(

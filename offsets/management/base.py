@@ -9,10 +9,11 @@ from datetime import date, datetime
 from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, describe_outage
 from offsets.errors import OffsetsError
 from offsets.text import whole_number
 
@@ -37,11 +38,10 @@ def errors_as_exit_status() -> Iterator[None]:
         raise CommandError(str(error), returncode=error.exit_status) from error
     except DATABASE_LOST as error:
         raise CommandError(
-            f"PostgreSQL is not available: {' '.join(str(error).split())}. Check DATABASE_URL, or run "
-            "`manage.py stack up`.",
+            f"{describe_outage(error)}. Check DATABASE_URL, or run `manage.py stack up`.",
             returncode=EXIT_UNAVAILABLE,
         ) from error
-    except RedisError as error:
+    except (RedisError, BrokerError) as error:
         raise CommandError(
             f"Redis is not available: {error}. Check REDIS_URL, or run `manage.py stack up`.",
             returncode=EXIT_UNAVAILABLE,

@@ -77,6 +77,12 @@ def _close(incident: Incident) -> None:
     _announce(incident, "closed")
 
 
+def covers(group_id: str, finding: Finding) -> bool:
+    """Whether a closed incident of this kind lasted until after the finding began."""
+    closed = Incident.objects.filter(group_id=group_id, kind=finding.kind, subject=finding.subject)
+    return closed.filter(closed_at__gt=finding.began_at).exists()
+
+
 def record_past(
     group_id: str, finding: Finding, opened_at: datetime, *, text: str, closed_at: datetime | None = None
 ) -> Incident:

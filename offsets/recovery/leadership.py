@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from offsets import leases
 from offsets.actions.guards import bounded_wait
 from offsets.clock import monotonic
+from offsets.database import describe_outage
 from offsets.leases import LeaseToken
 from offsets.models import Lease
 from offsets.monitoring import incidents
@@ -99,10 +100,12 @@ class Leadership:
     # --- What could not be recorded when it happened ------------------------------------------------
 
     def miss_database(self, error: Exception) -> None:
-        """Remember since when the database is unavailable."""
-        if self._database_missed is None:
-            self._database_missed = (monotonic(), " ".join(str(error).split()))
-            logger.warning("The recovery manager is waiting for the database: %s", self._database_missed[1])
+        """Remember since when the database is unavailable, and its latest words. Logged when they change."""
+        text = describe_outage(error)
+        since, before = self._database_missed or (monotonic(), "")
+        if text != before:
+            logger.warning("The recovery manager is waiting for the database. %s", text)
+        self._database_missed = (since, text)
 
     def record_missed(self, now: datetime) -> None:
         """Record the former leader's end and the database's absence as past incidents, in the leader's transaction."""
@@ -119,10 +122,10 @@ class Leadership:
         if self._database_missed is not None:
             missed_at, text = self._database_missed
             began = now - timedelta(seconds=monotonic() - missed_at)
-            finding = Finding(
-                "database_unavailable", "postgresql", f"PostgreSQL did not respond: {text}. Work was paused.", began
-            )
-            incidents.record_past(self.group_id, finding, began, text="It responds again; work has resumed.")
+            finding = Finding("database_unavailable", "postgresql", f"{text}. Work was paused.", began)
+            # The processes of a Celery worker lead in turn, and each of them has missed the database.
+            if not incidents.covers(self.group_id, finding):
+                incidents.record_past(self.group_id, finding, began, text="It responds again; work has resumed.")
 
     def missed_is_recorded(self) -> None:
         """The transaction that recorded it has committed."""

@@ -11,13 +11,14 @@ from django.conf import settings
 from django.db import connection
 
 from offsets.actions import automatic
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, answers_within, describe_outage, meaning_of
 from offsets.errors import ServiceUnavailableError
 from offsets.leases import LeaseToken
 from offsets.models import Incident, InvariantReport, PartitionCheckpoint
 from offsets.monitoring import findings, incidents
 from offsets.monitoring.findings import FindingLimits
 from offsets.monitoring.group_state import AffectedRange, DeathState, GroupState
+from offsets.outages import Meaning
 from offsets.recovery import assessments
 from offsets.recovery.leadership import Leadership, LostLeadershipError
 from offsets.recovery.repairs import Repairs
@@ -55,14 +56,15 @@ class RecoveryManager:
     def tick(self) -> Tick:
         """Look, judge, write, repair. An unavailable service raises nothing: the next tick tries again."""
         try:
-            return self._tick()
+            with answers_within(settings.DATABASE_ANSWER_SECONDS):
+                return self._tick()
         except DATABASE_LOST as error:
-            if _is_contention(error):
+            if meaning_of(error) is Meaning.CONTENDED:
                 logger.warning("The recovery manager retries at the next tick: %s", describe_error(error))
                 return Tick(leading=False, trouble=describe_error(error))
             self.leadership.miss_database(error)
             connection.close()
-            return Tick(leading=False, trouble=describe_error(error))
+            return Tick(leading=False, trouble=f"{describe_outage(error)}.")
         except LostLeadershipError:
             logger.warning("%s lost the leadership to another recovery manager.", self.holder)
             return Tick(leading=False)
@@ -140,11 +142,6 @@ def _limits() -> FindingLimits:
         settings.RETENTION_WARN_SECONDS,
         automatic.BREAKER.name,
     )
-
-
-def _is_contention(error: Exception) -> bool:
-    """A deadlock or a lock timeout: the database is available."""
-    return str(getattr(error.__cause__, "sqlstate", "") or "").startswith(("40", "55"))
 
 
 def _names(rows: Sequence[Incident]) -> list[str]:

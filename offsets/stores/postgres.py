@@ -6,7 +6,7 @@ from django.db import connection, transaction
 
 from offsets import ledger
 from offsets.configuration import CAPABILITIES
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, describe_outage
 from offsets.errors import RefusedError, ServiceUnavailableError
 from offsets.models import PartitionCheckpoint
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
@@ -65,4 +65,4 @@ class _translated_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, DATABASE_LOST):
             connection.close_if_unusable_or_obsolete()
-            raise ServiceUnavailableError(f"PostgreSQL is not available: {' '.join(str(error).split())}") from error
+            raise ServiceUnavailableError(f"{describe_outage(error)}.") from error

@@ -165,7 +165,7 @@ def test_a_slot_that_starts_without_a_database_ends_with_one_line(monkeypatch, w
     monkeypatch.setattr(connection, "close", lambda: None)
 
     assert tasks.run_slot.apply((GROUP, 0)).successful()
-    assert f"{SLOT} skipped, database unavailable: connection refused" in caplog.messages
+    assert f"{SLOT} skipped. PostgreSQL is not available: connection refused" in caplog.messages
     assert worker.runs == ()
 
 

@@ -153,13 +153,13 @@ def _documented_routes() -> dict[str, set[str]]:
 
 def test_every_route_of_the_api_is_documented_with_its_methods_and_no_other() -> None:
     documented = _documented_routes()
-    assert documented.pop("/healthz") == {"GET"}
+    assert documented.pop("/healthz") == documented.pop("/livez") == {"GET"}
     assert documented == {path: _methods(view) for path, view in API.items()}
 
 
 def test_every_page_is_documented_and_no_other() -> None:
     pages = {path for row in rows(sections(_reference("http-api.md"), 2)["Pages"]) for path in quoted(row[0])}
-    assert pages == set(ROUTES) - set(API) - {"/healthz"} | {"/admin/"}
+    assert pages == set(ROUTES) - set(API) - {"/healthz", "/livez"} | {"/admin/"}
 
 
 def test_every_close_code_of_the_websocket_is_documented_and_no_other() -> None:

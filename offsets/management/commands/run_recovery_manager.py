@@ -16,7 +16,7 @@ from django.core.management.base import CommandParser
 from django.db import connection
 
 from offsets.database import DATABASE_LOST
-from offsets.errors import OffsetsError
+from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.management.base import OperatorCommand
 from offsets.monitoring import notifications
 from offsets.recovery.manager import RecoveryManager, Tick
@@ -66,7 +66,10 @@ class Command(OperatorCommand):
             manager = RecoveryManager(options["group"], holder, dispatch=dispatch)
             try:
                 while True:
-                    self._report(manager.tick(), options)
+                    tick = manager.tick()
+                    self._report(tick, options)
+                    if options["once"] and tick.trouble:
+                        raise ServiceUnavailableError(tick.trouble)
                     if options["once"] or stop.wait(TICK_SECONDS):
                         break
             finally:
