@@ -6,16 +6,17 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from django.conf import settings
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from offsets import outages
+from offsets.errors import OffsetsError
 
 #: What an unavailable database raises: lost, restarted, read-only, full or overloaded, whatever the driver's class;
 #: deadlocks and timeouts included (`offsets.outages`, applied by `offsets.postgresql`). All are handled the same way:
 #: probe, then repeat the whole transaction.
 DATABASE_LOST = (OperationalError, InterfaceError)
-#: Errors caused by the data alone: the database refuses it, or the handler fails on it.
-DATA_ERRORS = (DataError, IntegrityError, ValueError, TypeError, ArithmeticError, LookupError)
+#: What is not the fault of a batch: whatever else a handler raises, or the database says of its statements, is.
+NOT_THE_BATCH = (OffsetsError, MemoryError, *DATABASE_LOST)
 
 
 def meaning_of(error: BaseException) -> outages.Meaning:

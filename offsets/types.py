@@ -265,6 +265,8 @@ class PartitionCommit(DecodedBatch):
 
     #: The ranges that the ledger held for these offsets when they were decoded, in order; empty when it held none.
     segments: tuple[Segment, ...] = ()
+    #: Why the handler could not combine it; it holds no work then, and becomes a failed range.
+    refusal: str = ""
 
     @property
     def parts(self) -> tuple[Segment, ...]:

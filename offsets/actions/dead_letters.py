@@ -16,7 +16,7 @@ from offsets.actions import audit
 from offsets.actions.attempt import Attempt, attempt
 from offsets.actions.dead_letter_listing import BYTES, DeadLetterFilter, StoredRecord
 from offsets.actions.guards import Actor, Preview, Request, Source, check_allowed
-from offsets.database import DATA_ERRORS
+from offsets.database import NOT_THE_BATCH
 from offsets.errors import LedgerConflictError, RefusedError, StalePreviewError
 from offsets.failures import decode_apart
 from offsets.models import DeadLetter, OperatorAction
@@ -213,7 +213,9 @@ def _count(handler: BatchHandler, dead_letters: Sequence[DeadLetter], action: Op
             handler.insert([commit], connection)
             handler.update([commit], connection)
             _settle([dead_letter.pk for dead_letter in good], DeadLetterStatus.COUNTED, action)
-    except DATA_ERRORS as error:
+    except NOT_THE_BATCH:
+        raise
+    except Exception as error:
         if len(good) == 1:
             return failing | {good[0].pk: describe_error(error)}
         middle = len(good) // 2

@@ -5,11 +5,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from django.db import DatabaseError
+
 from offsets import ledger
 from offsets.clock import Backoff, monotonic
-from offsets.database import DATA_ERRORS, DATABASE_LOST, WorkerSession
-from offsets.errors import FencedError, ServiceUnavailableError
-from offsets.processing.semantics import FollowUp, LedgerOnly, QuarantineError, WorkerStore, protocol_of
+from offsets.database import DATABASE_LOST, WorkerSession
+from offsets.errors import FencedError, LedgerConflictError, OffsetsError, ServiceUnavailableError
+from offsets.processing.semantics import FollowUp, LedgerOnly, WorkerStore, protocol_of
 from offsets.text import describe_error
 from offsets.types import BatchHandler, PartitionCommit, Semantics
 
@@ -76,11 +78,14 @@ class BatchCommitter:
     def commit(self, unit: Sequence[PartitionCommit]) -> CommitOutcome:
         """Apply a unit, retrying until the database answers. Never raises for a lost database."""
         outcome = CommitOutcome()
+        if len(unit) > 1:
+            self._each_alone([commit for commit in unit if commit.refusal], outcome)
+            unit = [commit for commit in unit if not commit.refusal]
         batch_id = uuid.uuid4()
         backoff = Backoff()
         started = monotonic()
         in_doubt: list[PartitionCommit] = []
-        unfit = ""
+        unfit = unit[0].refusal if len(unit) == 1 else ""
         while remaining := in_doubt or self._remaining(unit, outcome):
             try:
                 if in_doubt:
@@ -95,19 +100,22 @@ class BatchCommitter:
                     outcome.transactions.append(CommittedTransaction(batch_id, counted, seconds))
             except FencedError as error:
                 outcome.fenced |= error.misses
-            except (QuarantineError, *DATA_ERRORS) as error:
-                if len(remaining) > 1:
-                    self._each_alone(remaining, outcome)
-                elif unfit:
-                    outcome.refused[remaining[0].claim.checkpoint_id] = unfit
-                else:
-                    unfit = describe_error(error)
-            except DATABASE_LOST as error:
+            except (ServiceUnavailableError, *DATABASE_LOST) as error:
                 in_doubt = remaining
                 self._on_trouble(f"database: {' '.join(str(error).split())}")
                 if self._closed():
                     break
                 self._wait(backoff.next_seconds())
+            except (LedgerConflictError, MemoryError):
+                raise
+            except Exception as error:
+                if len(remaining) > 1:
+                    self._each_alone(remaining, outcome)
+                elif unfit:
+                    outcome.refused[remaining[0].claim.checkpoint_id] = unfit
+                else:
+                    logger.warning("%s is not applied.", _span(remaining[0]), exc_info=_unexpected(error))
+                    unfit = describe_error(error)
         self._on_trouble("")
         return outcome
 
@@ -148,17 +156,20 @@ class BatchCommitter:
         while commits and not self._closed():
             try:
                 refused = step(commits)
-            except DATA_ERRORS as error:
-                if len(commits) > 1:
-                    return [done for commit in commits for done in self._do(step, [commit], outcome)]
-                refused = {}
-                outcome.refused[commits[0].claim.checkpoint_id] = describe_error(error)
-                commits = []
             except (ServiceUnavailableError, *DATABASE_LOST) as error:
                 self._on_trouble(f"database or store: {' '.join(str(error).split())}")
                 self._wait(backoff.next_seconds())
                 commits = [commit for commit in commits if self._is_current(commit)]
                 continue
+            except (LedgerConflictError, MemoryError):
+                raise
+            except Exception as error:
+                if len(commits) > 1:
+                    return [done for commit in commits for done in self._do(step, [commit], outcome)]
+                logger.warning("%s is not completed.", _span(commits[0]), exc_info=_unexpected(error))
+                refused = {}
+                outcome.refused[commits[0].claim.checkpoint_id] = describe_error(error)
+                commits = []
             outcome.fenced |= refused
             return [commit for commit in commits if commit.claim.checkpoint_id not in refused]
         return []
@@ -182,3 +193,12 @@ class BatchCommitter:
             outcome.quarantined |= alone.quarantined
             outcome.refused |= alone.refused
             outcome.transactions.extend(alone.transactions)
+
+
+def _span(commit: PartitionCommit) -> str:
+    return f"{commit.claim.topic_partition} [{commit.start}, {commit.end})"
+
+
+def _unexpected(error: Exception) -> Exception | None:
+    """The handler's own failure, whose traceback is logged; a refusal in words needs none."""
+    return None if isinstance(error, (OffsetsError, DatabaseError)) else error

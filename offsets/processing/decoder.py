@@ -7,13 +7,14 @@ from dataclasses import replace
 from django.conf import settings
 
 from offsets.clock import monotonic
-from offsets.database import DATABASE_LOST, WorkerSession
+from offsets.database import DATABASE_LOST, NOT_THE_BATCH, WorkerSession
 from offsets.errors import OffsetsError
 from offsets.failures import decode_apart
 from offsets.policies import CommitPolicy, Progress
 from offsets.processing.deduplication import BatchPiece, LedgerCutter
 from offsets.processing.pipeline import Event, EventKind, Pending, Pipeline, Unit, failure_bytes
 from offsets.processing.stuck_detector import Activities
+from offsets.text import describe_error
 from offsets.types import (
     BatchHandler,
     BatchStats,
@@ -115,13 +116,16 @@ class Decoder:
                 results = [result for piece in pieces for result in self._decode(piece)]
                 return results, sum(piece.dropped for piece in pieces)
         except Exception as error:
-            # No single record is to blame: the handler fails on an empty batch, too. The partition waits and shows why;
-            # the others go on.
-            logger.exception("The handler failed on %s [%d, %d).", batch.claim.topic_partition, batch.start, batch.end)
-            self._broken = {claim for claim in self._broken if self._is_current(claim)} | {batch.claim}
-            detail = f"the handler failed: {type(error).__name__}: {error}"
-            self._pipeline.events.append(Event(batch.claim, EventKind.REFUSED, batch.start, batch.end, detail))
+            # No single record is to blame: the handler fails on an empty batch, too.
+            self._refuse(batch.claim, batch.start, batch.end, error)
             return None
+
+    def _refuse(self, claim: Claim, start: int, end: int, error: Exception) -> None:
+        """The partition waits and shows why; the others go on."""
+        logger.error("The handler failed on %s [%d, %d).", claim.topic_partition, start, end, exc_info=error)
+        self._broken = {other for other in self._broken if self._is_current(other)} | {claim}
+        detail = f"the handler failed: {describe_error(error)}"
+        self._pipeline.events.append(Event(claim, EventKind.REFUSED, start, end, detail))
 
     def _decode(self, piece: BatchPiece) -> Iterator[tuple[DecodedBatch, RangeKind | None]]:
         """In one piece, or in several where a record made the handler fail (R11)."""
@@ -161,12 +165,32 @@ class Decoder:
         self._recount()
         unit: Unit = []
         for held in pending.values():
-            if self._is_current(held.claim):
-                unit.append((held, self._combine(held)))
-            else:
+            commit = self._combined(held) if self._is_current(held.claim) else None
+            if commit is None:
                 self._drop(held)
+            else:
+                unit.append((held, commit))
         if unit:
             self._pipeline.put_unit(unit)
+
+    def _combined(self, held: Pending) -> PartitionCommit | None:
+        """None where a service that the handler needs is away: the partition is claimed again later."""
+        first, last = held.batches[0], held.batches[-1]
+        try:
+            with self._activities.track(f"combining {held.claim.topic_partition} [{first.start}, {last.end})"):
+                return self._combine(held)
+        except NOT_THE_BATCH as error:
+            self._refuse(held.claim, first.start, last.end, error)
+            return None
+        except Exception as error:
+            logger.exception(
+                "The handler cannot combine %s [%d, %d).", held.claim.topic_partition, first.start, last.end
+            )
+            return PartitionCommit(
+                *(held.claim, first.start, last.end, BatchStats(), (), None, last.leader_epoch),
+                segments=tuple(held.segments),
+                refusal=describe_error(error),
+            )
 
     def _combine(self, held: Pending) -> PartitionCommit:
         started = monotonic()

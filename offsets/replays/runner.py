@@ -16,15 +16,15 @@ from random import random
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils.module_loading import import_string
 
 from offsets import leases, ledger
 from offsets.clock import Backoff, monotonic
-from offsets.database import DATA_ERRORS, DATABASE_LOST, WorkerSession
+from offsets.database import DATABASE_LOST, NOT_THE_BATCH, WorkerSession
 from offsets.errors import OffsetsError, ServiceUnavailableError
 from offsets.failpoints import failpoint
-from offsets.failures import REFUSED_BY_DATABASE, decode_apart, halves, set_apart
+from offsets.failures import HANDLER_FAILED, REFUSED_BY_DATABASE, decode_apart, halves, set_apart
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.reader import OutOfRangeError, RangeReader
 from offsets.leases import LeaseToken
@@ -201,7 +201,9 @@ class _Replayer:
                 # Only records that the halving has isolated become dead letters without another attempt.
                 commit, dropped = self._decoded(pieces)
                 done = self._commit(span, commit, dropped)
-            except DATA_ERRORS as error:
+            except (TakenOverError, *NOT_THE_BATCH):
+                raise
+            except Exception as error:
                 done = self._isolate(span, batch, pieces, error)
             else:
                 self._refused_in_a_row = 0
@@ -221,13 +223,15 @@ class _Replayer:
                 f"{self._refused_in_a_row} records in a row were rejected: {describe_error(error)}"
             ) from error
         apart = [
-            (set_apart(self._handler.decode, piece.batch, REFUSED_BY_DATABASE, describe_error(error)), piece.found)
+            (set_apart(self._handler.decode, piece.batch, _code_of(error), describe_error(error)), piece.found)
             for piece in pieces
         ]
         try:
             dropped = sum(piece.dropped for piece in pieces)
             return self._commit(span, self._combined(_claim(span), batch, apart), dropped)
-        except DATA_ERRORS as again:
+        except (TakenOverError, *NOT_THE_BATCH):
+            raise
+        except Exception as again:
             raise RangeRefusedError(f"rejected even without records: {describe_error(again)}") from again
 
     def _pieces(self, batch: RecordBatch) -> list[BatchPiece]:
@@ -352,6 +356,10 @@ class _Replayer:
         while (left := until - monotonic()) > 0 and not self._should_stop():
             time.sleep(min(left, lease_seconds() / 4))
             self._with_retries(lambda: None)  # which renews the lease
+
+
+def _code_of(error: Exception) -> str:
+    return REFUSED_BY_DATABASE if isinstance(error, DatabaseError) else HANDLER_FAILED
 
 
 class _MissedError(Exception):

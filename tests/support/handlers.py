@@ -41,6 +41,33 @@ class RefusedByDatabase(EngagementProcessor):
                     cursor.execute("SELECT 1 / 0")
 
 
+class RaisesInCombine(EngagementProcessor):
+    """Raises on everything that counts one of the records."""
+
+    def combine(self, batches: Sequence[DecodedBatch]) -> PartitionCommit:
+        for batch in batches:
+            if batch.stats.records and _counts_a_named(batch):
+                raise KeyError("a record that cannot be combined")
+        return super().combine(batches)
+
+
+class RaisesInUpdate(EngagementProcessor):
+    """Raises on everything that counts one of the records, inside the transaction."""
+
+    def update(self, commits: Sequence[PartitionCommit], connection: Any) -> None:
+        super().update(commits, connection)
+        if any(commit.stats.records and _counts_a_named(commit) for commit in commits):
+            raise AttributeError("'NoneType' object has no attribute 'minute'")
+
+
+def _counts_a_named(batch: DecodedBatch) -> bool:
+    apart = {failure.offset for failure in batch.failures}
+    return any(
+        partition == batch.claim.partition and batch.start <= offset < batch.end and offset not in apart
+        for partition, offset in _named()
+    )
+
+
 class StuckOnce(EngagementProcessor):
     """Never comes back from the first batch that it decodes after `STUCK_TOKEN` was laid; whoever deletes it, hangs."""
 
