@@ -19,9 +19,8 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 # Celery gives up on a lost broker after a hundred attempts; the worker would then not return with Redis.
 app.conf.broker_connection_max_retries = None
-# A lost message does no harm: ticks recur, and starts are sent again. So none is kept for redelivery or restored;
-# restoring over a lost connection ends the whole worker (kombu 5.7).
-app.conf.broker_transport_options = {"ack_emulation": False}
+# Restoring unacknowledged messages over a lost connection ends the whole worker (kombu 5.7); see also the setting
+# CELERY_BROKER_TRANSPORT_OPTIONS.
 redis_transport.Channel.do_restore = False
 
 # `expires` bounds the backlog while no control worker runs: a late tick is useless.

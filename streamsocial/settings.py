@@ -7,6 +7,7 @@ import dj_database_url
 from csp.constants import NONE, SELF
 
 from streamsocial.environment import BASE_DIR, Environment
+from streamsocial.redis_clients import redis_clients
 
 env = Environment()
 
@@ -126,11 +127,14 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = env.integer("IDLE_IN_TRANSACTION_TIMEOUT_MS", 1
 DATABASE_ANSWER_SECONDS = env.integer("DATABASE_ANSWER_SECONDS", 20, minimum=2, maximum=3600)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.text("REDIS_URL", "redis://127.0.0.1:6379/0")
+_REDIS = redis_clients(env.text("REDIS_URL", "redis://127.0.0.1:6379/0"))
+REDIS_URL = _REDIS.url
+#: Arguments of every redis-py client: TLS, keepalives, health checks.
+REDIS_OPTIONS = _REDIS.options
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": "streamsocial", "expiry": 10},
+        "CONFIG": {"hosts": [_REDIS.channel_host], "prefix": "streamsocial", "expiry": 10},
     }
 }
 
@@ -176,6 +180,8 @@ HEARTBEAT_TIMEOUT_SECONDS = env.integer("HEARTBEAT_TIMEOUT_SECONDS", 10, minimum
 SESSION_TIMEOUT_MS = env.integer("SESSION_TIMEOUT_MS", 6000, minimum=1000)
 MAX_POLL_INTERVAL_MS = env.integer("MAX_POLL_INTERVAL_MS", 60_000, minimum=6000)
 CLAIM_LOCK_TIMEOUT_MS = env.integer("CLAIM_LOCK_TIMEOUT_MS", 2000, minimum=100)
+#: A worker or recovery manager that was asked to stop ends within this time, whatever a service does.
+SHUTDOWN_SECONDS = env.integer("SHUTDOWN_SECONDS", 10, minimum=3, maximum=600)
 #: A partition further behind than this is LAGGING, unless its lag shrinks.
 ALLOWED_LAG_SECONDS = env.integer("ALLOWED_LAG_SECONDS", 10, minimum=1)
 #: A worker that is in one stage for longer than this, and is not waiting for a service, is stuck.
@@ -216,6 +222,9 @@ NOTIFY_QUIET_SECONDS = env.integer("NOTIFY_QUIET_SECONDS", 300, minimum=0)
 # --- Celery ---------------------------------------------------------------------------------------
 CONSUMER_SLOTS = env.integer("CONSUMER_SLOTS", 2, minimum=1, maximum=1000)
 CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_USE_SSL = _REDIS.broker_use_ssl
+# A lost message does no harm: ticks recur, and starts are sent again. So none is kept for redelivery.
+CELERY_BROKER_TRANSPORT_OPTIONS = {**_REDIS.broker_transport_options, "ack_emulation": False}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]

@@ -34,6 +34,9 @@ def client_config() -> dict[str, Any]:
     The user's settings come first, so that they cannot override those that correctness depends on.
     """
     return {
+        # A broker whose host has vanished is noticed by its silence.
+        "socket.keepalive.enable": True,
+        "socket.timeout.ms": 10_000,
         **settings.KAFKA_CONFIG,
         "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
         "logger": ThinnedLogger(_logger),

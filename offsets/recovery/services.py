@@ -34,7 +34,9 @@ class ServiceWatch:
         #: Kafka deletes records below these offsets within the warning time.
         self.old_below: dict[TopicPartition, int] = {}
         self._admin: KafkaAdmin | None = None
-        self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = Redis.from_url(
+            settings.REDIS_URL, **{**settings.REDIS_OPTIONS, "socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+        )
         self._asked_at = -RETENTION_ASK_SECONDS
 
     def look(self) -> None:

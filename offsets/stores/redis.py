@@ -6,10 +6,20 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import (
+    ClusterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
+from offsets import outages
 from offsets.configuration import CAPABILITIES
 from offsets.errors import CorruptStoreError, OffsetsError, RefusedError, ServiceUnavailableError
+from offsets.outages import Meaning
 from offsets.stores.base import stale_epoch, unexpected_offset
 from offsets.types import StoreCommit, StoredOffset, TopicPartition
 
@@ -46,9 +56,13 @@ end
 return refused
 """
 _ANY = "*"
-#: Temporary errors: out of memory, a failover, a full disk.
-_TEMPORARY = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
-_TEMPORARY_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN")
+_CLASSES: dict[type[RedisError], Meaning] = {
+    ClusterDownError: Meaning.LOST,
+    TryAgainError: Meaning.CONTENDED,
+    NoPermissionError: Meaning.REFUSING,
+    OutOfMemoryError: Meaning.REFUSING,
+    ReadOnlyError: Meaning.REFUSING,
+}
 
 
 class RedisStore:
@@ -60,8 +74,7 @@ class RedisStore:
     def __init__(self, url: str = "") -> None:
         self._client = redis.Redis.from_url(
             url or settings.REDIS_URL,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            **{**settings.REDIS_OPTIONS, "socket_timeout": TIMEOUT_SECONDS},
             decode_responses=True,
         )
         self._script = self._client.register_script(_SCRIPT)
@@ -175,8 +188,10 @@ def _translated(error: RedisError) -> OffsetsError:
     text = str(error)
     if not isinstance(error, ResponseError):
         return ServiceUnavailableError(f"Redis is not available: {text}. Check REDIS_URL.")
-    if isinstance(error, _TEMPORARY) or text.startswith(_TEMPORARY_CODES):
+    # redis-py cuts the code off where it has a class for it.
+    meaning = next((known for kind, known in _CLASSES.items() if isinstance(error, kind)), outages.of_redis(text))
+    if meaning.unavailable:
         return ServiceUnavailableError(f"Redis cannot store offsets at present: {text}")
-    if "WRONGTYPE" in text:
+    if meaning is Meaning.DATA:
         return CorruptStoreError(f"A Redis key of the offset store has another type: {text}")
     return RefusedError(f"Redis rejected the request: {text}")
