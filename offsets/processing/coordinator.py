@@ -102,10 +102,10 @@ class OffsetCoordinator:
         self.abandon(partitions, "to the group")
         self._stop_reading(partitions)
 
-    def hand_over(self, partitions: list[TopicPartition]) -> None:
+    def hand_over(self, partitions: list[TopicPartition], seconds: float | None = None) -> None:
         """Finish, commit and release; the caller, or closing the client, ends the reading."""
         try:
-            self._hand_over(partitions)
+            self._hand_over(partitions, Deadline(seconds or settings.MAX_POLL_INTERVAL_MS / 3000))
         except Exception:
             logger.exception("Handing over %s failed; the next claim fences it.", _names(partitions))
 
@@ -127,8 +127,7 @@ class OffsetCoordinator:
         except Exception:
             logger.exception("Releasing lost partitions failed; the next claim fences them.")
 
-    def _hand_over(self, partitions: Iterable[TopicPartition]) -> None:
-        deadline = Deadline(settings.MAX_POLL_INTERVAL_MS / 3000)
+    def _hand_over(self, partitions: Iterable[TopicPartition], deadline: Deadline) -> None:
         claims = [self.partitions[tp].claim for tp in partitions if tp in self.partitions]
         # What was handed over before the group was left is revoked once more when it is left.
         claims = [claim for claim in claims if self.fences.is_current(claim)]

@@ -166,6 +166,14 @@ class Pipeline:
                 self._flush_wanted -= 1
             return wanted - self._in_flight.keys()
 
+    def discard_fetched(self) -> None:
+        """Drop what is not decoded yet."""
+        with self._changed:
+            dropped = list(self._fetched)
+            self._fetched.clear()
+        for batch in dropped:
+            self.finish(batch.claim.checkpoint_id, 1, len(batch.records), batch.size_bytes)
+
     def in_flight(self) -> int:
         """Records fetched and not yet committed or dropped."""
         with self._changed:

@@ -15,7 +15,7 @@ from django.db import connection
 
 from offsets import workers
 from offsets.clock import Deadline
-from offsets.database import DATABASE_LOST, WorkerSession
+from offsets.database import DATABASE_LOST, WorkerSession, answers_within
 from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import Fetched, KafkaClient
@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 #: How long a cancelled worker waits for the outcome of its last transaction.
 LAST_OUTCOME_SECONDS = 5.0
-#: How long the threads get to end.
-END_SECONDS = 20.0
 #: Both limits of an evicted worker: one of its threads is stuck.
 EVICTED_SECONDS = 1.0
 #: How long a partition rests after its batch was refused.
@@ -184,6 +182,12 @@ class StreamProcessor:
             on_trouble=self._troubles.report,
         )
 
+    def describe_activity(self) -> str:
+        """What keeps it from stopping, for the log."""
+        activity = self._activities.longest()
+        text = f"{activity.text} for {activity.seconds:.0f} s" if activity else "nothing in hand"
+        return "; ".join(filter(None, [text, self.heartbeat.describe_troubles()]))
+
     # --- Life --------------------------------------------------------------------------------------
 
     def run(self) -> bool:
@@ -229,7 +233,24 @@ class StreamProcessor:
             connection.close()
 
     def _shut_down(self, threads: Iterable[threading.Thread]) -> None:
-        """Finish and commit the batch in hand, leave the group (which calls `on_revoke`), then end the threads."""
+        """Finish and commit the batch in hand, leave the group (which calls `on_revoke`), then end the threads.
+
+        A stuck service gets a share of the time, so that the process still ends by itself in it.
+        """
+        whole = Deadline(0.85 * settings.SHUTDOWN_SECONDS)
+        with answers_within(settings.SHUTDOWN_SECONDS / 10):
+            self._let_go()
+        self.stop.stopping.set()
+        self.pipeline.close()
+        self._client.close()
+        self._store.close()
+        deadline = Deadline(EVICTED_SECONDS) if self.stop.evicted else whole
+        for thread in threads:
+            thread.join(timeout=deadline.remaining_seconds)
+        self.threads_left = [thread.name for thread in threads if thread.is_alive()]
+
+    def _let_go(self) -> None:
+        """Commit or drop what is in hand, and release the partitions."""
         if self.stop.cancelled.is_set():
             # It may not write any more: what is in hand is dropped, as with lost partitions.
             self.coordinator.abandon(list(self.coordinator.partitions), "with its slot")
@@ -237,15 +258,9 @@ class StreamProcessor:
             self.pipeline.drain_all(Deadline(EVICTED_SECONDS if self.stop.evicted else LAST_OUTCOME_SECONDS))
             self._serve_events()
         else:
-            self.coordinator.hand_over(list(self.coordinator.partitions))
-        self.stop.stopping.set()
-        self.pipeline.close()
-        self._client.close()
-        self._store.close()
-        deadline = Deadline(EVICTED_SECONDS if self.stop.evicted else END_SECONDS)
-        for thread in threads:
-            thread.join(timeout=deadline.remaining_seconds)
-        self.threads_left = [thread.name for thread in threads if thread.is_alive()]
+            # What is not decoded yet is read again by the next owner.
+            self.pipeline.discard_fetched()
+            self.coordinator.hand_over(list(self.coordinator.partitions), 0.6 * settings.SHUTDOWN_SECONDS)
 
     def _fetch_loop(self) -> bool:
         while not (self._should_stop() or self.stop.requested or self.stop.cancelled.is_set()):

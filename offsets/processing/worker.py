@@ -12,8 +12,9 @@ from django.utils.module_loading import import_string
 from offsets import journal, workers
 from offsets.clock import monotonic
 from offsets.configuration import misconfiguration, refusal, refuse, refused_mirrors
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, answers_within, describe_outage
 from offsets.errors import OffsetsError
+from offsets.exit_deadline import exit_within
 from offsets.kafka.admin import KafkaAdmin
 from offsets.processing.commit_policy import refused_policy
 from offsets.processing.processor import ProcessorOptions, StreamProcessor
@@ -85,13 +86,21 @@ def run_worker(
     processor = StreamProcessor(
         _processor_options(options, worker_id), handler, should_stop=should_stop, on_heartbeat=on_heartbeat
     )
-    try:
-        reached = processor.run()
-    except Exception as error:
-        _raise_if_threads_left(processor, worker_id, describe_error(error))
-        raise
-    finally:
-        _sign_off(processor, options, worker_id)
+    deadline = exit_within(
+        settings.SHUTDOWN_SECONDS,
+        asked=lambda: should_stop() or processor.stop.requested or processor.stop.cancelled.is_set(),
+        describe=processor.describe_activity,
+    )
+    with deadline:
+        try:
+            with answers_within(settings.DATABASE_ANSWER_SECONDS):
+                reached = processor.run()
+        except Exception as error:
+            _raise_if_threads_left(processor, worker_id, describe_error(error))
+            raise
+        finally:
+            with answers_within(settings.SHUTDOWN_SECONDS / 10):
+                _sign_off(processor, options, worker_id)
     _raise_if_threads_left(processor, worker_id)
     return _summary(processor, options, worker_id, caught_up=reached)
 
@@ -153,7 +162,7 @@ def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str
             worker_id=worker_id,
         )
     except DATABASE_LOST as error:
-        logger.warning("%s could not sign off: %s", worker_id, error)
+        logger.warning("%s could not sign off. %s", worker_id, describe_outage(error))
 
 
 def _summary(processor: StreamProcessor, options: WorkerOptions, worker_id: str, *, caught_up: bool) -> WorkerSummary:

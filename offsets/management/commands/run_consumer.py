@@ -1,14 +1,13 @@
 """`manage.py run_consumer`: one worker in the foreground."""
 
-import signal
 import threading
-from types import FrameType
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandParser
 from rich.console import Console
 
+from offsets.exit_deadline import stop_on_signals
 from offsets.management.base import EXIT_AIM_NOT_MET, OperatorCommand
 from offsets.processing.worker import WorkerOptions, WorkerSummary, run_worker
 
@@ -34,14 +33,7 @@ class Command(OperatorCommand):
 
     def run(self, **options: Any) -> int | None:
         stop = threading.Event()
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            stop.set()
-            signal.signal(number, signal.SIG_DFL)
-            self.stderr.write("Finishing and committing the current batch …")
-
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+        stop_on_signals(stop, on_first=lambda: self.stderr.write("Finishing and committing the current batch …"))
         summary = run_worker(
             WorkerOptions(
                 group_id=options["group"],

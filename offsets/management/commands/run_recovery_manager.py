@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,9 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 from django.db import connection
 
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, answers_within, describe_outage
 from offsets.errors import OffsetsError, ServiceUnavailableError
+from offsets.exit_deadline import exit_within, stop_on_signals
 from offsets.management.base import OperatorCommand
 from offsets.monitoring import notifications
 from offsets.recovery.manager import RecoveryManager, Tick
@@ -47,13 +47,14 @@ class Command(OperatorCommand):
 
     def run(self, **options: Any) -> None:
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+        if not options["once"]:
+            stop_on_signals(stop)
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         alerts = threading.Thread(target=_send_alerts, args=(stop,), name="alerts", daemon=True)
         if not options["once"]:
             alerts.start()
-        with ThreadPoolExecutor(1, "replay") as pool:
+        deadline = exit_within(settings.SHUTDOWN_SECONDS, asked=stop.is_set, describe=lambda: "in a tick or a replay")
+        with deadline, ThreadPoolExecutor(1, "replay") as pool:
             waiting: set[int] = set()
 
             def run_here(replay_id: int) -> None:
@@ -116,6 +117,7 @@ def _send_alerts(stop: threading.Event) -> None:
 
 def _release(manager: RecoveryManager) -> None:
     try:
-        manager.release()
+        with answers_within(settings.SHUTDOWN_SECONDS / 10):
+            manager.release()
     except DATABASE_LOST as error:
-        logger.warning("The lease was not released: %s", error)
+        logger.warning("The lease was not released. %s", describe_outage(error))
