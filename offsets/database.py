@@ -73,8 +73,7 @@ class WorkerSession:
 
     def open(self) -> None:
         """Connect if need be. Raises OperationalError while the database is away."""
-        if connection.connection is None or connection.connection.closed:
-            connection.close()
+        self.close_if_broken()
         database = cast("Any", connection)
         database.answer_within(float(settings.DATABASE_ANSWER_SECONDS))
         database.configure_session(
@@ -88,8 +87,12 @@ class WorkerSession:
 
     @staticmethod
     def close_if_broken() -> None:
-        """Forget a connection that has been seen to break, so that the next statement opens another."""
-        if connection.connection is not None and connection.connection.closed:
+        """Forget a session that broke or raised an error, so that the next statement opens another.
+
+        One that was opened while the database was read-only would stay read-only.
+        """
+        session, failed = connection.connection, connection.errors_occurred and not connection.in_atomic_block
+        if session is not None and (session.closed or failed):
             connection.close()
 
     @contextmanager

@@ -10,6 +10,7 @@ from functools import cache
 from celery import Task, shared_task
 from django.conf import settings
 from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from offsets import leases
 from offsets.clock import monotonic
@@ -56,7 +57,7 @@ def dispatch_replay(replay_id: int) -> bool:
     """Send a replay to the workers; False while Redis does not answer: the recovery manager sends it later."""
     try:
         run_replay.apply_async((replay_id,), expires=REPLAY_START_SECONDS)
-    except BrokerError as error:
+    except (BrokerError, RedisError) as error:
         logger.warning("Replay %d is not sent yet: Redis does not answer (%s).", replay_id, error)
         return False
     return True

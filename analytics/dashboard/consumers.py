@@ -17,7 +17,7 @@ from django.contrib.auth import get_user
 from django.http import HttpRequest
 
 from analytics.dashboard.feed import feed_of
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, describe_outage
 from offsets.permissions import can_view
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class DashboardConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         try:
             await work
         except DATABASE_LOST as error:
-            logger.warning("Closing a dashboard socket: database unavailable: %s", " ".join(str(error).split()))
+            logger.warning("Closing a dashboard socket. %s", describe_outage(error))
             await self.close(TRY_AGAIN_LATER)
         except Exception:
             logger.exception("A dashboard socket failed.")

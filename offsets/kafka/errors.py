@@ -6,6 +6,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
+from offsets.outages import Meaning
 
 
 def code_of(error: KafkaException) -> int:
@@ -24,12 +25,31 @@ _UNAVAILABLE = {
 }
 
 
+#: It responds and does not serve us: credentials, certificates or rights are missing. They may be given while we run.
+_REFUSING = {
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+
+
+def meaning_of(error: KafkaError) -> Meaning:
+    if error.code() in _REFUSING:
+        return Meaning.REFUSING
+    return Meaning.LOST if error.code() in _UNAVAILABLE or error.retriable() else Meaning.BUG
+
+
 def translated(error: KafkaException) -> Exception:
     detail = error.args[0]
     if detail.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
         return TopicNotFoundError(detail.str())
-    if detail.code() in _UNAVAILABLE or detail.retriable():
-        return ServiceUnavailableError(f"Kafka is not available: {detail.str()}.")
+    meaning = meaning_of(detail)
+    if meaning.unavailable:
+        what = "refuses requests" if meaning is Meaning.REFUSING else "is not available"
+        return ServiceUnavailableError(f"Kafka {what}: {detail.str()}.")
     return RefusedError(f"Kafka rejected the request: {detail.str()}")
 
 

@@ -12,8 +12,8 @@ from django.conf import settings
 
 from offsets import journal, ledger, workers
 from offsets.clock import Deadline, monotonic
-from offsets.database import DATABASE_LOST
-from offsets.errors import OffsetsError, RefusedError
+from offsets.database import DATABASE_LOST, describe_outage
+from offsets.errors import OffsetsError, RefusedError, ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import KafkaClient, StartAt
 from offsets.ledger import ControlState
@@ -88,8 +88,8 @@ class OffsetCoordinator:
             new = [tp for tp in partitions if tp not in self.partitions]
             self.unclaimed |= dict.fromkeys(new, 0.0)
             claims = self._claim(new)
-        except Exception:
-            logger.exception("Claiming %s failed; it is tried again.", _names(partitions))
+        except Exception as error:
+            _log_failure(f"Claiming {_names(partitions)} failed; it is tried again.", error)
         self._start_reading(claims)
 
     def on_revoke(self, partitions: list[TopicPartition]) -> None:
@@ -106,8 +106,8 @@ class OffsetCoordinator:
         """Finish, commit and release; the caller, or closing the client, ends the reading."""
         try:
             self._hand_over(partitions, Deadline(seconds or settings.MAX_POLL_INTERVAL_MS / 3000))
-        except Exception:
-            logger.exception("Handing over %s failed; the next claim fences it.", _names(partitions))
+        except Exception as error:
+            _log_failure(f"Handing over {_names(partitions)} failed; the next claim fences it.", error)
 
     def abandon(self, partitions: list[TopicPartition], why: str) -> None:
         """Drop what is in hand and release by compare-and-set, committing nothing."""
@@ -124,8 +124,8 @@ class OffsetCoordinator:
                 f"were dropped, {len(released)} released.",
                 level="warning",
             )
-        except Exception:
-            logger.exception("Releasing lost partitions failed; the next claim fences them.")
+        except Exception as error:
+            _log_failure("Releasing lost partitions failed; the next claim fences them.", error)
 
     def _hand_over(self, partitions: Iterable[TopicPartition], deadline: Deadline) -> None:
         claims = [self.partitions[tp].claim for tp in partitions if tp in self.partitions]
@@ -340,6 +340,16 @@ class OffsetCoordinator:
             topic=tp.topic if tp else "",
             partition=tp.partition if tp else None,
         )
+
+
+def _log_failure(text: str, error: Exception) -> None:
+    """An unavailable service needs no traceback."""
+    if isinstance(error, DATABASE_LOST):
+        logger.warning("%s %s", text, describe_outage(error))
+    elif isinstance(error, ServiceUnavailableError):
+        logger.warning("%s %s", text, error)
+    else:
+        logger.error("%s", text, exc_info=error)
 
 
 def _names(partitions: Iterable[TopicPartition]) -> str:

@@ -16,7 +16,7 @@ from django.db import connection
 from offsets import workers
 from offsets.clock import Deadline
 from offsets.database import DATABASE_LOST, WorkerSession, answers_within
-from offsets.errors import ServiceUnavailableError
+from offsets.errors import LedgerConflictError, OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.client import Fetched, KafkaClient
 from offsets.processing.backpressure import Backpressure
@@ -298,7 +298,9 @@ class StreamProcessor:
         self._client.pause(owned)
         try:
             self.coordinator.check_readable(owned)
-        except (ServiceUnavailableError, *DATABASE_LOST) as error:
+        except LedgerConflictError:
+            raise
+        except (OffsetsError, *DATABASE_LOST) as error:
             logger.warning("Why %s is out of range is not known yet: %s", owned, error)
             for local in [self.coordinator.partitions[tp] for tp in owned if tp in self.coordinator.partitions]:
                 self.coordinator.restart(local.claim)
@@ -329,8 +331,10 @@ class StreamProcessor:
             while self._topics.recreated:
                 self.coordinator.check_readable(self._topics.recreated.popleft())
             self.coordinator.retry_claims()
-        except (ServiceUnavailableError, *DATABASE_LOST) as error:
-            logger.warning("Coordination waits: %s", error)
+        except LedgerConflictError:
+            raise
+        except (OffsetsError, *DATABASE_LOST) as error:
+            logger.warning("Coordination waits: %s", " ".join(str(error).split()))
 
     def _serve_events(self) -> None:
         events = self.pipeline.events

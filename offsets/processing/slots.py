@@ -14,9 +14,10 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Value
 from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from offsets import journal, leases, workers
-from offsets.database import DATABASE_LOST
+from offsets.database import DATABASE_LOST, describe_outage
 from offsets.errors import OffsetsError
 from offsets.models import DatabaseTime, JournalEntry
 from offsets.processing.worker import ThreadsStillRunningError, WorkerOptions, run_worker
@@ -122,7 +123,7 @@ def _request_stop(node: str) -> None:
     try:
         workers.request_stop(node=node)  # so that the page shows it
     except DATABASE_LOST as error:
-        logger.warning("The page does not show that %s stops: %s", node, " ".join(str(error).split()))
+        logger.warning("The page does not show that %s stops. %s", node, describe_outage(error))
     finally:
         connection.close()
 
@@ -138,7 +139,7 @@ def start_missing(group_id: str, *, queue: str, send: Callable[[str, int], None]
         if missing and waiting_starts(queue) < settings.CONSUMER_SLOTS:
             for name in missing:
                 _start(group_id, name, wanted[name], send)
-    except BrokerError as error:
+    except (BrokerError, RedisError) as error:
         logger.warning("Slots cannot be started: Redis does not answer (%s).", error)
 
 
@@ -149,7 +150,7 @@ def _start(group_id: str, name: str, slot: int, send: Callable[[str, int], None]
     logger.info("%s is not held; starting it.", name)
     try:
         send(group_id, slot)
-    except BrokerError:
+    except (BrokerError, RedisError):
         leases.drop(_start_name(name))
         raise
 

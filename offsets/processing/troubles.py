@@ -19,6 +19,8 @@ class Troubles:
 
     def __init__(self) -> None:
         self._by_source: dict[str, str] = {}
+        #: What was logged since the trouble of a source began.
+        self._logged: dict[str, set[str]] = {}
         self._refusals: dict[TopicPartition, str] = {}
 
     def show(self, source: str, text: str) -> None:
@@ -26,12 +28,15 @@ class Troubles:
         self._by_source[source] = text
 
     def report(self, source: str, text: str) -> None:
-        """Set a trouble that is retried. Logs once when it begins and once when it is over."""
+        """Set a trouble that is retried. Logs each text once, and once when it is over."""
         before = self._by_source.get(source, "")
         self._by_source[source] = text
-        if text and not before:
+        logged = self._logged.setdefault(source, set())
+        if text and text not in logged:
+            logged.add(text)
             logger.warning("%s: %s. Nothing is lost; it is tried again.", source, text)
         elif before and not text:
+            logged.clear()
             logger.info("%s is back.", source)
 
     def refused(self, tp: TopicPartition, reason: str) -> None:

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
 from django.utils.module_loading import import_string
 
 from offsets import journal, workers
 from offsets.clock import monotonic
 from offsets.configuration import misconfiguration, refusal, refuse, refused_mirrors
-from offsets.database import DATABASE_LOST, answers_within, describe_outage
+from offsets.database import DATABASE_LOST, WorkerSession, answers_within, describe_outage
 from offsets.errors import OffsetsError
 from offsets.exit_deadline import exit_within
 from offsets.kafka.admin import KafkaAdmin
@@ -152,8 +151,7 @@ def _sign_off(processor: StreamProcessor, options: WorkerOptions, worker_id: str
     processor.stats.records = accounts.records
     processor.stats.last_error = processor.heartbeat.describe_troubles()
     try:
-        if connection.connection is not None and connection.connection.closed:
-            connection.close()
+        WorkerSession.close_if_broken()
         workers.mark_stopped(worker_id, processor.stats)
         journal.record(
             options.group_id,

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import pytest
+from django.db import OperationalError
 from pytest_django import Settings
 
+from offsets.clock import Deadline
 from offsets.database import WorkerSession
 from offsets.policies import Progress
 from offsets.processing.decoder import Decoder
-from offsets.processing.pipeline import Pipeline
+from offsets.processing.pipeline import EventKind, Pipeline
 from offsets.types import (
     BatchHandler,
     BatchStats,
@@ -27,6 +29,11 @@ class Handler:
     """Counts each record as a view; one whose value is `bad` fails."""
 
     dimensions = ()
+    #: Raised when a batch of this partition is combined.
+    raises: dict[int, Exception]
+
+    def __init__(self) -> None:
+        self.raises = {}
 
     def decode(self, batch: RecordBatch) -> DecodedBatch:
         failures = [
@@ -39,6 +46,8 @@ class Handler:
         return DecodedBatch(batch.claim, batch.start, batch.end, stats, failures, None)
 
     def combine(self, batches: Sequence[DecodedBatch]) -> PartitionCommit:
+        if error := self.raises.get(batches[0].claim.partition):
+            raise error
         stats = sum((batch.stats for batch in batches), BatchStats())
         return PartitionCommit(batches[0].claim, batches[0].start, batches[-1].end, stats, (), None)
 
@@ -60,7 +69,8 @@ class Scenario:
         self.pipeline = Pipeline(1 << 30, 1 << 30)
         self.policy = Policy()
         self.stale: set[Claim] = set()
-        handler: BatchHandler = Handler()  # type: ignore[assignment]
+        self.handler = Handler()
+        handler: BatchHandler = self.handler  # type: ignore[assignment]
         self.decoder = Decoder(
             self.pipeline,
             handler,
@@ -154,3 +164,41 @@ def test_asking_costs_the_same_however_much_is_pending(scenario: Scenario, monke
     for n in range(300):
         scenario.take(n % 7, n, 1)
     assert additions == 300
+
+
+@pytest.mark.parametrize("error", [KeyError("minute"), AttributeError("no minute"), RecursionError("too deep")])
+def test_a_batch_that_cannot_be_combined_is_handed_over_with_the_reason_and_the_others_whole(
+    scenario: Scenario, error: Exception
+) -> None:
+    scenario.handler.raises[0] = error
+    scenario.take(0, 5, 3)
+    scenario.take(1, 0, 2)
+    scenario.decoder._hand_over()
+    unit = scenario.pipeline.take_unit(0)
+    assert unit is not None
+    refused, whole = (commit for _, commit in unit)
+    assert (refused.start, refused.end, refused.work) == (5, 8, None)
+    assert refused.refusal.startswith(type(error).__name__)
+    assert (whole.refusal, whole.stats.records) == ("", 2)
+
+
+def test_a_database_that_is_lost_in_combine_makes_its_partition_wait(scenario: Scenario) -> None:
+    scenario.handler.raises[0] = OperationalError("the connection is closed")
+    scenario.take(0, 0, 3)
+    scenario.take(1, 0, 2)
+    scenario.decoder._hand_over()
+    unit = scenario.pipeline.take_unit(0)
+    assert unit is not None
+    assert [commit.claim.partition for _, commit in unit] == [1]
+    (event,) = scenario.pipeline.events
+    assert (event.kind, event.claim.partition) == (EventKind.REFUSED, 0)
+    assert scenario.pipeline.drain([1], Deadline(0)) == {1}, "nothing of it is in flight"
+
+
+def test_what_is_not_decoded_is_dropped_when_the_worker_stops(scenario: Scenario) -> None:
+    scenario.take(0, 0, 3)
+    claim = Claim(1, "t", 0, 1, 0)
+    scenario.pipeline.put([RecordBatch(claim, 3, 5, [Record(3, b"good"), Record(4, b"good")], 8)])
+    scenario.pipeline.discard_fetched()
+    assert scenario.pipeline.take_batch(0) is None
+    assert scenario.pipeline.in_flight() == 3, "what is decoded is still to be committed"

@@ -5,10 +5,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from django.db import DataError, Error, IntegrityError, OperationalError, ProgrammingError
 
 from offsets import outages
 from offsets.database import DATABASE_LOST, describe_outage, meaning_of
+from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
+from offsets.kafka.errors import translated
 from offsets.outages import Meaning
 from offsets.postgresql.base import DatabaseWrapper, ErrorTranslator
 
@@ -95,6 +98,24 @@ def test_the_words_of_a_refusal_outlive_its_session() -> None:
 )
 def test_what_a_reply_of_redis_means(reply: str | None, meaning: Meaning) -> None:
     assert outages.of_redis(reply) is meaning
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (KafkaError._TRANSPORT, ServiceUnavailableError, "Kafka is not available"),
+        (KafkaError._ALL_BROKERS_DOWN, ServiceUnavailableError, "Kafka is not available"),
+        (KafkaError._AUTHENTICATION, ServiceUnavailableError, "Kafka refuses requests"),
+        (KafkaError._SSL, ServiceUnavailableError, "Kafka refuses requests"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, ServiceUnavailableError, "Kafka refuses requests"),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicNotFoundError, ""),
+        (KafkaError.INVALID_REPLICATION_FACTOR, RefusedError, "Kafka rejected the request"),
+    ],
+)
+def test_what_an_error_of_kafka_means(code: int, kind: type[Exception], words: str) -> None:
+    error = translated(KafkaException(KafkaError(code)))
+    assert type(error) is kind
+    assert str(error).startswith(words)
 
 
 def _translated(error: Exception, *, closed: bool = False) -> Error:
