@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import OperationalError, connection, connections
 from django.http import HttpResponse
 from django.test import Client
 
@@ -282,6 +282,44 @@ def test_it_reports_its_health_to_anybody(client, monkeypatch):
     monkeypatch.setattr(type(connections["default"]), "cursor", away)
     response = client.get("/healthz")
     assert (response.status_code, response.json()["database"]) == (503, "unavailable")
+
+
+def _make_read_only():
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL transaction_read_only = on")
+
+
+def test_an_action_on_a_read_only_database_is_told_in_json(operator):
+    checkpoint = make_checkpoint(3)
+    _make_read_only()
+
+    response = post(operator, checkpoint)
+
+    assert (response.status_code, response["Retry-After"]) == (503, "5")
+    assert response.json()["error"].startswith("The database is read-only.")
+    assert desired_state(checkpoint) == "running"
+    assert operator.get("/api/snapshot/").status_code == 200, "what is only read still works"
+
+
+def test_a_page_that_needs_to_write_says_that_the_database_is_read_only():
+    make_user("victor", "viewer", password="correct horse")
+    client = Client(raise_request_exception=False)
+    _make_read_only()
+
+    response = client.post("/accounts/login/", {"username": "victor", "password": "correct horse"})
+
+    assert response.status_code == 503
+    assert "The database is read-only" in response.content.decode()
+    assert "Traceback" not in response.content.decode()
+
+
+def test_a_read_only_database_is_not_ready_and_the_process_lives(client):
+    _make_read_only()
+
+    response = client.get("/healthz")
+
+    assert (response.status_code, response.json()) == (503, {"status": "error", "database": "read_only"})
+    assert client.get("/livez").json() == {"status": "ok"}
 
 
 def test_it_sends_strangers_to_the_login(client):
