@@ -1,6 +1,7 @@
 """Rows of the fault table: PostgreSQL that refuses, vanishes or ends a session, and a handler that raises."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,49 @@ def connection_half_open(scene: Scene) -> Row:
         proxy.close()
 
 
+@contextmanager
+def frozen(scene: Scene, service: str) -> Iterator[None]:
+    """The service's connections stay open, and nothing answers on them."""
+    process = scene.stack._service(service).running()
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def broker_frozen(scene: Scene) -> Row:
+    scene.play(SHUTDOWN_SECONDS="8")
+    for producer in scene._producers:
+        producer.process.wait(DEADLINE)
+    waits, ends = scene.workers
+    since = scene.now()
+    with frozen(scene, "kafka"):
+        incident = scene.incident("kafka_unavailable")
+        wait_for("the worker notices", lambda: "kafka: " in waits.output(), 30)
+        began = time.monotonic()
+        status = ends.end()
+        ended = time.monotonic() - began
+    assert ended < 8 + 5, f"{ended:.1f} s: {ends.output()[-2000:]}"
+    assert status in (0, 1), f"it ended by itself, not by SIGKILL: {status}"
+    row = scene.row("broker frozen", since, incident, f"SIGTERM meanwhile: {ended:.1f} s")
+    no_traceback(waits)
+    return row
+
+
+def valkey_frozen(scene: Scene) -> Row:
+    scene.play()
+    since = scene.now()
+    with frozen(scene, "valkey"):
+        incident = scene.incident("redis_unavailable")
+        before = scene.counted()
+        wait_for("events are counted without it", lambda: scene.counted() > before or scene.keep_going(), DEADLINE)
+    row = scene.row("Valkey frozen", since, incident, "counting went on")
+    no_traceback(*scene.workers, *scene.managers)
+    return row
+
+
 def answer_doubled(scene: Scene) -> Row:
     """What a pooler that mixes up its sessions does: two answers to one COMMIT."""
     proxy, url = proxied(scene.env["DATABASE_URL"])
@@ -167,6 +211,8 @@ ROWS: Sequence[Callable[[Scene], Row]] = (
     database_read_only,
     session_ended_while_idle,
     connection_half_open,
+    broker_frozen,
+    valkey_frozen,
     answer_doubled,
     handler_raises_in_update,
     handler_raises_in_combine,
