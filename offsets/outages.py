@@ -97,4 +97,6 @@ def of_redis(reply: str | None) -> Meaning:
     """`reply` is the text of an error reply; None where there was no reply."""
     if reply is None:
         return Meaning.LOST
-    return _REDIS.get(reply.lstrip("-").split(" ", 1)[0], Meaning.BUG)
+    # redis-py names the command of a pipeline before the reply.
+    words = reply.rpartition("caused error: ")[2].lstrip("-").split(" ", 1)
+    return _REDIS.get(words[0], Meaning.BUG)

@@ -96,6 +96,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001 - Django's signature
+        if autocommit and self.connection is None:
+            # After a rollback that failed, Django would connect again here, which hides why it failed.
+            self.autocommit = True
+            return
         super().set_autocommit(autocommit, *args, **kwargs)
         if self.pooled and not autocommit:
             try:

@@ -6,38 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import psycopg
 from django.db import connection
 
 from offsets.models import DeadLetter, Incident
 from tests.faults.scene import DEADLINE, FIRST, PARTITIONS, Row, Scene
 from tests.support.cut_proxy import CutProxy
 from tests.support.processes import Background, manage_json, resume, stopped, wait_for
+from tests.support.read_only import read_only
 
 READ_ONLY_SECONDS = float(os.environ.get("READ_ONLY_SECONDS", "10"))
-
-
-@contextmanager
-def read_only(database_url: str) -> Iterator[None]:
-    """Every session of the database is ended, and those that follow are read-only until the end of the block."""
-    connection.close()
-    with psycopg.connect(database_url, autocommit=True) as session:
-        session.execute("SET default_transaction_read_only = off")
-        database = session.info.dbname
-        session.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
-        try:
-            end_other_sessions(session)
-            yield
-        finally:
-            session.execute(f'ALTER DATABASE "{database}" RESET default_transaction_read_only')
-    connection.close()
-
-
-def end_other_sessions(session: "psycopg.Connection[tuple[object, ...]]") -> None:
-    session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
 
 
 def proxied(database_url: str) -> tuple[CutProxy, str]:
@@ -105,7 +82,7 @@ def connection_half_open(scene: Scene) -> Row:
         since = scene.now()
         proxy.go_silent()
         began = time.monotonic()
-        wait_for("it notices", lambda: "has not answered for 3 s" in waits.output(), 30)
+        wait_for("it notices", lambda: "database: " in waits.output(), 30)
         noticed = time.monotonic() - began
         began = time.monotonic()
         status = ends.end()

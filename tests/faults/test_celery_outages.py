@@ -1,5 +1,6 @@
 """Celery while Redis, PostgreSQL or Celery's own parent process is away: slots count on, and stop when they must."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -9,11 +10,12 @@ import redis
 from django.db import connection
 
 from offsets import leases
-from offsets.models import Lease
+from offsets.models import Incident, Lease
 from streamsocial.stack import Stack
 from tests.support.cases import Case
 from tests.support.celery_workers import both_slots, celery, committed, running_slots, slots_worker
 from tests.support.processes import assert_exactly_once, manage_json, wait_for
+from tests.support.read_only import read_only
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -59,6 +61,30 @@ def test_it_shuts_down_warm_while_postgresql_is_away(case: MakeCase, stack: Stac
             stack.start_service("postgres")
     manage_json(this.env, *this.run_consumer("--exit-when-caught-up"))
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
+
+
+def test_it_waits_while_postgresql_is_read_only_and_tells_it_once(case: MakeCase) -> None:
+    this = case(EVENTS, COMMIT_MAX_RECORDS="300", COMMIT_INTERVAL_MS="10")
+    with celery(this) as processes:
+        wait_for("both slots run and commit", lambda: len(running_slots(this)) == 2 and committed(this))
+        began = time.monotonic()
+        with read_only(this.env["DATABASE_URL"]):
+            for process in (processes.slots, processes.control):
+                wait_for("it says why it waits", lambda p=process: "read-only transaction" in p.output())  # type: ignore[misc]
+            wait_for("it lasts a while", lambda: time.monotonic() > began + 8)
+        manage_json(this.env, "produce_events", "--count", str(MORE), "--topic", this.topic, "--seed", "77")
+        wait_for("it goes on by itself", lambda: committed(this) == EVENTS + MORE, 90)
+        told = Incident.objects.filter(group_id=this.group, kind="database_unavailable")
+        incident = wait_for("the outage is told", told.first)
+        assert incident is not None
+        assert incident.closed_at is not None
+        assert (incident.closed_at - incident.began_at).total_seconds() > 4
+        for process in (processes.beat, processes.control, processes.slots):
+            assert process.end() == 0, process.output()
+            assert "Traceback" not in process.output(), process.output()
+        assert told.count() == 1, "by whichever process of the control worker"
+    verified = manage_json(this.env, "verify_offsets", "--group", this.group, "--topic", this.topic)
+    assert verified["ok"], verified
 
 
 def test_it_shuts_down_warm_while_redis_is_away(case: MakeCase, stack: Stack) -> None:

@@ -92,6 +92,8 @@ def test_the_words_of_a_refusal_outlive_its_session() -> None:
         ("NOPERM this user has no permissions", Meaning.REFUSING),
         ("BUSY Redis is busy running a script.", Meaning.CONTENDED),
         ("WRONGTYPE Operation against a key", Meaning.DATA),
+        ("Command # 2 (HMGET k offset) of pipeline caused error: WRONGTYPE Operation against a key", Meaning.DATA),
+        ("Command # 1 (HMGET BUSY) of pipeline caused error: READONLY You can't write", Meaning.REFUSING),
         ("ERR unknown command", Meaning.BUG),
         ("BUSYGROUP Consumer Group name already exists", Meaning.BUG),
     ],

@@ -121,7 +121,8 @@ def test_it_raises_what_a_fence_found() -> None:
 
 def test_it_drops_a_session_that_fails() -> None:
     session = WorkerSession("drop-me")
-    with pytest.raises(OperationalError), session.transaction(), connection.cursor() as cursor:
+    words = pytest.raises(OperationalError, match="terminating connection due to administrator command")
+    with words, session.transaction(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     with session.transaction(), connection.cursor() as cursor:
         cursor.execute("SHOW application_name")
