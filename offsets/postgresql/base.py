@@ -88,8 +88,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super().init_connection_state()
             self.connection.answer_seconds = self._answer_seconds
-            # A pooler makes process ids up: it gives each client one of its own.
-            self.pooled = self._send_settings(local=False) != self.connection.info.backend_pid
+            # A pooler makes process ids up: it gives each client one of its own. What is set for a session there stays
+            # with the server connection, for whoever has it next.
+            self.pooled = self._send_settings(local=True) != self.connection.info.backend_pid
+            if not self.pooled:
+                self._send_settings(local=False)
         except BaseException:
             # A session without its settings must not be used.
             self.close()
@@ -113,7 +116,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self._session_settings.items() >= values.items():
             return
         self._session_settings |= values
-        if self.connection is not None:
+        if self.connection is not None and not self.pooled:
             self._send_settings(local=False)
 
     def answer_within(self, seconds: float | None) -> float | None:

@@ -64,7 +64,9 @@ def test_it_counts_exactly_once_and_names_its_sessions(case: MakeCase, pooled_ur
     assert_exactly_once(this.env, this.group, this.topic, this.truth, this.folder)
 
 
-def test_each_transaction_has_the_settings_of_its_session(pooled_url: str, case: MakeCase) -> None:
+def test_each_transaction_has_the_settings_of_its_session_and_leaves_none_behind(
+    pooled_url: str, case: MakeCase
+) -> None:
     program = (
         "import django; django.setup()\n"
         "from django.db import connection\n"
@@ -73,6 +75,10 @@ def test_each_transaction_has_the_settings_of_its_session(pooled_url: str, case:
         "with WorkerSession('w-pooled').transaction(), connection.cursor() as cursor:\n"
         "    cursor.execute('SELECT ' + ', '.join(f\"current_setting('{name}')\" for name in names))\n"
         "    print(connection.pooled, *cursor.fetchone())\n"
+        "connection.close()\n"
+        "with connection.cursor() as cursor:\n"
+        "    cursor.execute('SHOW statement_timeout')\n"
+        "    print(*cursor.fetchone())\n"
     )
     this = case(10)
     env = {**this.env, "DATABASE_URL": pooled_url, "DJANGO_SETTINGS_MODULE": "streamsocial.settings"}
@@ -84,4 +90,4 @@ def test_each_transaction_has_the_settings_of_its_session(pooled_url: str, case:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["True", "w-pooled", "15s", "15s", "20s"], done.stderr
+    assert done.stdout.split() == ["True", "w-pooled", "15s", "15s", "20s", "0"], done.stderr
