@@ -12,7 +12,7 @@ from django.db import connection
 from offsets.clock import Deadline
 from offsets.database import DATABASE_LOST
 from offsets.diagnostics import services
-from offsets.diagnostics.judgements import Diagnosis, error, ok, warning
+from offsets.diagnostics.judgements import Diagnosis, Level, error, ok, warning
 from offsets.diagnostics.loops import loop_diagnoses
 from offsets.errors import OffsetsError
 
@@ -51,12 +51,16 @@ def diagnose(askers: Mapping[str, Ask] = ASKERS, seconds: float = TOTAL_SECONDS)
     deadline = Deadline(seconds)
     for thread in threads.values():
         thread.join(deadline.remaining_seconds)
-    failed = {subject for subject in askers if not isinstance(answers.get(subject), list)}
+    failed = {subject for subject in askers if _has_failed(answers.get(subject))}
     rows = settings_diagnoses()
     for subject in askers:
         rows += _rows(subject, answers.get(subject, TimeoutError(f"no answer within {seconds:.0f} s")), failed)
     hidden = secrets()
     return [Diagnosis(r.level, r.subject, blanked(r.message, hidden), blanked(r.advice, hidden)) for r in rows]
+
+
+def _has_failed(answer: list[Diagnosis] | Exception | None) -> bool:
+    return not isinstance(answer, list) or any(row.level is Level.ERROR for row in answer)
 
 
 def _rows(subject: str, answer: list[Diagnosis] | Exception, failed: Collection[str]) -> list[Diagnosis]:
@@ -65,7 +69,7 @@ def _rows(subject: str, answer: list[Diagnosis] | Exception, failed: Collection[
         return answer
     for needed in _NEEDS.get(subject, ()):
         if needed in failed:
-            return [warning(subject, f"not checked: {needed} does not answer", f"See {needed}.")]
+            return [warning(subject, f"not checked: {needed} has an error", f"See {needed}.")]
     return [error(subject, describe_failure(answer), _ADVICE.get(subject, ""))]
 
 

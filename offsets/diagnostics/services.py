@@ -27,6 +27,7 @@ from offsets.diagnostics.judgements import (
     judge_topic,
     ok,
 )
+from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.kafka.cluster import ClusterQueries
 from offsets.models import PartitionCheckpoint
@@ -210,6 +211,8 @@ def ask_mail_server() -> list[Diagnosis]:
     mail = get_connection()
     try:
         mail.open()
+    except OSError as failure:  # smtplib's errors are, too
+        raise ServiceUnavailableError(f"{settings.EMAIL_HOST}:{settings.EMAIL_PORT}: {failure}") from failure
     finally:
         mail.close()
     return [ok("mail server", "accepts the login")]
@@ -221,5 +224,8 @@ def ask_webhook() -> list[Diagnosis]:
         return []
     parts = urlsplit(proxy_for(settings.ALERT_WEBHOOK_URL) or settings.ALERT_WEBHOOK_URL)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    with socket.create_connection((parts.hostname, port), timeout=SECONDS):
-        return [ok("webhook", f"{parts.hostname} accepts connections")]
+    try:
+        socket.create_connection((str(parts.hostname), port), timeout=SECONDS).close()
+    except OSError as failure:
+        raise ServiceUnavailableError(f"{parts.hostname}:{port}: {failure}") from failure
+    return [ok("webhook", f"{parts.hostname} accepts connections")]

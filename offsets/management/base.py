@@ -105,8 +105,10 @@ def refuse_bad_names(options: Mapping[str, Any]) -> None:
         refuse_group(group, "--group")
     topics = options.get("topic") or []
     for topic in [topics] if isinstance(topics, str) else topics:
-        # The commands on partitions take `topic:0,1`.
-        refuse_topic(topic.partition(":")[0], "--topic")
+        # The commands on partitions take `topic:0,1`, and refuse `:0` themselves.
+        name, colon, _ = topic.partition(":")
+        if name or not colon:
+            refuse_topic(name, "--topic")
 
 
 def positive(text: str) -> int:

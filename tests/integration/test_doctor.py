@@ -129,11 +129,11 @@ def test_a_set_up_without_workers_has_warnings_only(healthy: dict[str, str]) -> 
         ),
         (
             {"ALERT_EMAIL_TO": "a@example.org", "EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": "1"},
-            "mail server: [Errno 111] Connection refused",
+            "mail server: 127.0.0.1:1: [Errno 111] Connection refused",
         ),
         (
             {"ALERT_WEBHOOK_URL": f"http://127.0.0.1:1/{SECRET}", "ALERT_WEBHOOK_SECRET": SECRET},
-            "webhook: [Errno 111] Connection refused",
+            "webhook: 127.0.0.1:1: [Errno 111] Connection refused",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

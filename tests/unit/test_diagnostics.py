@@ -215,10 +215,19 @@ def test_a_question_that_fails_or_hangs_is_a_row_and_the_others_are_answered(set
         "Kafka": (ERROR, "No answer to ***"),
         "Redis": (ERROR, "***, ***, ***"),
         "hangs": (ERROR, "no answer within 1 s"),
-        "Celery": (WARNING, "not checked: Redis does not answer"),
+        "Celery": (WARNING, "not checked: Redis has an error"),
         "a bug": (ERROR, "KeyError: 'name'"),
         "works": (OK, "fine"),
     }
+
+
+def test_what_needs_a_database_without_tables_points_to_it() -> None:
+    def fail() -> list[Diagnosis]:
+        raise LookupError("relation does not exist")
+
+    schema = judge.error("database schema", "25 migrations not applied", "Run `manage.py migrate`.")
+    rows = report.diagnose({"PostgreSQL": lambda: [schema], "control loops": fail}, seconds=5.0)
+    assert rows[-1] == judge.warning("control loops", "not checked: PostgreSQL has an error", "See PostgreSQL.")
 
 
 def test_settings_that_cannot_work_are_rows(settings: Settings) -> None:
