@@ -207,8 +207,16 @@ def _unserved(facts: PartitionFacts, limits: Limits) -> Verdict | None:
         what = f"Its owner {facts.owner} stopped without releasing it."
     else:
         return None
-    then = "Another worker takes over when Kafka assigns it. If none is left, start one: manage.py run_consumer."
-    return Verdict(Status.OWNER_DEAD, f"{what} {then}{also}")
+    return Verdict(Status.OWNER_DEAD, f"{what} {_successor(facts)}{also}")
+
+
+def _successor(facts: PartitionFacts) -> str:
+    """Who takes over from a dead owner, or why nobody does."""
+    if facts.absence.refused:
+        return refused_words(facts.absence.refused, facts.absence.strangers)
+    if facts.absence.explained:
+        return unowned_words(facts.name, facts.absence)
+    return "Another worker takes over when Kafka assigns it. If none is left, start one: manage.py run_consumer."
 
 
 def _failed(facts: PartitionFacts, served: Verdict) -> Verdict:

@@ -87,6 +87,23 @@ def test_a_missing_topic_comes_before_its_owner_and_after_a_halt(owner):
     assert halted.status is Status.HALTED
 
 
+@pytest.mark.parametrize(
+    ("readers", "words"),
+    [
+        ([], "Another worker takes over when Kafka assigns it."),
+        ([READS], "Another worker takes over when Kafka assigns it."),
+        ([REFUSED], "Kafka refuses worker w-1"),
+        ([READS_OTHER], "retire_partitions --topic engagement"),
+    ],
+)
+def test_a_dead_owner_is_told_with_the_reason_why_nobody_takes_over(readers, words):
+    verdict = verdict_of(absence_of(PLACE, readers), owner="w-0", owner_stopped=True)
+
+    assert verdict.status is Status.OWNER_DEAD
+    assert verdict.detail.startswith("Its owner w-0 stopped without releasing it. ")
+    assert words in verdict.detail
+
+
 def test_an_owned_partition_is_judged_as_ever():
     absence = absence_of(PLACE, [REFUSED], strangers=[HOLDER])
 
