@@ -58,7 +58,7 @@ def fold() -> None:
 @shared_task(name="analytics.tasks.purge")
 def purge() -> None:
     """Carry old minutes over; delete what is older than its retention, in chunks."""
-    with survives_outage("Purging"), only_one("purge", 3600) as acquired:
+    with survives_outage("Purging"), only_one("purge", 1800) as acquired:
         if not acquired:
             return
         store = MetricsStore()
