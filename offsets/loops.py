@@ -47,6 +47,6 @@ FOLD = Loop("fold", 1.0, 30.0, "Counts stay exact, but deltas pile up and reads 
 VERIFY = Loop("verify", 10.0, 300.0, "The ledger invariants are not checked.")
 COMPARE_STORES = Loop("compare-stores", 5.0, 60.0, "The drift of other offset stores is not measured.")
 THIN = Loop("thin", 60.0, 300.0, "Lag samples pile up.", of_group=False)
-PURGE = Loop("purge", 3600.0, 3600.0, "Old rows are not deleted.", of_group=False)
+PURGE = Loop("purge", 3600.0, 1800.0, "Old rows are not deleted.", of_group=False)
 
 LOOPS = {loop.name: loop for loop in (SUPERVISE, RECOVER, NOTIFY, MONITOR, FOLD, VERIFY, COMPARE_STORES, THIN, PURGE)}
