@@ -1,6 +1,17 @@
-"""What a cluster says of itself, as far as `doctor` judges it. Pure."""
+"""What a cluster says of itself, its topics and its groups. Pure."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from offsets.types import TopicPartition
+
+
+class GroupMember(NamedTuple):
+    """A member of a consumer group, as the broker describes it."""
+
+    client_id: str
+    host: str
+    partitions: frozenset[TopicPartition] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

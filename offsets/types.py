@@ -88,14 +88,6 @@ class TopicPartition:
         return f"{self.topic}-{self.partition}"
 
 
-class GroupMember(NamedTuple):
-    """A member of a consumer group, as the broker describes it."""
-
-    client_id: str
-    host: str
-    partitions: frozenset[TopicPartition] = frozenset()
-
-
 class KafkaRecord(Protocol):
     """The part of a consumed Kafka message that batch handlers use."""
 

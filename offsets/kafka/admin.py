@@ -14,11 +14,12 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import ConfigResource, NewTopic, OffsetSpec
 
 from offsets.clock import monotonic
+from offsets.cluster_facts import GroupMember
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.errors import code_of, result_of
 from offsets.kafka.group_offsets import committed_offsets
 from offsets.kafka.shared import admin_client, renew_admin_client
-from offsets.types import GroupMember, TopicPartition
+from offsets.types import TopicPartition
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 #: Whether an end has moved is not judged by an older one.

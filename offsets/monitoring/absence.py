@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from offsets.types import GroupMember, TopicPartition
+from offsets.cluster_facts import GroupMember
+from offsets.types import TopicPartition
 
 START_A_WORKER = "Start a worker: manage.py run_consumer"
 _NAMED = 3

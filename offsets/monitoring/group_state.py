@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from offsets.cluster_facts import GroupMember
 from offsets.monitoring.absence import NOTHING_KNOWN, Absence
 from offsets.monitoring.event_times import ImplausibleTimes
 from offsets.monitoring.late_loops import LateLoop
 from offsets.monitoring.status import Verdict
-from offsets.types import GroupMember
 
 
 class AffectedRange(NamedTuple):

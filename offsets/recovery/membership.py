@@ -8,12 +8,13 @@ from django.conf import settings
 from django.db.models import Value
 
 from offsets.clock import monotonic
+from offsets.cluster_facts import GroupMember
 from offsets.errors import OffsetsError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import DatabaseTime, PartitionHealth, Worker
 from offsets.monitoring.absence import foreign
 from offsets.monitoring.status import Status
-from offsets.types import GroupMember, TopicPartition
+from offsets.types import TopicPartition
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from django.db import connection
 
+from offsets.cluster_facts import GroupMember
 from offsets.kafka.admin import LogBounds, TopicDescription
 from offsets.models import (
     Incident,
@@ -15,7 +16,7 @@ from offsets.models import (
     LedgerRange,
     PartitionCheckpoint,
 )
-from offsets.types import GroupMember, TopicPartition
+from offsets.types import TopicPartition
 from tests.support.page_rows import GROUP, ago
 
 LEADS = f"recovery-manager:{GROUP}"

@@ -6,10 +6,11 @@ import pytest
 
 from offsets.actions import retire
 from offsets.actions.guards import Request, Seen, Source
+from offsets.cluster_facts import GroupMember
 from offsets.models import Incident, PartitionCheckpoint, PartitionHealth
 from offsets.recovery import membership
 from offsets.recovery.manager import RecoveryManager
-from offsets.types import GroupMember, TopicPartition
+from offsets.types import TopicPartition
 from tests.support.operators import OPERATOR
 from tests.support.page_rows import GROUP, ago, make_checkpoint, make_worker
 from tests.support.recovery_manager import Cluster, open_kinds, supervised

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from offsets.cluster_facts import GroupMember
 from offsets.monitoring.absence import Absence, Reader, absence_of, foreign
 from offsets.monitoring.finding import Finding, FindingLimits
 from offsets.monitoring.findings import find
 from offsets.monitoring.group_state import GroupState, PartitionState, WorkerState
 from offsets.monitoring.headline import GroupFacts, group_status, headline
 from offsets.monitoring.status import Status, assess
-from offsets.types import GroupMember, TopicPartition
+from offsets.types import TopicPartition
 from tests.support.facts import FINE, LIMITS
 
 PLACE = TopicPartition("engagement", 3)
