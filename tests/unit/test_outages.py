@@ -6,12 +6,14 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from django.core.management.base import CommandError
 from django.db import DataError, Error, IntegrityError, OperationalError, ProgrammingError
 
 from offsets import outages
 from offsets.database import DATABASE_LOST, describe_outage, meaning_of
 from offsets.errors import RefusedError, ServiceUnavailableError, TopicNotFoundError
 from offsets.kafka.errors import translated
+from offsets.management.base import errors_as_exit_status
 from offsets.outages import Meaning
 from offsets.postgresql.base import DatabaseWrapper, ErrorTranslator
 
@@ -176,3 +178,23 @@ def test_an_outage_is_described_in_the_words_of_the_database(raised: Any, meanin
     translated = _translated(raised)
     assert meaning_of(translated) is meaning
     assert describe_outage(translated) == text
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (
+            psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"),
+            "PostgreSQL refuses requests: cannot execute INSERT in a read-only transaction. Check DATABASE_URL",
+        ),
+        (psycopg.errors.TooManyConnections("sorry, too many clients already"), "PostgreSQL refuses requests: sorry"),
+        (psycopg.errors.InvalidCatalogName('database "x" does not exist'), "PostgreSQL refuses requests: database"),
+        (psycopg.OperationalError("connection refused"), "PostgreSQL is not available: connection refused"),
+        (psycopg.InternalError("received 2 results from command 'COMMIT'"), "PostgreSQL is not available: received 2"),
+    ],
+)
+def test_a_command_ends_with_one_sentence_and_exit_status_3(raised: Any, words: str) -> None:
+    with pytest.raises(CommandError) as ended, errors_as_exit_status():
+        raise _translated(raised)
+    assert ended.value.returncode == 3
+    assert str(ended.value).startswith(words)
