@@ -197,6 +197,13 @@ class LeaseAdmin(ReadOnlyAdmin):
     ordering = ("name",)
 
 
+@admin.register(models.LoopRun)
+class LoopRunAdmin(ReadOnlyAdmin):
+    list_display = ("name", "group_id", "finished_at", "duration_seconds", "holder", "busy_until", "last_error")
+    search_fields = ("name", "group_id", "holder")
+    ordering = ("key",)
+
+
 @admin.register(models.InvariantReport)
 class InvariantReportAdmin(ReadOnlyAdmin):
     list_display = ("group_id", "ok", "checked_at", "duration_ms")

@@ -53,6 +53,7 @@ def rows():
         value=b'<script>alert("x")</script>\x00\xff',
     )
     models.Lease.objects.create(name="monitor", holder="h")
+    models.LoopRun.objects.create(key="fold", name="fold", last_error="<b>no</b>")
     models.StoreOffset.objects.create(checkpoint=checkpoint, store="kafka", next_offset=990, ledger_next_offset=1000)
     models.JournalEntry.objects.create(group_id=GROUP, kind="claimed", message="<b>claimed</b>")
     models.InvariantReport.objects.create(group_id=GROUP, ok=True, invariants={}, duration_ms=1)

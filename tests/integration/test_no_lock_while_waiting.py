@@ -83,11 +83,13 @@ def test_a_worker_that_waits_for_the_log_ends_locks_nothing() -> None:
     watch = TopicWatch(GROUP, "w-1", [checkpoint.topic], Admin(), claims=list, on_trouble=lambda *_: None)
     stopping = threading.Event()
     with in_thread(lambda: watch.run(stopping), held):
-        assert leases.live([f"sampler:{GROUP}"]), "the lease is taken, in a statement of its own"
-        lock_all_rows()
-        held.answered.set()
-        wait_for("the sample", LagSample.objects.exists, 20)
-        stopping.set()
+        try:
+            assert leases.live([f"sampler:{GROUP}"]), "the lease is taken, in a statement of its own"
+            lock_all_rows()
+            held.answered.set()
+            wait_for("the sample", LagSample.objects.exists, 20)
+        finally:
+            stopping.set()
 
 
 def test_a_store_that_is_written_to_locks_nothing(monkeypatch: pytest.MonkeyPatch, stack: object) -> None:
