@@ -156,7 +156,10 @@ class MetricsStore:
                 f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE checkpoint_id = %s LIMIT %s)",
                 [checkpoint_id, limit],
             )
-            for table in ("analytics_engagementdelta", "analytics_engagementtotal", "analytics_engagementminute")
+            for table in (
+                *("analytics_engagementdelta", "analytics_engagementtotal", "analytics_engagementminute"),
+                "analytics_implausibletime",
+            )
         )
 
     # --- Reads -------------------------------------------------------------------------------------

@@ -3,15 +3,14 @@
 * **offset**: the position of one record in a partition's log.
 * **next_offset** = *committed offset*: the next offset to read. Never "the last one processed".
 * **range**: half-open `[start, end)`; `end` is the first offset that is *not* in it.
-* **log_start_offset**: the first offset the log still holds. **log_end_offset**: the end that a
-  `read_committed` reader can reach. **lag** = `log_end_offset - next_offset`, in records that Kafka still has.
-* **position**: where the client will read next; it may lie past the last record delivered, because
-  transaction markers and compacted records occupy offsets that are never delivered.
-* **epoch**: our fencing token. Each claim of a partition, and each operator's action on it, adds one;
-  a commit that names an older epoch is refused. **leader_epoch** is Kafka's, and not related.
+* **log_start_offset**: the first offset the log still holds. **log_end_offset**: the end that a `read_committed` reader
+  can reach. **lag** = `log_end_offset - next_offset`, in records that Kafka still has.
+* **position**: where the client will read next; it may lie past the last record delivered, because transaction
+  markers and compacted records occupy offsets that are never delivered.
+* **epoch**: our fencing token. Each claim of a partition, and each operator's action on it, adds one; a commit that
+  names an older epoch is refused. **leader_epoch** is Kafka's, and not related.
 * **checkpoint**: the database row that holds a partition's `next_offset`, epoch and owner.
 * **claim**: what a worker holds after it has become a checkpoint's owner.
-
 Pure: no Django, no Kafka client.
 """
 

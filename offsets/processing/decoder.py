@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 #: How often the policy is asked while nothing is fetched; time passes for it too.
 ASK_SECONDS = 0.02
 IDLE_SECONDS = 1.0
-#: At most so many records are taken from the queue at once: the commit policy is asked in between.
-JOINT_RECORDS = 10_000
 
 
 class Decoder:
@@ -81,7 +79,9 @@ class Decoder:
 
     def run(self) -> None:
         while not self._pipeline.closed:
-            batches = self._pipeline.take_batches(ASK_SECONDS if self._pending else IDLE_SECONDS, JOINT_RECORDS)
+            # No more at once than a fetch brings: the commit policy is asked after them.
+            wait_seconds = ASK_SECONDS if self._pending else IDLE_SECONDS
+            batches = self._pipeline.take_batches(wait_seconds, settings.FETCH_MAX_RECORDS)
             if batches:
                 if not self._pending:
                     self._oldest = monotonic()

@@ -112,7 +112,7 @@ def _answers(harness: StoreHarness) -> bool:
 @contextlib.contextmanager
 def _says_that_it_is_down() -> Iterator[None]:
     started = time.monotonic()
-    with pytest.raises(ServiceUnavailableError, match=r"not available|did not answer"):
+    with pytest.raises(ServiceUnavailableError, match=r"not available|did not answer|refuses requests"):
         yield
     assert time.monotonic() - started < PATIENCE_SECONDS
 

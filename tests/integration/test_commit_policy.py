@@ -48,7 +48,7 @@ def test_a_policy_of_ones_own_decides_and_every_commit_is_heard_of(case: MakeCas
 
 
 def test_a_policy_that_raises_costs_nothing_but_itself(case: MakeCase) -> None:
-    this = case(3_000, partitions=2)
+    this = case(3_000, partitions=2, FETCH_MAX_RECORDS="100")
     summary, _ = run(this, "tests.support.policies.Raising")
     assert "commit policy" not in str(summary)
     assert "out of ideas" in Worker.objects.get(pk=summary["worker_id"]).last_error

@@ -376,7 +376,7 @@ def test_it_shows_duplicates_and_how_far_other_stores_stand():
 def test_it_reads_any_number_of_partitions_in_the_same_few_statements(django_assert_num_queries):
     fill(500, samples=20)
 
-    with django_assert_num_queries(15):
+    with django_assert_num_queries(16):
         snapshot = take()
 
     packet = encode(snapshot)

@@ -1,6 +1,6 @@
 """What grows has a bound: each test makes it grow, and sees it purged in chunks, by the database's clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -13,11 +13,13 @@ from analytics import metrics_store, tasks
 from analytics.dashboard import queries
 from analytics.dashboard.ledger_strip import offsets_by_kind
 from analytics.metrics_store import CARRY_MINUTE, MetricsStore
-from analytics.models import EngagementDelta, EngagementMinute, EngagementTotal
+from analytics.models import EngagementDelta, EngagementMinute, EngagementTotal, ImplausibleTime
 from offsets import journal, leases, ledger, purging, workers
 from offsets.actions import audit, dead_letters, undo
 from offsets.actions.dead_letter_listing import DeadLetterFilter
 from offsets.actions.guards import Actor, Request, Source
+from offsets.actions.logs import Log
+from offsets.actions.move_plans import Bounds
 from offsets.errors import RefusedError
 from offsets.models import (
     DeadLetter,
@@ -134,12 +136,18 @@ def again(action: OperatorAction) -> OperatorAction:
 
 
 def rows_of(checkpoint_id: int) -> int:
-    tables = (EngagementDelta, EngagementTotal, EngagementMinute, LedgerRange, DeadLetter)
+    tables = (EngagementDelta, EngagementTotal, EngagementMinute, ImplausibleTime, LedgerRange, DeadLetter)
     return sum(table.objects.filter(checkpoint_id=checkpoint_id).count() for table in tables)
+
+
+def whole_logs(rows: Iterable[PartitionCheckpoint]) -> dict[int, Log]:
+    """Kafka holds all that was read."""
+    return {row.pk: Log(Bounds(0, row.ledger_end), row.topic_id, complete=True) for row in rows}
 
 
 def test_the_counts_from_before_a_rebuild_are_deleted_and_its_undo_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(purging, "CHUNK", 3)
+    monkeypatch.setattr(undo, "logs_of", whole_logs)
     action = rebuilt(days_ago=31)
     gone = action.checkpoint_id
     assert gone is not None
@@ -157,7 +165,8 @@ def test_the_counts_from_before_a_rebuild_are_deleted_and_its_undo_is_refused(mo
         undo.texts([again(action)], OPERATOR)
 
 
-def test_a_purge_that_was_interrupted_cannot_be_undone_and_goes_on() -> None:
+def test_a_purge_that_was_interrupted_cannot_be_undone_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo, "logs_of", whole_logs)
     action = rebuilt(days_ago=31)
     gone = action.checkpoint_id
     assert gone is not None

@@ -41,7 +41,7 @@ def test_it_drops_the_samples_of_before_the_clock_was_set_back():
     for seconds_ago in (-3600, -3590, 20, 290, 310):
         make_sample(checkpoint, seconds_ago, 100, 100)
 
-    assert lag_samples.sample(GROUP, {TopicPartition("engagement", 0): LogBounds(0, 2400, 2450)}) == 1
+    assert lag_samples.sample(GROUP, {TopicPartition("engagement", 0): LogBounds(0, 2400, high_watermark=2450)}) == 1
 
     assert ages(checkpoint) == [0, 310], "older ones are thinned, and too old to mix with new ones"
     assert JournalEntry.objects.get(kind="clock_set_back").message == (

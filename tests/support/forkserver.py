@@ -210,6 +210,7 @@ def _become(request: dict[str, Any], stdout: int, stderr: int) -> list[str]:
     os.closerange(3, 4096)
     os.environ.clear()
     os.environ.update(request["env"])
+    sys.path[1:1] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     time.tzset()
     return list(request["arguments"])
 
@@ -222,7 +223,7 @@ def _main() -> None:
     if arguments is not None:
         # Not in `_serve`: the command ends as any program does, with its threads waited for and `atexit` run.
         sys.argv = [str(_ROOT / "manage.py"), *arguments]
-        sys.path[0] = str(_ROOT)
+        sys.path[0] = str(_ROOT)  # beside those of PYTHONPATH
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics.event_time import EARLIEST_MS, ImplausibleTimes, count_flaws, judge
@@ -74,6 +74,7 @@ times = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(times.map(abs), times), max_size=20))
 def test_a_batch_is_judged_as_its_events_are_one_by_one(pairs: list[tuple[int, int]]) -> None:
     owns, records = (pl.Series([pair[n] for pair in pairs], dtype=pl.Int64) for n in (0, 1))

@@ -186,11 +186,11 @@ def test_every_halt_reason_is_documented_and_no_other() -> None:
 
 def _incident_kinds() -> Iterator[str]:
     """The kinds that the code opens incidents of."""
-    position = {"Finding": 0, "_of": 1}
+    position = {"Finding": 0, "about": 1, "partition_findings.about": 1}
     for node in _python("offsets"):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in position):
+        if not (isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in position):
             continue
-        kind = node.args[position[node.func.id]]
+        kind = node.args[position[called]]
         if isinstance(kind, ast.Constant):
             yield str(kind.value)
         elif isinstance(kind, ast.JoinedStr) and ast.unparse(kind).startswith("f'halted_"):

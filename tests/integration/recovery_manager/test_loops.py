@@ -128,7 +128,7 @@ def test_a_lost_database_ends_the_tick_with_one_line(caplog: pytest.LogCaptureFi
     monkeypatch.setattr(connection, "close", lambda: None)
     with ticks.tick(FOLD):
         lose()
-    assert caplog.messages == ["Fold skipped, database unavailable: terminating connection"]
+    assert caplog.messages == ["Fold skipped. PostgreSQL is not available: terminating connection"]
 
 
 def test_a_run_that_lost_the_database_is_ended_by_the_next_tick_of_its_process(monkeypatch: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_tick_that_finds_no_database_is_no_run(monkeypatch: Any, caplog: pytes
     monkeypatch.setattr(connection, "close", lambda: None)
     monkeypatch.setattr(connection, "cursor", away)
     assert not went()
-    assert caplog.messages == ["Fold skipped, database unavailable: connection refused"]
+    assert caplog.messages == ["Fold skipped. PostgreSQL is not available: connection refused"]
 
 
 @pytest.mark.django_db(transaction=True)

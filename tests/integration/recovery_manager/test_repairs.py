@@ -177,6 +177,7 @@ def test_a_replay_that_waits_for_kafka_costs_no_attempt_and_asks_ever_more_seldo
     make_range(checkpoint, 0, 990)
     make_range(checkpoint, 990, 1000, "failed", retry_at=ago(1))
     cluster.holds(0, 1000)
+    cluster.partitions["engagement"] = (0,)
     asked, now = [], [0.0]
 
     def away(wanted: object) -> Any:
@@ -280,10 +281,14 @@ def test_the_real_services_answer_and_a_partition_that_is_new_is_seen(sent: list
     assert open_kinds() == {"partition_new": f"{topic}-1"}
 
 
-def test_the_celery_task_is_one_tick_and_never_two_at_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_celery_task_is_one_tick_and_never_two_at_once(
+    manager: RecoveryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ticks: list[str] = []
 
     class Stub:
+        leadership = manager.leadership
+
         def tick(self) -> Tick:
             ticks.append("tick")
             tasks.recover()
