@@ -79,9 +79,9 @@ class Decoder:
 
     def run(self) -> None:
         while not self._pipeline.closed:
-            # No more at once than a fetch brings: the commit policy is asked after them.
-            wait_seconds = ASK_SECONDS if self._pending else IDLE_SECONDS
-            batches = self._pipeline.take_batches(wait_seconds, settings.FETCH_MAX_RECORDS)
+            # No more at once than a fetch brings, or a commit takes: the commit policy is asked after them.
+            most = min(settings.FETCH_MAX_RECORDS, settings.COMMIT_MAX_RECORDS)
+            batches = self._pipeline.take_batches(ASK_SECONDS if self._pending else IDLE_SECONDS, most)
             if batches:
                 if not self._pending:
                     self._oldest = monotonic()

@@ -78,7 +78,7 @@ def test_it_waits_while_postgresql_is_read_only_and_tells_it_once(case: MakeCase
         incident = wait_for("the outage is told", told.first)
         assert incident is not None
         assert incident.closed_at is not None
-        assert (incident.closed_at - incident.began_at).total_seconds() > 4
+        assert (incident.closed_at - incident.began_at).total_seconds() > 2
         for process in (processes.beat, processes.control, processes.slots):
             assert process.end() == 0, process.output()
             assert "Traceback" not in process.output(), process.output()

@@ -109,7 +109,7 @@ def test_a_set_up_without_workers_has_warnings_only(healthy: dict[str, str]) -> 
         f"topic {TOPIC}: 2 partitions, keeps records 7 d",
         "Redis: version",
         "clock of Redis: agrees",
-        "control loops: group doctor has not claimed a partition yet",
+        "loops: group doctor has not claimed a partition yet",
         "disk of the embedded services: ",
     ):
         assert text in said
