@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from scripts.screenshot import chromium, find_chromium, wait_until_live
 from streamsocial.stack import frontend
-from tests.support.dashboard_page import make_partition
+from tests.support.dashboard_page import make_partition, sampling
 from tests.support.page_rows import make_user, make_worker
 from tests.support.processes import Background, resume, stopped, wait_for
 
@@ -41,7 +41,8 @@ class Server:
             self.port = probe.getsockname()[1]
         #: Where browsers find the page; a test that puts a proxy in between changes it.
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._env, self._log, self._options = {**env, "DASHBOARD_INTERVAL_MS": "500"}, log, options
+        patient = {"DASHBOARD_INTERVAL_MS": "500", "HEARTBEAT_TIMEOUT_SECONDS": "90"}
+        self._env, self._log, self._options = {**env, **patient}, log, options
         self._process: Background | None = None
 
     def start(self) -> None:
@@ -155,7 +156,8 @@ class Visits:
 def visits(transactional_db: None, server: Server, browser: Browser) -> Iterator[Visits]:
     """Fails a test in which the browser reported an error: a script's, or a breach of the content policy."""
     visits = Visits(browser, server)
-    yield visits
+    with sampling():
+        yield visits
     # Closed before the database is emptied: an open page keeps the server reading it.
     visits.close()
     assert visits.complaints == []

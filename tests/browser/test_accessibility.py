@@ -23,7 +23,7 @@ def test_it_announces_a_change_of_status_and_nothing_else(group, operator):
 
     PartitionCheckpoint.objects.filter(pk=group["first"].pk).update(next_offset=1100, ledger_end=1100)
     expect(cell(page, 0, "next")).to_have_text("1,100")
-    Worker.objects.filter(pk="w-7f2a91bc").update(heartbeat_at=ago(60))
+    Worker.objects.filter(pk="w-7f2a91bc").update(heartbeat_at=ago(600))
 
     expect(page.locator("#announcer")).to_contain_text("engagement-0 is OWNER DEAD")
     assert len(page.evaluate("window.said")) == 1

@@ -46,7 +46,7 @@ def test_it_works_below_a_path_prefix(group, browser, service_env, tmp_path, opt
             dialog = page.get_by_role("dialog")
             dialog.get_by_label("Reason").fill("Deploying")
             dialog.get_by_role("button", name="Pause engagement-0").click()
-            expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows engagement-0 as PAUSED")
+            expect(dialog.get_by_role("alert")).to_contain_text("Done: the ledger shows engagement-0 as paused")
             dialog.get_by_role("button", name="Close").click()
             page.locator("#menu summary").click()
             page.get_by_role("link", name="Django admin").click()

@@ -66,7 +66,7 @@ def test_it_shows_where_each_partition_stands(group, operator):
 
 
 def test_it_shows_workers_totals_invariants_and_journal(group, operator):
-    make_worker("w-dead", silent_for=90, fenced_commits=3, last_error="OperationalError: gone")
+    make_worker("w-dead", silent_for=600, fenced_commits=3, last_error="OperationalError: gone")
     minute = {"checkpoint": group["first"], "minute": ago(120)}
     EngagementMinute.objects.create(views=1_000_000, likes=200, comments=30, shares=4, **minute)
     detail = {f"I{number}": {"ok": number != 3, "detail": f"Detail {number}."} for number in range(1, 7)}

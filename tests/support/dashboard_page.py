@@ -1,5 +1,11 @@
 """What the tests of the live page share: partitions as workers leave them, and where to find their rows."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection
+
 from tests.support.page_rows import ago, make_checkpoint, make_range, make_sample
 
 MINUTE_SECONDS = 60
@@ -16,8 +22,33 @@ def make_partition(partition, *, owner, next_offset=1000, log_end=None, **fields
 
 
 def sample(checkpoint, log_end):
-    # A little in the future, so that it stays fresh however slow the machine is.
-    make_sample(checkpoint, -60, log_end, checkpoint.next_offset)
+    make_sample(checkpoint, 0, log_end, checkpoint.next_offset)
+
+
+@contextmanager
+def sampling() -> Iterator[None]:
+    """Keep the newest samples fresh, as the sampler does by taking others, however slow the machine is."""
+    over = threading.Event()
+
+    def keep_fresh() -> None:
+        try:
+            while not over.wait(0.5):
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "UPDATE offsets_lagsample SET sampled_at = statement_timestamp() WHERE id IN"
+                        " (SELECT max(id) FROM offsets_lagsample GROUP BY checkpoint_id)"
+                        " AND sampled_at > statement_timestamp() - interval '30 seconds'"
+                    )
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=keep_fresh, name="sampling")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def row(page, partition):
