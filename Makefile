@@ -39,7 +39,7 @@ demo: $(VENV)/run.stamp  ## Everything, embedded: services, workers, page, event
 	@exec $(BIN)/python manage.py demo $(ARGS)
 
 test: $(VENV)/dev.stamp  ## The whole test suite on real services of its own
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.stamp node_modules/tools.stamp  ## Format, lint, types, import contracts, migrations, templates, page
 	$(BIN)/ruff format --check $(SOURCES)

@@ -299,7 +299,8 @@ LOGGING: dict[str, Any] = {
         "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
     },
     "filters": {"outages": {"()": "offsets.database.OutageFilter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # Not sys.stderr, which Celery replaces by its logger: what is logged to that comes back, and is dropped.
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.__stderr__"}},
     "root": {"handlers": ["stderr"], "level": env.choice("LOG_LEVEL", "INFO", values.LOG_LEVELS)},
     # librdkafka logs a lost broker about 20 times a second; the client's logger limits that.
     "loggers": {
