@@ -3,8 +3,10 @@
 The files of a partition are changed while the broker is down, so each row has the stack to itself.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
+from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import NewPartitions, OffsetSpec
 
@@ -133,7 +135,9 @@ def leader_missing(scene: Scene) -> Row:
         for worker in scene.workers:
             worker.end()
         scene.kafka.delete_topics([scene.topic])[scene.topic].result(10)
-        return result
+    # Until then new topics may have partitions there.
+    wait_for("it has left", lambda: len(scene.kafka.list_topics(timeout=5).brokers) == 1, DEADLINE)
+    return result
 
 
 def _waits(scene: Scene, words: str) -> bool:
@@ -155,8 +159,16 @@ def _read(row: PartitionCheckpoint) -> bool:
 
 
 def _end(scene: Scene, tp: TopicPartition) -> int:
-    (answer,) = scene.kafka.list_offsets({KafkaTopicPartition(tp.topic, tp.partition): OffsetSpec.latest()}).values()
-    return int(answer.result(10).offset)
+    """The log's end; a broker that was restarted may not know its own epoch yet."""
+    place = KafkaTopicPartition(tp.topic, tp.partition)
+
+    def ask() -> list[int]:
+        (answer,) = scene.kafka.list_offsets({place: OffsetSpec.latest()}).values()
+        with contextlib.suppress(KafkaException):
+            return [int(answer.result(10).offset)]
+        return []
+
+    return wait_for("the log's end is known", ask, DEADLINE)[0]
 
 
 def _produce_until(scene: Scene, tp: TopicPartition, end: int) -> None:

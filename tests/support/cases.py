@@ -44,6 +44,7 @@ def case(
             "HEARTBEAT_INTERVAL_MS": "300",
             "COMMIT_INTERVAL_MS": "50",
             "COMMIT_MAX_RECORDS": "2000",
+            "FETCH_MAX_RECORDS": "1000",
             "OFFSET_FILE_DIR": str(tmp_path / "offset-files"),
             **settings,
         }
