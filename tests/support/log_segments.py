@@ -78,8 +78,8 @@ def _forget_recovery(folder: Path) -> None:
 
 def _drop_from_checkpoint(file: Path, name: str) -> None:
     """Remove one partition's line. The file is its version, the number of lines, and the lines."""
-    if not file.exists():
-        return
+    if not file.exists() or not file.read_text():
+        return  # Kafka has not written it yet
     topic, _, number = name.rpartition("-")
     version, _, *lines = file.read_text().splitlines()
     kept = [line for line in lines if not line.startswith(f"{topic} {number} ")]
