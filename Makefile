@@ -73,7 +73,7 @@ crash-matrix: $(VENV)/dev.stamp  ## Kill workers at their worst moments, 200 tim
 storm: $(VENV)/dev.stamp  ## Workers that join and leave for a minute, under both group protocols
 	@STORM_SECONDS=$${STORM_SECONDS:-60} $(BIN)/python -m pytest tests/faults/test_storm.py -s --timeout 600 $(ARGS)
 
-fault-table: $(VENV)/dev.stamp  ## Each fault on the real stack: seconds to detect, to recover, lost, counted twice; about 7 minutes
+fault-table: $(VENV)/dev.stamp  ## Each fault on the real stack: seconds to detect, to recover, lost, counted twice; about 17 minutes
 	@VALKEY_AWAY_SECONDS=$${VALKEY_AWAY_SECONDS:-30} FAULT_SECONDS=$${FAULT_SECONDS:-12} FAULT_ROWS=all $(BIN)/python -m pytest tests/faults/test_fault_table.py -s -p no:randomly --timeout 600 $(ARGS)
 
 lock: $(VENV)/dev.stamp  ## Compile requirements*.in into requirements*.txt
