@@ -5,11 +5,13 @@ The files of a partition are changed while the broker is down, so each row has t
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import NewPartitions, OffsetSpec
 
+from offsets.errors import ServiceUnavailableError
 from offsets.kafka.admin import KafkaAdmin
 from offsets.models import LedgerRange, PartitionCheckpoint, Worker
 from offsets.types import TopicPartition
@@ -17,6 +19,8 @@ from tests.faults.scene import DEADLINE, FIRST, PARTITIONS, Row, Scene
 from tests.support.log_segments import cut_log, flip_byte, log_folder
 from tests.support.processes import manage, manage_json, wait_for
 from tests.support.second_broker import NODE_ID, second_broker, start
+
+T = TypeVar("T")
 
 #: Kafka's records of partition 1 that are produced again after its end was cut off.
 SHARE = FIRST // PARTITIONS
@@ -115,9 +119,14 @@ def leader_missing(scene: Scene) -> Row:
         wait_for("it is in the cluster", lambda: len(scene.kafka.list_topics(timeout=5).brokers) == 2, DEADLINE)
         grown = NewPartitions(scene.topic, PARTITIONS + 1, replica_assignment=[[NODE_ID]])
         scene.kafka.create_partitions([grown])[scene.topic].result(10)
-        wait_for("it has a leader", lambda: admin.log_bounds([tp]), DEADLINE)
+        wait_for("it has a leader", lambda: _answered(lambda: admin.log_bounds([tp])), DEADLINE)
         broker.stop()
-        wait_for("it has none", lambda: admin.describe_topic(scene.topic).leaderless == {PARTITIONS}, DEADLINE)
+        described = wait_for(
+            "it has none",
+            lambda: _answered(lambda: admin.describe_topic(scene.topic).leaderless),
+            DEADLINE,
+        )
+        assert described == frozenset({PARTITIONS})
         since = scene.now()
         for _ in range(2):
             scene.worker()
@@ -140,6 +149,13 @@ def leader_missing(scene: Scene) -> Row:
     return result
 
 
+def _answered(ask: Callable[[], T]) -> T | None:
+    """What Kafka answers; None while it does not: a cluster whose brokers come and go is looked for again."""
+    with contextlib.suppress(ServiceUnavailableError):
+        return ask()
+    return None
+
+
 def _waits(scene: Scene, words: str) -> bool:
     return any(words in worker.last_error for worker in Worker.objects.filter(group_id=scene.group))
 
@@ -155,7 +171,8 @@ def _next(row: PartitionCheckpoint) -> int:
 
 def _read(row: PartitionCheckpoint) -> bool:
     tp = TopicPartition(row.topic, row.partition)
-    return _next(row) == KafkaAdmin().log_bounds([tp])[tp].end
+    bounds = _answered(lambda: KafkaAdmin().log_bounds([tp])) or {}
+    return tp in bounds and _next(row) == bounds[tp].end
 
 
 def _end(scene: Scene, tp: TopicPartition) -> int:
