@@ -147,7 +147,7 @@ def test_it_touches_only_what_changed(group, operator):
 
     expect(cell(page, 0, "epoch")).to_have_text("4")
     touched = set(page.evaluate("[...window.touched]"))
-    assert touched <= {"num epoch", "owner"}, "the heartbeat's age ticks, the epoch changed, all else stays"
+    assert touched <= {"num epoch", "num behind", "owner"}, "ages tick, the epoch changed, all else stays"
 
 
 def test_it_draws_and_lists_what_became_of_each_offset(group, operator):
