@@ -119,6 +119,8 @@ class Visits:
         self._contexts: list[Any] = []
         self.server = server
         self.complaints: list[str] = []
+        #: From then on the lag stands still.
+        self.end_sampling: Callable[[], None] = lambda: None
 
     def page(self, **context: Any) -> Page:
         options = {"viewport": {"width": 1440, "height": 900}, "timezone_id": "UTC", **context}
@@ -156,7 +158,7 @@ class Visits:
 def visits(transactional_db: None, server: Server, browser: Browser) -> Iterator[Visits]:
     """Fails a test in which the browser reported an error: a script's, or a breach of the content policy."""
     visits = Visits(browser, server)
-    with sampling():
+    with sampling() as visits.end_sampling:
         yield visits
     # Closed before the database is emptied: an open page keeps the server reading it.
     visits.close()

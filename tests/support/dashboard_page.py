@@ -1,7 +1,7 @@
 """What the tests of the live page share: partitions as workers leave them, and where to find their rows."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.db import connection
@@ -26,8 +26,10 @@ def sample(checkpoint, log_end):
 
 
 @contextmanager
-def sampling() -> Iterator[None]:
-    """Keep the newest samples fresh, as the sampler does by taking others, however slow the machine is."""
+def sampling() -> Iterator[Callable[[], None]]:
+    """Keep the newest samples fresh, as the sampler does by taking others, however slow the machine is. Yields what
+    ends that.
+    """
     over = threading.Event()
 
     def keep_fresh() -> None:
@@ -44,11 +46,15 @@ def sampling() -> Iterator[None]:
 
     thread = threading.Thread(target=keep_fresh, name="sampling")
     thread.start()
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         over.set()
         thread.join()
+
+    try:
+        yield end
+    finally:
+        end()
 
 
 def row(page, partition):
