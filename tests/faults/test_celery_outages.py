@@ -71,14 +71,14 @@ def test_it_waits_while_postgresql_is_read_only_and_tells_it_once(case: MakeCase
         with read_only(this.env["DATABASE_URL"]):
             for process in (processes.slots, processes.control):
                 wait_for("it says why it waits", lambda p=process: "read-only transaction" in p.output())  # type: ignore[misc]
-            wait_for("it lasts a while", lambda: time.monotonic() > began + 8)
+            wait_for("it lasts a while", lambda: time.monotonic() > began + 16)  # each process misses it
         manage_json(this.env, "produce_events", "--count", str(MORE), "--topic", this.topic, "--seed", "77")
         wait_for("it goes on by itself", lambda: committed(this) == EVENTS + MORE, 90)
         told = Incident.objects.filter(group_id=this.group, kind="database_unavailable")
         incident = wait_for("the outage is told", told.first)
         assert incident is not None
         assert incident.closed_at is not None
-        assert (incident.closed_at - incident.began_at).total_seconds() > 2
+        assert (incident.closed_at - incident.began_at).total_seconds() > 4
         for process in (processes.beat, processes.control, processes.slots):
             assert process.end() == 0, process.output()
             assert "Traceback" not in process.output(), process.output()
